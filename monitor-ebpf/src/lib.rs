@@ -1,0 +1,9 @@
+//! What the kernel programs and user space agree on, and the packet parser both sides can run.
+//!
+//! The library half of this crate has no dependency on a BPF target: `cargo test` runs its parser on
+//! the host, and user space decodes records with the very types the kernel writes.
+
+#![no_std]
+
+pub mod wire;
+pub mod packet;

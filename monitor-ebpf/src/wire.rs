@@ -1,0 +1,425 @@
+//! The wire: every record, map key and map value that crosses between kernel and user space.
+//!
+//! Defined once. `zerocopy` refuses padding, `bool` and enums at compile time, so decoding needs no
+//! `unsafe` and no kernel stack byte can leak out. All integers are in host byte order unless a field
+//! says otherwise; all times are `CLOCK_BOOTTIME` nanoseconds (`bpf_ktime_get_boot_ns`), which compare
+//! with the start times in `/proc`.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Version of everything in this module. User space refuses records of another version.
+pub const WIRE_VERSION: u16 = 1;
+
+/// `TASK_COMM_LEN` of `include/linux/sched.h`.
+pub const COMM_LEN: usize = 16;
+
+/// What a record is about; [`Header::kind`].
+pub mod kind {
+    /// A [`FlowRecord`](super::FlowRecord): a slot of the flow table was taken.
+    pub const FLOW: u16 = 1;
+    /// A [`SampleRecord`](super::SampleRecord) followed by packet bytes.
+    pub const SAMPLE: u16 = 2;
+    /// A [`SocketRecord`](super::SocketRecord).
+    pub const SOCKET: u16 = 3;
+}
+
+/// The first bytes of every ring buffer record.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct Header {
+    /// [`WIRE_VERSION`].
+    pub version: u16,
+    /// One of [`kind`].
+    pub kind: u16,
+    /// The program that wrote the record, an index into [`PROGRAMS`].
+    pub program: u32,
+    /// When the kernel wrote it.
+    pub ktime_ns: u64,
+}
+
+/// One orientation of a flow at one place: the key of a flow table slot.
+///
+/// Addresses are 16 bytes in network byte order; IPv4 is written as an IPv4-mapped IPv6 address
+/// (RFC 4291, 2.5.5.2), and [`Place::IPV6`] tells a real IPv6 packet with such an address apart.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Source address of the packet.
+    pub source: [u8; 16],
+    /// Destination address of the packet.
+    pub destination: [u8; 16],
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Where it was seen and what it is: a packed [`Place`].
+    pub place: u32,
+}
+
+/// What [`FlowKey::place`] packs: interface, direction, family and transport.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Place(pub u32);
+
+impl Place {
+    /// Set: seen at TC egress. Clear: at TC ingress.
+    pub const EGRESS: u32 = 1;
+    /// Set: UDP. Clear: TCP.
+    pub const UDP: u32 = 1 << 1;
+    /// Set: the packet was IPv6. Clear: IPv4.
+    pub const IPV6: u32 = 1 << 2;
+    /// The interface index stands above the flags.
+    pub const IFINDEX_SHIFT: u32 = 3;
+    /// Interface indexes that do not fit (`ip link add index` can choose any) are not followed as
+    /// flows; their packets count in the totals and in the overflow row.
+    pub const IFINDEX_MAX: u32 = u32::MAX >> Self::IFINDEX_SHIFT;
+
+    /// The interface index.
+    #[must_use]
+    pub const fn ifindex(self) -> u32 {
+        self.0 >> Self::IFINDEX_SHIFT
+    }
+
+    /// Seen at TC egress.
+    #[must_use]
+    pub const fn is_egress(self) -> bool {
+        self.0 & Self::EGRESS != 0
+    }
+
+    /// UDP rather than TCP.
+    #[must_use]
+    pub const fn is_udp(self) -> bool {
+        self.0 & Self::UDP != 0
+    }
+
+    /// IPv6 rather than IPv4.
+    #[must_use]
+    pub const fn is_ipv6(self) -> bool {
+        self.0 & Self::IPV6 != 0
+    }
+}
+
+/// One way of a set of the flow table: 64 bytes, one cache line.
+///
+/// Only the CPU that owns the set writes it. A reader loads `count` first and last and believes the
+/// rest when the generation in both is the same and not 0.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C, align(64))]
+pub struct Slot {
+    /// Whose counters these are.
+    pub key: FlowKey,
+    /// Generation (upper [`Slot::GENERATION_BITS`] bits) and packets (the rest): one word, so that a
+    /// reader always gets a packet count together with the flow it belongs to. 0: free or being
+    /// rewritten.
+    pub count: u64,
+    /// IP bytes.
+    pub bytes: u64,
+    /// Low 32 bits of `bpf_jiffies64()` at the last packet.
+    pub last_jiffies: u32,
+    /// All TCP flags seen, or-ed.
+    pub tcp_flags: u8,
+    /// How many of the first payload packets are still to be sampled.
+    pub head_samples: u8,
+    /// Packets until the next 1-in-N sample.
+    pub until_sample: u16,
+}
+
+impl Slot {
+    /// Bits of [`Slot::count`] that hold the generation.
+    pub const GENERATION_BITS: u32 = 16;
+    /// Bits of [`Slot::count`] that hold the packets: 2^48 packets are two years at 4 Mpps.
+    pub const PACKET_BITS: u32 = 64 - Self::GENERATION_BITS;
+    /// The packets in [`Slot::count`].
+    pub const PACKET_MASK: u64 = (1 << Self::PACKET_BITS) - 1;
+
+    /// Which flow of this slot's life the counters belong to; 0 means none.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.count >> Self::PACKET_BITS
+    }
+
+    /// Packets counted.
+    #[must_use]
+    pub const fn packets(&self) -> u64 {
+        self.count & Self::PACKET_MASK
+    }
+}
+
+/// Slots in a set: the hash chooses the set, the four slots are searched.
+pub const WAYS: usize = 4;
+
+/// One set of the flow table, the value type of the `pw_flows` map.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C, align(64))]
+pub struct Set {
+    /// The slots.
+    pub ways: [Slot; WAYS],
+}
+
+/// A slot was taken by a new flow. Announces the flow and hands over what the slot held before.
+///
+/// A slot is rewritten only after its old content is in a submitted record, so no count is ever
+/// lost: when the ring is full the new flow's packets count in the overflow row instead.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct FlowRecord {
+    /// Common prefix; [`kind::FLOW`].
+    pub header: Header,
+    /// `bpf_get_socket_cookie()` of the sending socket at egress; 0 when the packet has no socket.
+    pub cookie: u64,
+    /// `bpf_jiffies64()` at `header.ktime_ns`: dates [`Slot::last_jiffies`].
+    pub jiffies: u64,
+    /// Index of the slot: `set * WAYS + way`.
+    pub slot: u32,
+    /// Generation of the new flow in that slot.
+    pub generation: u32,
+    /// The new flow.
+    pub key: FlowKey,
+    /// IP bytes of its first packet.
+    pub length: u32,
+    /// TCP flags of its first packet; 0 for UDP.
+    pub tcp_flags: u32,
+    /// Was the record sent for a packet after the first, since the ring was full then? 1 or 0.
+    pub late: u32,
+    /// Interface index in full.
+    pub ifindex: u32,
+    /// Key of the flow that had to make room; meaningless when `evicted_count` is 0.
+    pub evicted_key: FlowKey,
+    /// Its [`Slot::count`]; 0 when the slot was free.
+    pub evicted_count: u64,
+    /// Its IP bytes.
+    pub evicted_bytes: u64,
+    /// Its [`Slot::last_jiffies`].
+    pub evicted_last_jiffies: u32,
+    /// Its [`Slot::tcp_flags`].
+    pub evicted_tcp_flags: u32,
+}
+
+/// A sampled packet; [`SampleRecord::captured`] bytes from its IP header on follow.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct SampleRecord {
+    /// Common prefix; [`kind::SAMPLE`].
+    pub header: Header,
+    /// The flow.
+    pub key: FlowKey,
+    /// IP bytes of the packet.
+    pub length: u32,
+    /// Bytes of it that follow, from the IP header on.
+    pub captured: u32,
+    /// How many packets of the flow this sample stands for: 1 for the first payload packets.
+    pub represents: u32,
+    /// TCP flags of the packet; 0 for UDP.
+    pub tcp_flags: u32,
+    /// Bytes from the IP header to the payload.
+    pub payload_offset: u32,
+    /// Interface index.
+    pub ifindex: u32,
+}
+
+/// What happened to a socket; [`SocketRecord::action`].
+pub mod action {
+    /// `bind(2)` succeeded on a watched port. In process context.
+    pub const BIND: u8 = 1;
+    /// `listen(2)`. In process context.
+    pub const LISTEN: u8 = 2;
+    /// `connect(2)` was called. In process context.
+    pub const CONNECT: u8 = 3;
+    /// An unconnected datagram is being sent. In process context.
+    pub const SEND: u8 = 4;
+    /// The handshake of an active open completed.
+    pub const ESTABLISHED_ACTIVE: u8 = 5;
+    /// The handshake of a passive open completed: `cookie` is the child's.
+    pub const ESTABLISHED_PASSIVE: u8 = 6;
+    /// The TCP state changed from `old_state` to `new_state`.
+    pub const STATE: u8 = 7;
+    /// The last descriptor of the socket was closed. In process context.
+    pub const RELEASE: u8 = 8;
+}
+
+/// A socket on a watched port was bound, connected, used, or let go.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct SocketRecord {
+    /// Common prefix; [`kind::SOCKET`].
+    pub header: Header,
+    /// `bpf_get_socket_cookie()`: the identity of the socket, the same that `sock_diag` reports.
+    pub cookie: u64,
+    /// `bpf_get_netns_cookie()`; 0 where the hook cannot tell.
+    pub netns_cookie: u64,
+    /// cgroup v2 id of the task; 0 outside process context.
+    pub cgroup_id: u64,
+    /// Local address; all zero when unknown.
+    pub local: [u8; 16],
+    /// Remote address; all zero when unknown.
+    pub remote: [u8; 16],
+    /// `task_struct->comm` of the thread. Any bytes at all: a task names itself with `prctl(2)`.
+    pub comm: [u8; COMM_LEN],
+    /// Thread group id, "pid" to user space; 0 outside process context.
+    pub tgid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Effective user id as the initial user namespace sees it.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Local port.
+    pub local_port: u16,
+    /// Remote port.
+    pub remote_port: u16,
+    /// One of [`action`].
+    pub action: u8,
+    /// 4 or 6: the family of the socket, also when the addresses are IPv4-mapped.
+    pub family: u8,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u8,
+    /// 1 when tgid, tid, uid, gid, comm and cgroup id were read in process context.
+    pub in_process: u8,
+    /// TCP state before, for [`action::STATE`] (`enum` of `include/net/tcp_states.h`).
+    pub old_state: u8,
+    /// TCP state after.
+    pub new_state: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+/// The owner record of a socket on a watched port, the value type of the `pw_sockets` map.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct SocketOwner {
+    /// Thread group that was last reported for this socket, so that a sender of a million
+    /// datagrams is reported once. 0: none yet (user space found the socket).
+    pub tgid: u32,
+    /// Local port, which `sock_release` cannot read.
+    pub local_port: u16,
+    /// 4 or 6.
+    pub family: u8,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u8,
+}
+
+/// Totals of one watched port in one direction on one CPU, the value type of `pw_totals`.
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct Total {
+    /// Packets as TC saw them (skbs: after GRO, before GSO).
+    pub packets: u64,
+    /// IP bytes of those.
+    pub bytes: u64,
+    /// Packets on the wire: `max(1, gso_segs)` each.
+    pub wire_packets: u64,
+    /// IP bytes on the wire: headers repeated in each segment.
+    pub wire_bytes: u64,
+}
+
+/// Packets and bytes that count in the totals but in no flow, the value type of `pw_overflow`.
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct Overflow {
+    /// Packets.
+    pub packets: u64,
+    /// IP bytes.
+    pub bytes: u64,
+}
+
+/// Key of `pw_overflow`: where the packet was seen.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct OverflowKey {
+    /// Interface index; 0 is the row that takes what the map itself has no room for.
+    pub ifindex: u32,
+    /// The watched port.
+    pub port: u16,
+    /// 0 ingress, 1 egress.
+    pub egress: u16,
+}
+
+/// What became of the records a program wanted to send, the value type of `pw_fates`.
+///
+/// `seen == filtered + submitted + ring_full`, always.
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct Fates {
+    /// Records the program wanted to send.
+    pub seen: u64,
+    /// Samples that the token bucket suppressed.
+    pub filtered: u64,
+    /// Records handed to the ring buffer.
+    pub submitted: u64,
+    /// Records lost since the ring buffer was full.
+    pub ring_full: u64,
+}
+
+/// Every kernel program, by its index in `pw_fates` and [`Header::program`].
+pub const PROGRAMS: [&str; 11] = [
+    "pw_ingress",
+    "pw_egress",
+    "pw_post_bind4",
+    "pw_post_bind6",
+    "pw_connect4",
+    "pw_connect6",
+    "pw_sendmsg4",
+    "pw_sendmsg6",
+    "pw_sock_ops",
+    "pw_release",
+    "pw_task_file",
+];
+
+/// Indexes into [`PROGRAMS`].
+pub mod program {
+    /// TC ingress, for devices with and without an Ethernet header alike.
+    pub const INGRESS: u32 = 0;
+    /// TC egress.
+    pub const EGRESS: u32 = 1;
+    /// cgroup `post_bind4`.
+    pub const POST_BIND4: u32 = 2;
+    /// cgroup `post_bind6`.
+    pub const POST_BIND6: u32 = 3;
+    /// cgroup `connect4`.
+    pub const CONNECT4: u32 = 4;
+    /// cgroup `connect6`.
+    pub const CONNECT6: u32 = 5;
+    /// cgroup `sendmsg4`.
+    pub const SENDMSG4: u32 = 6;
+    /// cgroup `sendmsg6`.
+    pub const SENDMSG6: u32 = 7;
+    /// cgroup `sock_ops`.
+    pub const SOCK_OPS: u32 = 8;
+    /// cgroup `sock_release`.
+    pub const RELEASE: u32 = 9;
+    /// `iter/task_file`.
+    pub const TASK_FILE: u32 = 10;
+}
+
+/// Packets that are not flow traffic, by what they are: indexes of the `pw_aside` map.
+pub mod aside {
+    /// First fragments; they carry ports and count as ordinary packets too.
+    pub const FRAGMENT_FIRST: u32 = 0;
+    /// Later fragments: no ports, so nobody can say whether they belong to a watched port.
+    pub const FRAGMENT_LATER: u32 = 1;
+    /// ICMP or `ICMPv6` errors that quote a packet of a watched port.
+    pub const ICMP_ERROR: u32 = 2;
+    /// The Ethernet header or a VLAN tag is cut short.
+    pub const SHORT_LINK_HEADER: u32 = 3;
+    /// The IP header is cut short, or its lengths contradict each other.
+    pub const BAD_IP_HEADER: u32 = 4;
+    /// The TCP or UDP header is cut short.
+    pub const SHORT_TRANSPORT: u32 = 5;
+    /// More IPv6 extension headers than the parser follows.
+    pub const EXTENSION_CHAIN: u32 = 6;
+    /// More VLAN tags than the parser follows.
+    pub const VLAN_STACK: u32 = 7;
+    /// How many there are.
+    pub const COUNT: u32 = 8;
+}
+
+/// One descriptor of a watched socket, as the `task_file` iterator writes it.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct HolderRecord {
+    /// The socket.
+    pub cookie: u64,
+    /// Thread group that holds it.
+    pub tgid: u32,
+    /// Descriptor number.
+    pub fd: u32,
+}

@@ -1,0 +1,209 @@
+//! The vocabulary of the process side: who has to do with a socket, in which role, on what evidence.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A process, identified by pid **and** start time: a pid alone is reused.
+///
+/// Everything here may have been chosen by an attacker: escape before showing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Process {
+    /// Thread group id in the initial pid namespace.
+    pub pid: u32,
+    /// Start time in clock ticks since boot, field 22 of `/proc/PID/stat`; `None` when the process
+    /// was gone before it could be read.
+    pub start_ticks: Option<u64>,
+    /// Start time in nanoseconds since the Unix epoch.
+    pub start_unix_ns: Option<i64>,
+    /// `comm` of the thread group leader, or of the thread the kernel saw when that is all there is.
+    pub name: String,
+    /// What `/proc/PID/exe` points to, without the kernel's ` (deleted)` mark.
+    pub executable: Option<PathBuf>,
+    /// The executable was unlinked, or never had a name (memfd).
+    pub deleted: bool,
+    /// SHA-256 of what really runs, in lower-case hex, read through `/proc/PID/exe`.
+    pub sha256: Option<String>,
+    /// Arguments; each is bytes, made text with `\xNN` for what is not UTF-8.
+    pub args: Vec<String>,
+    /// Effective user id.
+    pub uid: Option<u32>,
+    /// Name of that user.
+    pub user: Option<String>,
+    /// Path in the cgroup v2 hierarchy (or of the v1 `systemd` hierarchy on hybrid hosts).
+    pub cgroup: Option<String>,
+    /// systemd unit, from the cgroup path.
+    pub unit: Option<String>,
+    /// Container id, from the cgroup path.
+    pub container_id: Option<String>,
+    /// Inode of its network namespace.
+    pub netns: Option<u64>,
+    /// Parents, nearest first, up to init.
+    pub ancestors: Vec<Ancestor>,
+    /// Stable across events and restarts of portwatch, safe against pid reuse: base64url of the
+    /// first 16 bytes of SHA-256 over machine id, boot id, pid and start ticks.
+    pub entity_id: Option<String>,
+    /// What could not be read, and why: `"exe: permission denied"`, `"gone before it could be read"`.
+    pub missing: Vec<String>,
+}
+
+/// A parent (or its parent) of a process.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Ancestor {
+    /// Thread group id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot.
+    pub start_ticks: Option<u64>,
+    /// `comm`.
+    pub name: String,
+    /// What `/proc/PID/exe` points to.
+    pub executable: Option<PathBuf>,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// As [`Process::entity_id`].
+    pub entity_id: Option<String>,
+}
+
+/// What a process had to do with the socket.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Role {
+    /// Bound, connected or listened.
+    Opener,
+    /// Read from or wrote to it.
+    User,
+    /// Has a descriptor of it now.
+    Holder,
+    /// Closed the last descriptor.
+    Releaser,
+}
+
+impl Role {
+    /// The name in `portwatch.owners[].role`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Opener => "opener",
+            Self::User => "user",
+            Self::Holder => "holder",
+            Self::Releaser => "releaser",
+        }
+    }
+}
+
+/// How it is known.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Evidence {
+    /// The kernel named the task while it was in the system call.
+    Exact,
+    /// The process holds a descriptor of the socket now.
+    Observed,
+    /// Joined by addresses and ports.
+    Inferred,
+}
+
+impl Evidence {
+    /// The name in `portwatch.owners[].evidence`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Observed => "observed",
+            Self::Inferred => "inferred",
+        }
+    }
+}
+
+/// Which end of a flow.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Side {
+    /// The side that opened the flow.
+    Source,
+    /// The other one; a listener is always this side.
+    Destination,
+}
+
+impl Side {
+    /// The name in `portwatch.owners[].side`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+/// One process with a role in one socket.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Owner {
+    /// The end of the flow; listeners have none.
+    pub side: Option<Side>,
+    /// What it did.
+    pub role: Role,
+    /// How that is known.
+    pub evidence: Evidence,
+    /// The process has exited.
+    pub exited: bool,
+    /// Who.
+    pub process: Arc<Process>,
+}
+
+/// What kind of answer "who owns it" has.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Ownership {
+    /// Processes own it; they are listed.
+    Process,
+    /// The kernel itself does (WireGuard, NFS, VXLAN…).
+    Kernel,
+    /// A socket in another network namespace.
+    OtherNamespace,
+    /// Traffic that passes through this host.
+    Forwarded,
+    /// Nobody: there is no such socket.
+    None,
+    /// It could not be found out.
+    Unknown,
+}
+
+impl Ownership {
+    /// The name in `portwatch.ownership`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Kernel => "kernel",
+            Self::OtherNamespace => "other-namespace",
+            Self::Forwarded => "forwarded",
+            Self::None => "none",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The whole answer to "who".
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Attribution {
+    /// What kind of answer it is.
+    pub ownership: Ownership,
+    /// Why that is the answer, in words for a person.
+    pub reason: String,
+    /// All owners, the most telling first.
+    pub owners: Vec<Owner>,
+}
+
+impl Attribution {
+    /// Nobody could say, and why.
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Self { ownership: Ownership::Unknown, reason: reason.into(), owners: Vec::new() }
+    }
+
+    /// The process to name where there is room for one: the user if known, else a holder that is
+    /// alive, else the opener; of the destination side first, since that is the server.
+    pub fn principal(&self) -> Option<&Owner> {
+        let rank = |owner: &Owner| {
+            let role = match owner.role {
+                Role::User => 0,
+                Role::Opener => 1,
+                Role::Holder => 2,
+                Role::Releaser => 3,
+            };
+            (owner.side == Some(Side::Source), owner.exited, role)
+        };
+        self.owners.iter().min_by_key(|owner| rank(owner))
+    }
+}

@@ -1,0 +1,439 @@
+//! What outputs receive: one [`Report`] per line of the event stream.
+//!
+//! Reports are complete: an output renders them without looking anything up. Field meanings are those
+//! of docs/events.md.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
+use crate::owner::Attribution;
+
+/// One event, ready to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// When it happened, nanoseconds since the Unix epoch.
+    pub time_unix_ns: i64,
+    /// Position in the run, from 1, without gaps.
+    pub sequence: u64,
+    /// What happened.
+    pub body: Body,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// First line of a run.
+    RunStarted(RunStarted),
+    /// Last line of a run.
+    RunEnded(RunEnded),
+    /// A listener.
+    Listener(ListenerChange, Box<ListenerReport>),
+    /// A flow.
+    Flow(FlowChange, Box<FlowReport>),
+    /// A sampled packet.
+    Sample(Box<SampleReport>),
+    /// Something a person should look at.
+    Finding(Box<FindingReport>),
+    /// An interface is observed from now on, or no longer.
+    Interface(InterfaceChange, InterfaceReport),
+    /// The counters, every interval.
+    Counters(Box<Counters>),
+}
+
+/// What a run observes and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunStarted {
+    /// The command: `watch` or `scan`.
+    pub command: &'static str,
+    /// The watched ports as the user wrote them, normalised.
+    pub ports: String,
+    /// Interfaces observed at the start.
+    pub interfaces: Vec<InterfaceReport>,
+    /// Kernel programs attached, with how: `("pw_ingress", "tcx")`.
+    pub attached: Vec<(String, String)>,
+    /// What is not seen on this host, and why, a sentence each.
+    pub degraded: Vec<String>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunEnded {
+    /// Why: `"interrupted"`, `"duration reached"`, …
+    pub reason: String,
+    /// Final counters; `None` for a `scan`, which counts no packets.
+    pub counters: Option<Counters>,
+    /// Listeners seen.
+    pub listeners: u64,
+    /// Flows seen.
+    pub flows: u64,
+    /// Findings reported.
+    pub findings: u64,
+}
+
+/// How a listener came to be reported.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ListenerChange {
+    /// It was there when portwatch looked.
+    Found,
+    /// It was opened while portwatch watched.
+    Opened,
+    /// An owner came, went or exited.
+    Updated,
+    /// It is gone.
+    Closed,
+}
+
+/// A listener: a TCP socket that listens or a UDP socket that is bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerReport {
+    /// Local address and port; the unspecified address means all.
+    pub local: Endpoint,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Family of the socket: a dual-stack IPv6 socket is `Ipv6`.
+    pub family: Family,
+    /// Where.
+    pub netns: Netns,
+    /// Name of the interface it is bound to with `SO_BINDTODEVICE`.
+    pub interface: Option<String>,
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Who.
+    pub attribution: Attribution,
+    /// What the policy says.
+    pub verdict: Verdict,
+}
+
+/// What the policy says of a listener.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// A rule expects it.
+    Expected {
+        /// The rule's id.
+        rule: String,
+        /// The rule's reason.
+        reason: Option<String>,
+    },
+    /// No rule does.
+    Unknown {
+        /// The rule that came nearest, if there is a policy with listener rules.
+        nearest: Option<NearMiss>,
+    },
+}
+
+/// The rule that came nearest and what differs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NearMiss {
+    /// The rule's id.
+    pub rule: String,
+    /// `"user: rule says cardbridge, is root"`.
+    pub differences: Vec<String>,
+}
+
+/// A stage in the life of a flow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FlowChange {
+    /// First packet.
+    Started,
+    /// Still active, once every interval.
+    Updated,
+    /// Over.
+    Ended(EndReason),
+}
+
+/// Why a flow ended: IPFIX `flowEndReason` (RFC 5102, 5.11.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EndReason {
+    /// No packet for the idle timeout.
+    IdleTimeout,
+    /// FIN in both directions, RST, or the socket was closed.
+    EndOfFlow,
+    /// portwatch stopped.
+    ForcedEnd,
+    /// The flow table of user space was full.
+    LackOfResources,
+}
+
+impl EndReason {
+    /// The words in `event.reason`.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::IdleTimeout => "idle timeout",
+            Self::EndOfFlow => "end of flow",
+            Self::ForcedEnd => "forced end",
+            Self::LackOfResources => "lack of resources",
+        }
+    }
+}
+
+/// What this host is to a flow.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum FlowRole {
+    /// A local socket listens on the watched port.
+    Server,
+    /// A local process talks to a watched port elsewhere.
+    Client,
+    /// A local client happened to get the watched port as its source port.
+    Ephemeral,
+    /// It passes through.
+    Forwarded,
+    /// SYN in, RST out (or UDP answered by ICMP): nobody listens.
+    Refused,
+    /// One direction only.
+    Unanswered,
+}
+
+impl FlowRole {
+    /// The name in `portwatch.flow.role`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::Ephemeral => "ephemeral",
+            Self::Forwarded => "forwarded",
+            Self::Refused => "refused",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// A flow: both directions of one conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowReport {
+    /// The side that opened the flow.
+    pub source: Endpoint,
+    /// The other side.
+    pub destination: Endpoint,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// The watched port this flow counts under.
+    pub port: u16,
+    /// Direction of its first packet at this host.
+    pub direction: Direction,
+    /// What this host is to it; `None` while that is not decided.
+    pub role: Option<FlowRole>,
+    /// Packets from source to destination, each counted once.
+    pub source_packets: u64,
+    /// IP bytes of those.
+    pub source_bytes: u64,
+    /// Packets from destination to source.
+    pub destination_packets: u64,
+    /// IP bytes of those.
+    pub destination_bytes: u64,
+    /// First packet, Unix nanoseconds.
+    pub start_unix_ns: i64,
+    /// Last packet so far, Unix nanoseconds.
+    pub last_unix_ns: i64,
+    /// All TCP flags seen, both directions; `None` for UDP.
+    pub tcp_flags: Option<u8>,
+    /// Every place it was seen at; additive.
+    pub interfaces: Vec<PlaceCount>,
+    /// Community ID v1.
+    pub community_id: String,
+    /// Who.
+    pub attribution: Attribution,
+}
+
+/// Packets of one flow, or of one port, at one interface in one direction.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlaceCount {
+    /// The interface.
+    pub interface: Interface,
+    /// Its namespace.
+    pub netns: Netns,
+    /// Direction at the interface.
+    pub direction: Direction,
+    /// Packets.
+    pub packets: u64,
+    /// IP bytes.
+    pub bytes: u64,
+}
+
+/// A sampled packet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleReport {
+    /// Sender of the packet.
+    pub source: Endpoint,
+    /// Receiver of the packet.
+    pub destination: Endpoint,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Community ID of its flow.
+    pub community_id: String,
+    /// The interface.
+    pub interface: Interface,
+    /// Direction at the interface.
+    pub direction: Direction,
+    /// IP bytes of the packet.
+    pub length: u32,
+    /// How many packets it stands for.
+    pub represents: u32,
+    /// Bytes of `data` that were captured, also when `data` is not shown.
+    pub captured: u32,
+    /// From the IP header on; empty with `--payload none`, headers only with `masked`.
+    pub data: Vec<u8>,
+}
+
+/// What kind of finding.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum FindingKind {
+    /// A listener that no rule expects.
+    UnknownListener,
+    /// Something is not observed.
+    CoverageGap,
+    /// A rule would match but is past its expiry.
+    ExpiredRule,
+}
+
+impl FindingKind {
+    /// The name in `portwatch.finding.kind`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownListener => "unknown-listener",
+            Self::CoverageGap => "coverage-gap",
+            Self::ExpiredRule => "expired-rule",
+        }
+    }
+
+    /// `rule.id` of the built-in rule.
+    pub const fn rule_id(self) -> &'static str {
+        match self {
+            Self::UnknownListener => "PW1001",
+            Self::CoverageGap => "PW1008",
+            Self::ExpiredRule => "PW1009",
+        }
+    }
+}
+
+/// Something a person should look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FindingReport {
+    /// What kind.
+    pub kind: FindingKind,
+    /// ECS severity, 0 to 100: 21 low, 47 medium, 73 high, 99 critical.
+    pub severity: u8,
+    /// One sentence a colleague would understand.
+    pub message: String,
+    /// What it rests on, a line each.
+    pub evidence: Vec<String>,
+    /// The rule that came nearest.
+    pub nearest: Option<NearMiss>,
+    /// The listener it is about.
+    pub listener: Option<Box<ListenerReport>>,
+}
+
+/// Whether an interface came or went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum InterfaceChange {
+    /// Programs are attached.
+    Attached,
+    /// They are no longer.
+    Detached,
+}
+
+/// An interface and how its traffic is seen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct InterfaceReport {
+    /// The interface.
+    pub interface: Interface,
+    /// Its namespace.
+    pub netns: Netns,
+    /// `tcx` or `clsact`.
+    pub mode: &'static str,
+}
+
+/// Everything counted; the equations over it are checked by [`Counters::broken_equations`].
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Counters {
+    /// Per watched port and direction, over all interfaces.
+    pub ports: Vec<PortCount>,
+    /// Packets that count in `ports` but belong to no flow.
+    pub overflow: Vec<PortCount>,
+    /// Per interface, port and direction.
+    pub interfaces: Vec<InterfaceCount>,
+    /// First fragments.
+    pub fragments_first: u64,
+    /// Later fragments.
+    pub fragments_later: u64,
+    /// ICMP errors that quote a watched port.
+    pub icmp_errors: u64,
+    /// Packets that could not be parsed, by reason.
+    pub unparsable: BTreeMap<&'static str, u64>,
+    /// Fates of records, over all programs.
+    pub records: RecordCounts,
+    /// The same for each program that has any.
+    pub programs: BTreeMap<&'static str, RecordCounts>,
+    /// Samples reported.
+    pub samples_taken: u64,
+    /// Samples the token bucket suppressed.
+    pub samples_suppressed: u64,
+    /// Reports delivered and lost, by output.
+    pub sinks: Vec<SinkCount>,
+}
+
+/// Packets of one port in one direction.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PortCount {
+    /// The watched port.
+    pub port: u16,
+    /// Direction.
+    pub direction: Direction,
+    /// Packets (skbs).
+    pub packets: u64,
+    /// IP bytes.
+    pub bytes: u64,
+    /// Packets on the wire, estimated; `None` where that is not kept.
+    pub wire_packets: Option<u64>,
+    /// IP bytes on the wire, estimated.
+    pub wire_bytes: Option<u64>,
+}
+
+/// Packets of one port in one direction at one interface.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct InterfaceCount {
+    /// The watched port.
+    pub port: u16,
+    /// Where and how many.
+    pub place: PlaceCount,
+}
+
+/// What became of records.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct RecordCounts {
+    /// Records programs wanted to send.
+    pub seen: u64,
+    /// Suppressed on purpose.
+    pub filtered: u64,
+    /// Handed to the ring.
+    pub submitted: u64,
+    /// Lost: the ring was full.
+    pub ring_full: u64,
+    /// Read by user space.
+    pub read: u64,
+    /// Read but not understood.
+    pub undecodable: u64,
+}
+
+/// What became of reports at one output.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SinkCount {
+    /// `stdout`, …
+    pub name: String,
+    /// Written.
+    pub delivered: u64,
+    /// Not written.
+    pub lost: u64,
+}
+
+impl ListenerReport {
+    /// Listens on every address of its namespace.
+    pub fn on_all_addresses(&self) -> bool {
+        match self.local.ip {
+            IpAddr::V4(ip) => ip.is_unspecified(),
+            IpAddr::V6(ip) => ip.is_unspecified(),
+        }
+    }
+}
