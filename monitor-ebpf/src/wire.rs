@@ -117,7 +117,7 @@ pub struct Slot {
     pub last_jiffies: u32,
     /// All TCP flags seen, or-ed.
     pub tcp_flags: u8,
-    /// How many of the first payload packets are still to be sampled.
+    /// How many of the first payload packets are still to be sampled, and [`Slot::UNANNOUNCED`].
     pub head_samples: u8,
     /// Packets until the next 1-in-N sample.
     pub until_sample: u16,
@@ -128,6 +128,10 @@ impl Slot {
     pub const GENERATION_BITS: u32 = 16;
     /// Bits of [`Slot::count`] that hold the packets: 2^48 packets are two years at 4 Mpps.
     pub const PACKET_BITS: u32 = 64 - Self::GENERATION_BITS;
+    /// Set in [`Slot::head_samples`] until the flow's [`FlowRecord`] was submitted.
+    pub const UNANNOUNCED: u8 = 0x80;
+    /// The most that [`Slot::head_samples`] can count.
+    pub const MAX_HEAD_SAMPLES: u8 = 0x7f;
     /// The packets in [`Slot::count`].
     pub const PACKET_MASK: u64 = (1 << Self::PACKET_BITS) - 1;
 
@@ -258,9 +262,9 @@ pub struct SocketRecord {
     pub tgid: u32,
     /// Thread id.
     pub tid: u32,
-    /// Effective user id as the initial user namespace sees it.
+    /// Real user id as the initial user namespace sees it (`bpf_get_current_uid_gid`).
     pub uid: u32,
-    /// Effective group id.
+    /// Real group id.
     pub gid: u32,
     /// Local port.
     pub local_port: u16,
@@ -298,8 +302,10 @@ pub struct SocketOwner {
 }
 
 /// Totals of one watched port in one direction on one CPU, the value type of `pw_totals`.
+///
+/// Nothing can evict a row: it is the truth that flows are checked against.
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Total {
     /// Packets as TC saw them (skbs: after GRO, before GSO).
     pub packets: u64,
@@ -309,28 +315,88 @@ pub struct Total {
     pub wire_packets: u64,
     /// IP bytes on the wire: headers repeated in each segment.
     pub wire_bytes: u64,
+    /// Packets, of those, that found no room in the flow table.
+    pub overflow_packets: u64,
+    /// IP bytes of those.
+    pub overflow_bytes: u64,
+    /// Zero; fills the cache line.
+    pub reserved: [u64; 2],
 }
 
-/// Packets and bytes that count in the totals but in no flow, the value type of `pw_overflow`.
+/// Samples a CPU may still take, the value type of `pw_budget`.
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
-pub struct Overflow {
-    /// Packets.
-    pub packets: u64,
-    /// IP bytes.
-    pub bytes: u64,
+pub struct Budget {
+    /// `bpf_jiffies64()` when the budget was last whole.
+    pub since_jiffies: u64,
+    /// Samples left until it is whole again.
+    pub left: u64,
 }
 
-/// Key of `pw_overflow`: where the packet was seen.
-#[derive(Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq)]
+/// What the loader writes into the read-only globals before the programs are verified.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
-pub struct OverflowKey {
-    /// Interface index; 0 is the row that takes what the map itself has no room for.
-    pub ifindex: u32,
-    /// The watched port.
-    pub port: u16,
-    /// 0 ingress, 1 egress.
-    pub egress: u16,
+pub struct Settings {
+    /// Random odd multipliers of the flow hash, one per key word.
+    pub hash_multipliers: [u64; 5],
+    /// 64 minus the binary logarithm of [`Settings::sets`]: the hash uses the upper bits, the only
+    /// ones that depend on every bit of a key.
+    pub set_shift: u32,
+    /// Sets per CPU in the flow table; a power of two, at least 2.
+    pub sets: u32,
+    /// Rows per CPU in the totals: two, egress behind ingress, for each watched port.
+    pub total_rows: u32,
+    /// Bytes of a packet that a sample carries, from the IP header on.
+    pub snaplen: u32,
+    /// Sample 1 in this many packets of a flow, at most `u16::MAX`; 0: none.
+    pub sample_every: u32,
+    /// Sample this many first packets with payload of each flow, at most [`Slot::MAX_HEAD_SAMPLES`].
+    pub head_samples: u32,
+    /// Samples a CPU may take in one `budget_window`.
+    pub sample_budget: u32,
+    /// Jiffies after which the budget is whole again.
+    pub budget_window: u32,
+    /// Which helpers this kernel offers where: bits of [`helper`].
+    pub helpers: u32,
+    /// Offset of `sk` in `struct socket`, from the running kernel's BTF.
+    pub socket_sk_offset: u32,
+    /// Offset of `tgid` in `struct task_struct`, likewise.
+    pub task_tgid_offset: u32,
+    /// Zero; fills the last word.
+    pub reserved: u32,
+}
+
+impl Settings {
+    /// All zero: what the kernel object holds until the loader overwrites it.
+    pub const ZERO: Self = Self {
+        hash_multipliers: [0; 5],
+        set_shift: 0,
+        sets: 0,
+        total_rows: 0,
+        snaplen: 0,
+        sample_every: 0,
+        head_samples: 0,
+        sample_budget: 0,
+        budget_window: 0,
+        helpers: 0,
+        socket_sk_offset: 0,
+        task_tgid_offset: 0,
+        reserved: 0,
+    };
+}
+
+/// Bits of [`Settings::helpers`]: what not every kernel offers in every hook.
+pub mod helper {
+    /// `bpf_get_current_comm` in cgroup hooks.
+    pub const CGROUP_COMM: u32 = 1;
+    /// `bpf_get_current_pid_tgid` and its kin in `sock_ops`.
+    pub const SOCK_OPS_TASK: u32 = 1 << 1;
+    /// `bpf_get_netns_cookie` in `sock_ops`.
+    pub const SOCK_OPS_NETNS: u32 = 1 << 2;
+    /// `bpf_get_current_cgroup_id` in cgroup hooks.
+    pub const CGROUP_ID: u32 = 1 << 3;
+    /// `bpf_get_netns_cookie` in cgroup hooks.
+    pub const CGROUP_NETNS: u32 = 1 << 4;
 }
 
 /// What became of the records a program wanted to send, the value type of `pw_fates`.

@@ -12,8 +12,14 @@ pub mod ports;
 pub mod owner;
 pub mod report;
 
+// The system calls without a safe crate.
+mod sys;
+
 // What the host says: namespaces, interfaces, sockets, processes.
 pub mod host;
+
+// What the kernel programs say.
+pub mod kernel;
 
 // What the user expects.
 pub mod policy;

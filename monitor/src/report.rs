@@ -229,6 +229,10 @@ pub struct FlowReport {
     pub last_unix_ns: i64,
     /// All TCP flags seen, both directions; `None` for UDP.
     pub tcp_flags: Option<u8>,
+    /// State of the local socket in the words of `ss` (`"ESTAB"`), where one was looked at.
+    pub state: Option<&'static str>,
+    /// Namespace of the local socket, where it is known.
+    pub netns: Option<Netns>,
     /// Every place it was seen at; additive.
     pub interfaces: Vec<PlaceCount>,
     /// Community ID v1.
@@ -304,6 +308,15 @@ impl FindingKind {
             Self::UnknownListener => "PW1001",
             Self::CoverageGap => "PW1008",
             Self::ExpiredRule => "PW1009",
+        }
+    }
+
+    /// `rule.name` of the built-in rule.
+    pub const fn rule_name(self) -> &'static str {
+        match self {
+            Self::UnknownListener => "Unknown listener on a watched port",
+            Self::CoverageGap => "Part of this host is not observed",
+            Self::ExpiredRule => "The rule that expected this listener has expired",
         }
     }
 }

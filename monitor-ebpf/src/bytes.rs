@@ -1,0 +1,127 @@
+//! A packet's bytes, read only after a comparison with their end: what the verifier demands of a
+//! kernel program, and what keeps a test on the host inside its buffer.
+
+/// A packet as an address range: what `__sk_buff` offers as `data` and `data_end`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes {
+    start: usize,
+    end: usize,
+}
+
+/// `LEN` bytes of a packet that are known to be there.
+#[derive(Clone, Copy, Debug)]
+pub struct Window<const LEN: usize> {
+    address: usize,
+}
+
+impl Bytes {
+    /// The bytes from `start` up to and not including `end`.
+    ///
+    /// # Safety
+    ///
+    /// Every byte of the range stays readable while the value and its windows live.
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn new(start: usize, end: usize) -> Self {
+        Self { start, end }
+    }
+
+    /// `LEN` bytes from `offset` on, or `None` where the packet ends before.
+    #[inline(always)]
+    #[must_use]
+    pub fn window<const LEN: usize>(self, offset: usize) -> Option<Window<LEN>> {
+        let address = pin(self.start + offset);
+        (address + LEN <= self.end).then_some(Window { address })
+    }
+}
+
+impl<const LEN: usize> Window<LEN> {
+    /// The byte at `OFFSET`.
+    #[inline(always)]
+    #[must_use]
+    pub fn u8<const OFFSET: usize>(self) -> u8 {
+        self.load::<u8, OFFSET>()
+    }
+
+    /// Two bytes at `OFFSET`, which the network sends most significant first.
+    #[inline(always)]
+    #[must_use]
+    pub fn u16<const OFFSET: usize>(self) -> u16 {
+        u16::from_be(self.load::<u16, OFFSET>())
+    }
+
+    /// Four bytes at `OFFSET` as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub fn raw32<const OFFSET: usize>(self) -> u32 {
+        self.load::<u32, OFFSET>()
+    }
+
+    /// Eight bytes at `OFFSET` as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub fn raw64<const OFFSET: usize>(self) -> u64 {
+        self.load::<u64, OFFSET>()
+    }
+
+    #[inline(always)]
+    fn load<T: Copy, const OFFSET: usize>(self) -> T {
+        const { assert!(OFFSET + size_of::<T>() <= LEN) }
+        let pointer = (self.address + OFFSET) as *const T;
+        // LLVM splits unaligned loads into byte loads on BPF, although every JIT we run on loads
+        // unaligned words at full speed.
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: `window` found `LEN` bytes at `address`, by the contract of `new` they are
+        // readable, and `T` ends within them.
+        unsafe {
+            *pointer
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        // SAFETY: as above.
+        unsafe {
+            pointer.read_unaligned()
+        }
+    }
+}
+
+/// Keeps LLVM from computing the address a second time: the verifier knows that an address is inside
+/// the packet only for the register that was compared.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "bpf"), expect(clippy::missing_const_for_fn, reason = "asm on BPF"))]
+fn pin(address: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let pinned;
+        // SAFETY: moves one register to another. It has to be an instruction: without one, the line
+        // information would name the same instruction twice, which the kernel refuses.
+        unsafe {
+            core::arch::asm!(
+                "{pinned} = {address}",
+                pinned = lateout(reg) pinned,
+                address = in(reg) address,
+                options(nomem, nostack, pure),
+            );
+        }
+        pinned
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_ends_where_the_packet_ends() {
+        let packet = [1_u8, 2, 3, 4];
+        let start = packet.as_ptr().expose_provenance();
+        // SAFETY: `packet` outlives `bytes`.
+        let bytes = unsafe { Bytes::new(start, start + packet.len()) };
+
+        assert_eq!(bytes.window::<2>(1).map(|window| window.u16::<0>()), Some(0x0203));
+        assert_eq!(bytes.window::<4>(0).map(|window| window.u8::<3>()), Some(4));
+        assert!(bytes.window::<4>(1).is_none());
+        assert!(bytes.window::<1>(4).is_none());
+    }
+}

@@ -1,0 +1,64 @@
+//! What user space chooses at load time: read-only globals, constants to the verifier.
+
+use core::ptr;
+
+use monitor_ebpf::wire::Settings;
+
+/// Written by the loader before the programs are verified, so that branches on it cost nothing.
+#[unsafe(no_mangle)]
+static PW_SETTINGS: Settings = Settings::ZERO;
+
+/// One bit per port: bit `port % 64` of word `port / 64`. 8 KiB, so that the ports in use stay in L1.
+#[unsafe(no_mangle)]
+static PW_PORTS: [u64; 1024] = [0; 1024];
+
+macro_rules! setting {
+    ($($(#[$doc:meta])* $name:ident: $type:ty),* $(,)?) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name() -> $type {
+            // SAFETY: a static; volatile, since the loader replaces the value the compiler saw.
+            unsafe { ptr::read_volatile(&raw const PW_SETTINGS.$name) }
+        }
+    )*};
+}
+
+setting! {
+    /// How far the hash is shifted right to become the index of a set.
+    set_shift: u32,
+    /// Sets per CPU in the flow table.
+    sets: u32,
+    /// Rows per CPU in the totals.
+    total_rows: u32,
+    /// Bytes of a packet that a sample carries.
+    snaplen: u32,
+    /// Sample 1 in this many packets of a flow; 0: none.
+    sample_every: u32,
+    /// Sample this many first packets with payload of each flow.
+    head_samples: u32,
+    /// Samples a CPU may take in one `budget_window`.
+    sample_budget: u32,
+    /// Jiffies after which the budget is whole again.
+    budget_window: u32,
+    /// Which helpers this kernel offers where: bits of `wire::helper`.
+    helpers: u32,
+    /// Offset of `sk` in `struct socket`, from the running kernel's BTF.
+    socket_sk_offset: u32,
+    /// Offset of `tgid` in `struct task_struct`.
+    task_tgid_offset: u32,
+}
+
+/// The random odd multiplier of key word `word`, which an attacker who crafts keys cannot know.
+#[inline(always)]
+pub(crate) fn hash_multiplier(word: usize) -> u64 {
+    // SAFETY: as above; `word` is a constant below 5 wherever this is called.
+    unsafe { ptr::read_volatile(&raw const PW_SETTINGS.hash_multipliers[word]) }
+}
+
+/// Is the port watched?
+#[inline(always)]
+pub(crate) fn is_watched(port: u16) -> bool {
+    // SAFETY: as above; a u16 divided by 64 is below 1024.
+    let word = unsafe { ptr::read_volatile(&raw const PW_PORTS[(port >> 6) as usize]) };
+    word >> (port & 63) & 1 != 0
+}

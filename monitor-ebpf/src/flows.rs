@@ -1,0 +1,267 @@
+//! The flow table: set-associative, one part per CPU, a plain mmapable array.
+//!
+//! A hit costs a hash, a look-up that the verifier inlines and one cache line; a hash map would cost
+//! 40 ns more. No packet is lost to an eviction: a slot is rewritten only after its counters left in
+//! a submitted record, otherwise the new flow's packet counts as overflow.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::helpers::bpf_get_socket_cookie;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use aya_ebpf::programs::TcContext;
+
+use monitor_ebpf::packet::tcp;
+use monitor_ebpf::wire::{FlowRecord, Set, Slot, WAYS, kind};
+
+use crate::config;
+use crate::emit::{self, PACKET_RING};
+
+/// `cpu * sets + set`; sized by the loader.
+#[map(name = "pw_flows")]
+static FLOWS: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// A `FlowKey` as the five words that are hashed and compared.
+pub(crate) type Key = [u64; 5];
+
+/// One packet, as the flow table sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    pub(crate) key: Key,
+    pub(crate) cpu: u32,
+    pub(crate) length: u32,
+    pub(crate) ifindex: u32,
+    pub(crate) tcp_flags: u8,
+    pub(crate) has_payload: bool,
+    pub(crate) program: u32,
+}
+
+/// What [`account`] asks the caller to do next.
+#[derive(Clone, Copy)]
+pub(crate) enum Accounted {
+    /// Counted in its flow.
+    Followed,
+    /// Counted in its flow; the packet is to be sampled and stands for this many.
+    Sample(u32),
+    /// There was no room: count it as overflow.
+    Overflow,
+}
+
+/// The last word of a key: both ports and the place, as `FlowKey` lays them out in memory.
+#[inline(always)]
+pub(crate) fn key_tail(source_port: u16, destination_port: u16, place: u32) -> u64 {
+    let (source_port, destination_port) = (u64::from(source_port), u64::from(destination_port));
+    if cfg!(target_endian = "little") {
+        source_port | destination_port << 16 | u64::from(place) << 32
+    } else {
+        source_port << 48 | destination_port << 32 | u64::from(place)
+    }
+}
+
+/// Counts the packet in its flow, which may be new.
+#[inline(always)]
+pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
+    let index = packet.cpu * config::sets() + hash(packet.key);
+    let Some(set) = FLOWS.get_ptr_mut(index) else {
+        return Accounted::Overflow;
+    };
+    // SAFETY: a helper without arguments; the verifier inlines it as a load.
+    let jiffies = unsafe { bpf_jiffies64() };
+    // SAFETY: a live set of this CPU, which no other program writes meanwhile: TC programs run with
+    // bottom halves off, so neither preemption nor a softirq can come between.
+    let set = unsafe { &mut *set };
+    let found = find(set, packet.key);
+    let way = if found < WAYS { found } else { idle_longest(set, jiffies as u32) };
+    // Masked, so that the verifier sees the bound.
+    let slot = &mut set.ways[way & (WAYS - 1)];
+    let place = Place { slot: index * WAYS as u32 + way as u32, jiffies };
+    if found < WAYS && !starts_again(slot, packet) {
+        hit(ctx, packet, slot, place)
+    } else {
+        start(ctx, packet, slot, place)
+    }
+}
+
+/// Which slot, and when.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: u32,
+    jiffies: u64,
+}
+
+/// Multilinear multiply-shift hashing with secret random multipliers.
+#[inline(always)]
+fn hash(key: Key) -> u32 {
+    let [a, b, c, d, e] = key;
+    let sum = a
+        .wrapping_mul(config::hash_multiplier(0))
+        .wrapping_add(b.wrapping_mul(config::hash_multiplier(1)))
+        .wrapping_add(c.wrapping_mul(config::hash_multiplier(2)))
+        .wrapping_add(d.wrapping_mul(config::hash_multiplier(3)))
+        .wrapping_add(e.wrapping_mul(config::hash_multiplier(4)));
+    (sum >> config::set_shift()) as u32
+}
+
+/// The way that holds `key`, or [`WAYS`]. Written out: the verifier then knows every offset.
+#[inline(always)]
+fn find(set: &Set, key: Key) -> usize {
+    if holds(&set.ways[0], key) {
+        0
+    } else if holds(&set.ways[1], key) {
+        1
+    } else if holds(&set.ways[2], key) {
+        2
+    } else if holds(&set.ways[3], key) {
+        3
+    } else {
+        WAYS
+    }
+}
+
+/// Is this slot the packet's? Compares the most telling word first.
+#[inline(always)]
+fn holds(slot: &Slot, key: Key) -> bool {
+    let words = (&raw const slot.key).cast::<Key>();
+    // SAFETY: `FlowKey` is 40 bytes at offset 0 of a slot, which is aligned to 64.
+    let [a, b, c, d, e] = unsafe { *words };
+    e == key[4] && b == key[1] && d == key[3] && a == key[0] && c == key[2]
+}
+
+/// The way idle longest; a free one counts as idle since ever.
+#[inline(always)]
+fn idle_longest(set: &Set, jiffies: u32) -> usize {
+    let idle = |slot: &Slot| {
+        if slot.count == 0 { u64::MAX } else { u64::from(jiffies.wrapping_sub(slot.last_jiffies)) }
+    };
+    let (mut way, mut longest) = (0, idle(&set.ways[0]));
+    if idle(&set.ways[1]) > longest {
+        (way, longest) = (1, idle(&set.ways[1]));
+    }
+    if idle(&set.ways[2]) > longest {
+        (way, longest) = (2, idle(&set.ways[2]));
+    }
+    if idle(&set.ways[3]) > longest { 3 } else { way }
+}
+
+/// The same ports again after the connection ended: a flow of its own.
+#[inline(always)]
+const fn starts_again(slot: &Slot, packet: Packet) -> bool {
+    packet.tcp_flags & tcp::SYN != 0 && slot.tcp_flags & (tcp::FIN | tcp::RST) != 0
+}
+
+/// Counts a packet of a known flow.
+#[inline(always)]
+fn hit(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Accounted {
+    slot.count += 1;
+    slot.bytes += u64::from(packet.length);
+    slot.last_jiffies = place.jiffies as u32;
+    slot.tcp_flags |= packet.tcp_flags;
+    if slot.head_samples != 0 {
+        if slot.head_samples & Slot::UNANNOUNCED != 0
+            && announce(ctx, packet, None, place, slot.generation() as u32)
+        {
+            slot.head_samples &= !Slot::UNANNOUNCED;
+        }
+        if packet.has_payload && slot.head_samples & Slot::MAX_HEAD_SAMPLES != 0 {
+            slot.head_samples -= 1;
+            return Accounted::Sample(1);
+        }
+    }
+    if config::sample_every() != 0 {
+        slot.until_sample = slot.until_sample.wrapping_sub(1);
+        if slot.until_sample == 0 {
+            slot.until_sample = config::sample_every() as u16;
+            return Accounted::Sample(config::sample_every());
+        }
+    }
+    Accounted::Followed
+}
+
+/// Gives a slot to a new flow, handing its old content over first.
+#[inline(always)]
+fn start(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Accounted {
+    let generation = next_generation(slot);
+    let announced = announce(ctx, packet, Some(slot), place, generation);
+    if !announced && slot.count != 0 {
+        return Accounted::Overflow;
+    }
+    let count = &raw mut slot.count;
+    let key = (&raw mut slot.key).cast::<Key>();
+    // A reader that sees count 0 looks again later: until the last store the words are nobody's.
+    // SAFETY: both point into the slot; volatile keeps the stores in this order.
+    unsafe {
+        count.write_volatile(0);
+        key.write_volatile(packet.key);
+        slot.bytes = u64::from(packet.length);
+        slot.last_jiffies = place.jiffies as u32;
+        slot.tcp_flags = packet.tcp_flags;
+        slot.until_sample = config::sample_every() as u16;
+        slot.head_samples = config::head_samples() as u8;
+        if !announced {
+            slot.head_samples |= Slot::UNANNOUNCED;
+        }
+        count.write_volatile(u64::from(generation) << Slot::PACKET_BITS | 1);
+    }
+    if packet.has_payload && config::head_samples() != 0 {
+        slot.head_samples -= 1;
+        return Accounted::Sample(1);
+    }
+    Accounted::Followed
+}
+
+/// The generation after the slot's; never 0.
+#[inline(always)]
+const fn next_generation(slot: &Slot) -> u32 {
+    let next = slot.generation() as u32 + 1;
+    if next >> Slot::GENERATION_BITS == 0 { next } else { 1 }
+}
+
+/// Submits the [`FlowRecord`] of a new flow, with the content of the slot it takes if it starts now.
+#[inline(always)]
+fn announce(
+    ctx: &TcContext,
+    packet: Packet,
+    evicted: Option<&Slot>,
+    place: Place,
+    generation: u32,
+) -> bool {
+    let size = size_of::<FlowRecord>();
+    let Some(reserved) = emit::reserve::<FlowRecord>(&PACKET_RING, packet.program, size) else {
+        return false;
+    };
+    let record = reserved.as_mut_ptr();
+    // SAFETY: the reserved record; every field is written. At egress the cookie is the sending
+    // socket's, at ingress 0, since the packet has no socket yet.
+    unsafe {
+        (*record).header = emit::header(kind::FLOW, packet.program);
+        (*record).cookie = bpf_get_socket_cookie(ctx.skb.skb.cast());
+        (*record).jiffies = place.jiffies;
+        (*record).slot = place.slot;
+        (*record).generation = generation;
+        (&raw mut (*record).key).cast::<Key>().write(packet.key);
+        (*record).length = packet.length;
+        (*record).tcp_flags = u32::from(packet.tcp_flags);
+        (*record).late = u32::from(evicted.is_none());
+        (*record).ifindex = packet.ifindex;
+        match evicted {
+            Some(slot) => {
+                (&raw mut (*record).evicted_key)
+                    .cast::<Key>()
+                    .write((&raw const slot.key).cast::<Key>().read());
+                (*record).evicted_count = slot.count;
+                (*record).evicted_bytes = slot.bytes;
+                (*record).evicted_last_jiffies = slot.last_jiffies;
+                (*record).evicted_tcp_flags = u32::from(slot.tcp_flags);
+            }
+            None => {
+                (&raw mut (*record).evicted_key).cast::<Key>().write([0; 5]);
+                (*record).evicted_count = 0;
+                (*record).evicted_bytes = 0;
+                (*record).evicted_last_jiffies = 0;
+                (*record).evicted_tcp_flags = 0;
+            }
+        }
+    }
+    reserved.submit();
+    true
+}

@@ -1,0 +1,73 @@
+//! Samples: a few packets of each flow travel to user space, within a budget that a flood cannot buy.
+
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skb_load_bytes};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::programs::TcContext;
+
+use monitor_ebpf::packet::Headers;
+use monitor_ebpf::wire::{Budget, SampleRecord, kind};
+
+use crate::config;
+use crate::emit::{self, Fate, PACKET_RING};
+use crate::flows::{Key, Packet};
+
+#[map(name = "pw_budget")]
+static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+
+/// Sends the packet to user space, if this CPU's budget allows; it stands for `represents` packets.
+#[inline(always)]
+pub(crate) fn take(ctx: &TcContext, packet: Packet, headers: Headers, represents: u32) {
+    let snaplen = config::snaplen();
+    if !within_budget() {
+        emit::count(packet.program, Fate::Filtered);
+        return;
+    }
+    let size = size_of::<SampleRecord>() + snaplen as usize;
+    let Some(reserved) = emit::reserve::<SampleRecord>(&PACKET_RING, packet.program, size) else {
+        return;
+    };
+    let record = reserved.as_mut_ptr();
+    // SAFETY: the reserved record, `snaplen` bytes longer than the struct; every field is written.
+    unsafe {
+        (*record).header = emit::header(kind::SAMPLE, packet.program);
+        (&raw mut (*record).key).cast::<Key>().write(packet.key);
+        (*record).length = packet.length;
+        (*record).represents = represents;
+        (*record).tcp_flags = u32::from(packet.tcp_flags);
+        (*record).payload_offset = (headers.payload - headers.network) as u32;
+        (*record).ifindex = packet.ifindex;
+        (*record).captured = 0;
+        let captured = if packet.length < snaplen { packet.length } else { snaplen };
+        // The helper refuses a length of 0, and the verifier wants to see that it cannot be.
+        if captured > 0 {
+            let data = record.add(1).cast();
+            let skb = ctx.skb.skb.cast();
+            if bpf_skb_load_bytes(skb, headers.network as u32, data, captured) == 0 {
+                (*record).captured = captured;
+            }
+        }
+    }
+    reserved.submit();
+}
+
+/// Takes one sample out of the budget, which is whole again once every `budget_window`.
+#[inline(always)]
+fn within_budget() -> bool {
+    let Some(budget) = BUDGET.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: this CPU's live budget, and only one TC program runs on a CPU at a time.
+    let budget = unsafe { &mut *budget };
+    // SAFETY: a helper without arguments.
+    let jiffies = unsafe { bpf_jiffies64() };
+    if jiffies - budget.since_jiffies >= u64::from(config::budget_window()) {
+        budget.since_jiffies = jiffies;
+        budget.left = u64::from(config::sample_budget());
+    }
+    if budget.left == 0 {
+        return false;
+    }
+    budget.left -= 1;
+    true
+}

@@ -1,0 +1,199 @@
+//! The TC classifiers: they look at a packet and let it go on, whatever it is.
+//!
+//! They always return `TC_ACT_UNSPEC`, which is `TCX_NEXT`: every other program on the hook still
+//! sees the packet, and its fate is theirs.
+
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+
+use monitor_ebpf::bytes::Bytes;
+use monitor_ebpf::packet::{self, Headers, Link, Packet};
+use monitor_ebpf::wire::{Place, aside, program};
+
+use crate::config;
+use crate::flows::{self, Accounted, Key};
+use crate::{sample, totals};
+
+/// TC ingress of a device with Ethernet headers.
+#[classifier]
+fn pw_ingress(ctx: TcContext) -> i32 {
+    observe(&ctx, Hook { program: program::INGRESS, egress: false, link: Link::Ethernet })
+}
+
+/// TC egress of a device with Ethernet headers.
+#[classifier]
+fn pw_egress(ctx: TcContext) -> i32 {
+    observe(&ctx, Hook { program: program::EGRESS, egress: true, link: Link::Ethernet })
+}
+
+/// TC ingress of a device that carries bare IP packets.
+#[classifier]
+fn pw_ingress_l3(ctx: TcContext) -> i32 {
+    observe(&ctx, Hook { program: program::INGRESS, egress: false, link: Link::Bare })
+}
+
+/// TC egress of a device that carries bare IP packets.
+#[classifier]
+fn pw_egress_l3(ctx: TcContext) -> i32 {
+    observe(&ctx, Hook { program: program::EGRESS, egress: true, link: Link::Bare })
+}
+
+/// Does nothing: what the cost of the others is measured against.
+#[classifier]
+fn pw_empty(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// Where a program runs; constants once inlined.
+#[derive(Clone, Copy)]
+struct Hook {
+    program: u32,
+    egress: bool,
+    link: Link,
+}
+
+/// How much of a packet is made directly readable when its headers lie in another page: the longest
+/// header chain the parser follows that is seen in practice.
+const PULL_LEN: u32 = 256;
+
+#[inline(always)]
+fn observe(ctx: &TcContext, hook: Hook) -> i32 {
+    let mut packet = packet::parse(bytes(ctx), hook.link);
+    // Only now, when the headers go on in another page: pulling costs 20 ns, which the common packet
+    // need not pay.
+    if matches!(packet, Packet::Short(_)) && pull(ctx) {
+        packet = packet::parse(bytes(ctx), hook.link);
+    }
+    match packet {
+        Packet::Flow(headers) => flow(ctx, hook, headers),
+        Packet::IcmpError { source_port, destination_port } => {
+            if config::is_watched(source_port) || config::is_watched(destination_port) {
+                totals::set_aside(aside::ICMP_ERROR);
+            }
+        }
+        Packet::Aside(reason) | Packet::Short(reason) => totals::set_aside(reason),
+        Packet::Other => {}
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Makes the headers directly readable, if there is more of the packet than can be read.
+#[inline(always)]
+fn pull(ctx: &TcContext) -> bool {
+    let reachable = (ctx.data_end() - ctx.data()) as u32;
+    let wanted = if ctx.len() < PULL_LEN { ctx.len() } else { PULL_LEN };
+    reachable < wanted && ctx.pull_data(wanted).is_ok()
+}
+
+#[inline(always)]
+fn bytes(ctx: &TcContext) -> Bytes {
+    // SAFETY: `data..data_end` is readable until a helper changes the packet; both are read anew.
+    unsafe { Bytes::new(ctx.data(), ctx.data_end()) }
+}
+
+/// Counts a TCP or UDP packet, if its port is watched.
+#[inline(always)]
+fn flow(ctx: &TcContext, hook: Hook, headers: Headers) {
+    let Some(port) = watched_port(headers) else {
+        return;
+    };
+    let available = ctx.len() - headers.network as u32;
+    let length = if headers.length == 0 { available } else { headers.length };
+    if length > available {
+        totals::set_aside(aside::BAD_IP_HEADER);
+        return;
+    }
+    if headers.first_fragment {
+        totals::set_aside(aside::FRAGMENT_FIRST);
+    }
+    // SAFETY: reads the number of the CPU, which stays the same while the program runs.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(total) = totals::row(cpu, port, hook.egress) else {
+        return;
+    };
+    // SAFETY: the skb the kernel called us with.
+    let (segments, ifindex) = unsafe { ((*ctx.skb.skb).gso_segs, (*ctx.skb.skb).ifindex) };
+    let header = (headers.payload - headers.network) as u32;
+    // SAFETY: `total` was just looked up.
+    unsafe { totals::add(total, length, header, segments) };
+    let accounted = match key(ctx, hook, headers, ifindex) {
+        Some(key) => {
+            let packet = flows::Packet {
+                key,
+                cpu,
+                length,
+                ifindex,
+                tcp_flags: headers.tcp_flags,
+                has_payload: length > header,
+                program: hook.program,
+            };
+            let accounted = flows::account(ctx, packet);
+            if let Accounted::Sample(represents) = accounted {
+                sample::take(ctx, packet, headers, represents);
+            }
+            accounted
+        }
+        None => Accounted::Overflow,
+    };
+    if let Accounted::Overflow = accounted {
+        // SAFETY: as above; a map value stays valid until the program returns.
+        unsafe { totals::add_overflow(total, length) };
+    }
+}
+
+/// The port a packet counts under. When both are watched it is the lower one, so that both
+/// directions of a conversation count under the same port.
+#[inline(always)]
+fn watched_port(headers: Headers) -> Option<u16> {
+    let (source, destination) = (headers.source_port, headers.destination_port);
+    match (config::is_watched(source), config::is_watched(destination)) {
+        (false, false) => None,
+        (true, false) => Some(source),
+        (false, true) => Some(destination),
+        (true, true) => Some(if source < destination { source } else { destination }),
+    }
+}
+
+/// The flow key; `None` for an interface index that does not fit into one.
+#[inline(always)]
+fn key(ctx: &TcContext, hook: Hook, headers: Headers, ifindex: u32) -> Option<Key> {
+    if ifindex > Place::IFINDEX_MAX {
+        return None;
+    }
+    let mut place = ifindex << Place::IFINDEX_SHIFT;
+    if hook.egress {
+        place |= Place::EGRESS;
+    }
+    if headers.udp {
+        place |= Place::UDP;
+    }
+    let bytes = bytes(ctx);
+    let network = headers.network;
+    let [a, b, c, d] = if headers.ipv6 {
+        place |= Place::IPV6;
+        let addresses = bytes.window::<32>(network + 8)?;
+        [
+            addresses.raw64::<0>(),
+            addresses.raw64::<8>(),
+            addresses.raw64::<16>(),
+            addresses.raw64::<24>(),
+        ]
+    } else {
+        let addresses = bytes.window::<8>(network + 12)?;
+        [0, mapped(addresses.raw32::<0>()), 0, mapped(addresses.raw32::<4>())]
+    };
+    let tail = flows::key_tail(headers.source_port, headers.destination_port, place);
+    Some([a, b, c, d, tail])
+}
+
+/// The second half of the IPv4-mapped address, as it lies in memory: 0, 0, 0xff, 0xff, address.
+#[inline(always)]
+const fn mapped(address: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        (address as u64) << 32 | 0xffff_0000
+    } else {
+        0x0000_ffff_0000_0000 | address as u64
+    }
+}

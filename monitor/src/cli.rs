@@ -1,0 +1,211 @@
+//! The command line: what can be asked for. Doc comments are the help; values are checked here.
+//!
+//! Only what works is offered: an option of a later stage is unknown, not ignored.
+
+mod exit;
+mod value;
+
+use std::ffi::OsString;
+use std::num::NonZeroU64;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use self::exit::Exit;
+use crate::ports::PortSet;
+
+/// Who and what is really on this port of this Linux host, with proof.
+#[derive(Clone, Debug, Eq, Parser, PartialEq)]
+#[command(
+    name = "portwatch",
+    version,
+    arg_required_else_help = false,
+    max_term_width = 100,
+    after_long_help = "\
+Example: who is on port 3516 right now?
+
+    portwatch scan
+
+Exit codes: 0 done and nothing unexpected, 1 findings, 2 usage or bad policy, 3 this host cannot be
+observed, 4 records were lost and --fail-on-loss was given, 5 an output failed while running."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// When to colour.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = OUTPUT)]
+    pub color: Color,
+    /// Say more on stderr; twice for debugging, three times for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = OUTPUT)]
+    pub verbose: u8,
+}
+
+/// A subcommand.
+#[derive(Clone, Debug, Eq, PartialEq, Subcommand)]
+pub enum Command {
+    /// One look: every listener and connection on the port, and who owns it.
+    ///
+    /// Looks at every network namespace of the host, says of each listener whether the policy
+    /// expects it, and exits with 1 if one is not expected.
+    #[command(after_long_help = "\
+Example: what is on the ports of the card reader, as JSON for jq?
+
+    portwatch scan --port 3516,35963 --format json | jq -c .process")]
+    Scan(Scan),
+    /// Live: attach to the kernel and report until stopped.
+    ///
+    /// Nothing that passes is changed or held up. What could not be reported is counted and said at
+    /// the end.
+    #[command(after_long_help = "\
+Example: who talks to port 3516 while the test suite runs? Exits as the test suite does.
+
+    portwatch watch --policy policy.toml -- make test")]
+    Watch(Box<Watch>),
+}
+
+/// What `scan` is asked for.
+#[derive(Args, Clone, Debug, Eq, PartialEq)]
+pub struct Scan {
+    /// Options of all subcommands.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options of all subcommands.
+#[derive(Args, Clone, Debug, Eq, PartialEq)]
+pub struct Common {
+    /// Ports and ranges to observe, such as 3516,8000-8010; can be repeated.
+    #[arg(short, long = "port", value_name = "PORTS", default_value = "3516", allow_negative_numbers = true, help_heading = OBSERVE)]
+    port: Vec<PortSet>,
+    /// What listeners are expected (TOML); without it, none is.
+    ///
+    /// A file that others than root can write is refused, and so is one in a directory that they
+    /// can write.
+    #[arg(long, value_name = "FILE", help_heading = OBSERVE)]
+    pub policy: Option<PathBuf>,
+    /// How to write to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = OUTPUT)]
+    pub format: Format,
+}
+
+/// What `watch` is asked for.
+#[derive(Args, Clone, Debug, Eq, PartialEq)]
+pub struct Watch {
+    /// Options of all subcommands.
+    #[command(flatten)]
+    pub common: Common,
+    /// Interface to observe; can be repeated. Default: all, also those that appear later.
+    #[arg(short, long = "interface", value_name = "NAME", value_parser = value::interface, help_heading = OBSERVE)]
+    pub interfaces: Vec<String>,
+    /// How to attach to interfaces.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = OBSERVE)]
+    pub attach: AttachMode,
+    /// Sample one in N packets, after the first of each flow that carry payload; 0 turns sampling
+    /// off.
+    #[arg(long, value_name = "N", default_value = "1000", allow_negative_numbers = true, value_parser = value::sample, help_heading = OBSERVE)]
+    pub sample: u32,
+    /// Bytes to keep of a sampled packet, from its IP header on.
+    #[arg(long, value_name = "BYTES", default_value = "128", allow_negative_numbers = true, value_parser = value::snaplen, help_heading = OBSERVE)]
+    pub snaplen: u32,
+    /// How much of a sampled packet's payload to show.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = OUTPUT)]
+    pub payload: Payload,
+    /// Time between two reports of an active flow and of the counters.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::interval, help_heading = OUTPUT)]
+    pub interval: Duration,
+    /// Descriptor to write a newline to and close, once everything is attached.
+    #[arg(long, value_name = "FD", allow_negative_numbers = true, value_parser = value::descriptor, help_heading = OUTPUT)]
+    pub ready_fd: Option<RawFd>,
+    /// Exit with 1 if there were findings.
+    #[arg(long, help_heading = OUTPUT)]
+    pub fail_on_finding: bool,
+    /// Exit with 4 if records were lost.
+    #[arg(long, help_heading = OUTPUT)]
+    pub fail_on_loss: bool,
+    /// Stop after this time, such as 500ms, 10s, 5m or 1h30m.
+    #[arg(long = "for", value_name = "TIME", value_parser = value::duration, help_heading = LIMITS)]
+    pub duration: Option<Duration>,
+    /// Stop after this many events.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = value::count, help_heading = LIMITS)]
+    pub count: Option<NonZeroU64>,
+    /// Time without a packet after which a flow has ended.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = value::idle_timeout, help_heading = LIMITS)]
+    pub idle_timeout: Duration,
+    /// Memory between kernel and portwatch, a power of two; more rides out longer bursts.
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = value::ring_size, help_heading = LIMITS)]
+    pub ring_size: u32,
+    /// Memory of the kernel's flow table, over all CPUs; more counts more flows one by one.
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = value::flow_table, help_heading = LIMITS)]
+    pub flow_table: u64,
+    /// Command to run; portwatch stops when it ends and exits as it did.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// How to write to stdout.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One ECS document per line.
+    Json,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Also into a file or pipe.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// How much of a sampled packet's payload to show.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Payload {
+    /// Nothing of it.
+    None,
+    /// Headers only: smart-card commands carry PINs in clear text.
+    #[default]
+    Masked,
+    /// All that was captured, secrets included.
+    Full,
+}
+
+/// How to attach to interfaces.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum AttachMode {
+    /// By TCX where the kernel has it (6.6), else by clsact.
+    #[default]
+    Auto,
+    /// By TCX or not at all.
+    Tcx,
+    /// By a filter on the clsact qdisc.
+    Clsact,
+}
+
+impl Common {
+    /// The ports to observe.
+    pub fn ports(&self) -> PortSet {
+        self.port.iter().flat_map(PortSet::iter).collect()
+    }
+}
+
+/// Reads the command line; the first argument is the program's name.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
+    Cli::try_parse_from(args).map_err(|error| exit::fold(&error))
+}
+
+const OBSERVE: &str = "Observe";
+const OUTPUT: &str = "Output";
+const LIMITS: &str = "Limits";
+
+#[cfg(test)]
+mod tests;

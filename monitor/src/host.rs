@@ -1,0 +1,26 @@
+//! What this host says of itself, asked without changing it: the one place that reads `/proc` and
+//! speaks netlink.
+//!
+//! Everything here blocks (on `/proc`, a mount of somebody else, a name service), so it runs on worker
+//! threads, never on the task that owns the pipeline. What cannot be read is said, in words for a
+//! person, and never fails the rest.
+//!
+//! - [`identity`]: host name, machine id, boot id
+//! - [`netns`]: every network namespace, and how to run something in one
+//! - [`links`]: the interfaces of a namespace, and a subscription to their changes
+//! - [`sockets`]: the TCP and UDP sockets of a namespace on given ports
+//! - [`holders`]: which processes have a descriptor of a socket, without BPF
+//! - [`cgroup`]: systemd unit and container of a cgroup path
+//! - [`executable`]: what a process really runs, and its SHA-256
+//! - [`process`]: who a pid is, safe against pid reuse
+
+mod proc;
+mod netlink;
+pub mod identity;
+pub mod netns;
+pub mod links;
+pub mod sockets;
+pub mod holders;
+pub mod cgroup;
+pub mod executable;
+pub mod process;

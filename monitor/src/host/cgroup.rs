@@ -1,0 +1,261 @@
+//! What a cgroup path says: the systemd unit, and the container.
+//!
+//! Below a unit that delegates its cgroup (a container, a user's session) anybody may name directories
+//! as they like. So the outermost name counts, as systemd itself has it: what runs inside a container
+//! or service cannot pass for another one.
+
+use std::borrow::Cow;
+
+use crate::escape;
+
+/// Where a process stands in the cgroup hierarchy.
+///
+/// Everything here is foreign text: escape before showing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Placement {
+    /// Path in the cgroup v2 hierarchy, or of the v1 `systemd` hierarchy where that says more.
+    pub path: String,
+    /// The systemd unit. Of a user's service manager the unit of that manager: `app.service`, not
+    /// `user@1000.service`; [`Self::path`] tells them from units of the system.
+    pub unit: Option<String>,
+    /// The container: 64 hex digits, or a name with LXC and systemd-nspawn.
+    pub container_id: Option<String>,
+}
+
+impl Placement {
+    /// Of the contents of `/proc/PID/cgroup`; `None` if no line of it is of use.
+    pub fn parse(file: &[u8]) -> Option<Self> {
+        let lines: Vec<_> = file.split(|&byte| byte == b'\n').filter_map(Line::parse).collect();
+        let unified = lines.iter().find(|line| line.hierarchy == b"0");
+        let systemd = lines.iter().find(|line| line.controllers == b"name=systemd");
+        let chosen = match (unified, systemd) {
+            // Hybrid: the unified hierarchy is mounted, but nobody places processes in it.
+            (Some(Line { path: b"/", .. }), Some(systemd)) => systemd,
+            (Some(line), _) | (None, Some(line)) => line,
+            (None, None) => lines.first()?,
+        };
+        let path = escape::text_from_bytes(chosen.path).into_owned();
+        // Docker without systemd on a v1 host places containers by controllers only.
+        let container_id = container_id(&path).or_else(|| {
+            lines.iter().find_map(|line| container_id(&escape::text_from_bytes(line.path)))
+        });
+        Some(Self { unit: unit(&path), container_id, path })
+    }
+}
+
+/// The systemd unit of a cgroup path.
+///
+/// As `cg_path_get_unit` and `cg_path_get_user_unit` of systemd: slices are passed over, then the first
+/// directory is the unit or there is none; below `user@UID.service` the same once more.
+pub fn unit(path: &str) -> Option<String> {
+    let mut directories = below_slices(path);
+    let unit = directories.next().filter(|name| is_unit(name))?;
+    if unit.starts_with("user@") && unit.ends_with(".service") {
+        let mut directories = directories.skip_while(|name| name.ends_with(".slice"));
+        if let Some(of_user) = directories.next().filter(|name| is_unit(name)) {
+            return Some(unescape(of_user).into_owned());
+        }
+    }
+    Some(unescape(unit).into_owned())
+}
+
+/// The container of a cgroup path.
+pub fn container_id(path: &str) -> Option<String> {
+    let mut parent = "";
+    for name in path.split('/') {
+        if let Some(id) = container(parent, name) {
+            return Some(id.into_owned());
+        }
+        parent = name;
+    }
+    None
+}
+
+struct Line<'a> {
+    hierarchy: &'a [u8],
+    controllers: &'a [u8],
+    path: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// `HIERARCHY:CONTROLLERS:PATH`; the path may have colons of its own.
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut fields = line.splitn(3, |&byte| byte == b':');
+        let (hierarchy, controllers) = (fields.next()?, fields.next()?);
+        let path = fields.next().filter(|path| path.starts_with(b"/"))?;
+        Some(Self { hierarchy, controllers, path })
+    }
+}
+
+fn below_slices(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|name| !name.is_empty()).skip_while(|name| name.ends_with(".slice"))
+}
+
+/// Unit types that have a cgroup of their own, slices aside.
+fn is_unit(name: &str) -> bool {
+    let Some((stem, suffix)) = name.rsplit_once('.') else { return false };
+    !stem.is_empty() && ["service", "scope", "socket", "mount", "swap"].contains(&suffix)
+}
+
+/// The container that a directory is, given the one above it.
+fn container<'a>(parent: &str, name: &'a str) -> Option<Cow<'a, str>> {
+    let scope = name.strip_suffix(".scope");
+    let stem = scope.unwrap_or(name);
+    // `docker-ID.scope`; with cgroupfs drivers `/docker/ID`, `/kubepods/…/ID`, `libpod-ID`.
+    let hex = RUNTIMES.iter().find_map(|prefix| stem.strip_prefix(prefix)).unwrap_or(stem);
+    if is_hex_id(hex) {
+        return Some(Cow::Borrowed(hex));
+    }
+    // containerd under a unit of its own: `kubepods-…-podUID.slice:cri-containerd:ID`.
+    if let Some((_, id)) = name.rsplit_once(":cri-containerd:").filter(|(_, id)| is_hex_id(id)) {
+        return Some(Cow::Borrowed(id));
+    }
+    if parent == "lxc" || parent == "lxc.payload" {
+        return Some(Cow::Borrowed(name));
+    }
+    if let Some(name) = name.strip_prefix("lxc.payload.") {
+        return Some(Cow::Borrowed(name));
+    }
+    let service = name.strip_suffix(".service");
+    let machine = scope
+        .and_then(|scope| scope.strip_prefix("machine-"))
+        .or_else(|| service.and_then(|service| service.strip_prefix("systemd-nspawn@")))?;
+    // Virtual machines of libvirt are machines too: `machine-qemu\x2d1\x2dNAME.scope`.
+    (!machine.starts_with("qemu")).then(|| unescape(machine))
+}
+
+fn is_hex_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Undoes `systemd-escape`: `\xNN` is a byte. Also the `_` before names that would clash with the
+/// kernel's files.
+fn unescape(name: &str) -> Cow<'_, str> {
+    let name = name.strip_prefix('_').unwrap_or(name);
+    if !name.contains('\\') {
+        return Cow::Borrowed(name);
+    }
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = (byte == b'\\').then(|| after.strip_prefix(b"x")).flatten();
+        let digits = escaped.and_then(|escaped| escaped.split_at_checked(2));
+        let decoded = digits.and_then(|(digits, after)| Some((hex(digits)?, after)));
+        let (byte, after) = decoded.unwrap_or((byte, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    Cow::Owned(escape::text_from_bytes(&bytes).into_owned())
+}
+
+fn hex(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// What container runtimes put before the id. Not those of their monitors (`libpod-conmon-`).
+const RUNTIMES: [&str; 6] =
+    ["docker-", "libpod-", "cri-containerd-", "crio-", "nerdctl-", "containerd-"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn the_unit_is_the_outermost_one() {
+        let cases = [
+            ("/", None),
+            ("/init.scope", Some("init.scope")),
+            ("/system.slice/ssh.service", Some("ssh.service")),
+            ("/system.slice/system-getty.slice/getty@tty1.service", Some("getty@tty1.service")),
+            ("/system.slice/card\\x2dbridge.service", Some("card-bridge.service")),
+            ("/system.slice/_cgroup.service", Some("cgroup.service")),
+            ("/system.slice/foo.service/bar.service", Some("foo.service")),
+            ("/system.slice/docker-1.scope/system.slice/nginx.service", Some("docker-1.scope")),
+            ("/system.slice", None),
+            ("/user.slice/user-1000.slice/session-3.scope", Some("session-3.scope")),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service",
+                Some("foo.service"),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service/x.service",
+                Some("foo.service"),
+            ),
+            ("/user.slice/user-1000.slice/user@1000.service/x", Some("user@1000.service")),
+            ("/user.slice/user-1000.slice/user@1000.service", Some("user@1000.service")),
+            ("/docker/0123", None),
+            ("/lxc.payload.web/system.slice/nginx.service", None),
+            ("/../../system.slice/ssh.service", None),
+            ("/.service", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(unit(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_container_is_the_outermost_one() {
+        let cases = [
+            ("/system.slice/docker-ID.scope", Some(ID)),
+            ("/docker/ID", Some(ID)),
+            ("/docker/ID/docker/ffff", Some(ID)),
+            ("/machine.slice/libpod-ID.scope/container", Some(ID)),
+            ("/libpod_parent/libpod-ID", Some(ID)),
+            ("/machine.slice/libpod-conmon-ID.scope", None),
+            ("/system.slice/crio-conmon-ID.scope", None),
+            ("/kubepods.slice/kubepods-pod7.slice/cri-containerd-ID.scope", Some(ID)),
+            ("/kubepods.slice/kubepods-burstable.slice/crio-ID.scope", Some(ID)),
+            ("/kubepods/burstable/pod7/ID", Some(ID)),
+            ("/system.slice/containerd.service/kubepods-pod7.slice:cri-containerd:ID", Some(ID)),
+            ("/lxc/web/init.scope", Some("web")),
+            ("/lxc.payload.web/system.slice/nginx.service", Some("web")),
+            ("/lxc.payload/web", Some("web")),
+            ("/lxc.monitor.web", None),
+            ("/machine.slice/machine-my\\x2dbox.scope/payload", Some("my-box")),
+            ("/machine.slice/systemd-nspawn@box.service/payload", Some("box")),
+            ("/machine.slice/machine-qemu\\x2d1\\x2dvm.scope", None),
+            ("/system.slice/ssh.service", None),
+            ("/docker/0123", None),
+            ("/", None),
+        ];
+        for (path, expected) in cases {
+            let path = path.replace("ID", ID);
+            assert_eq!(container_id(&path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_unified_hierarchy_is_preferred_where_it_says_something() {
+        let cases: [(&[u8], Option<&str>); 6] = [
+            (b"0::/system.slice/a.service\n", Some("/system.slice/a.service")),
+            (b"4:memory:/x\n1:name=systemd:/system.slice/a.service\n0::/\n", Some("/system.slice/a.service")),
+            (b"1:name=systemd:/b\n0::/a\n", Some("/a")),
+            (b"1:name=systemd:/\n0::/\n", Some("/")),
+            (b"4:memory:/a:b\n", Some("/a:b")),
+            (b"nonsense\n", None),
+        ];
+        for (file, expected) in cases {
+            let placement = Placement::parse(file);
+            assert_eq!(placement.map(|it| it.path).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn a_container_placed_by_a_controller_only_is_found() {
+        let file = format!("4:memory:/docker/{ID}\n1:name=systemd:/\n0::/\n");
+
+        let placement = Placement::parse(file.as_bytes()).unwrap();
+
+        let expected = Placement { path: "/".into(), unit: None, container_id: Some(ID.into()) };
+        assert_eq!(placement, expected);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_survive() {
+        let placement = Placement::parse(b"0::/system.slice/\xff\\x0a\\xf.service\n").unwrap();
+
+        assert_eq!(placement.unit.as_deref(), Some("\\xff\n\\xf.service"));
+    }
+}

@@ -1,0 +1,239 @@
+//! Which processes have a descriptor of a socket now, found by walking `/proc/*/fd`.
+//!
+//! For hosts where the `task_file` iterator cannot run. A descriptor table that only a thread has (the
+//! leader has exited, or the thread unshared its table to hide) is looked at when a socket would
+//! otherwise have no holder.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
+
+use super::proc;
+
+/// One descriptor of a socket.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Holding {
+    /// Inode of the socket on sockfs.
+    pub inode: u64,
+    /// Thread group id of the process.
+    pub pid: u32,
+    /// The descriptor in its table.
+    pub fd: u32,
+}
+
+/// What [`find`] found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Holders {
+    /// The descriptors, by inode, pid and number.
+    pub found: Vec<Holding>,
+    /// Processes whose descriptors could not be looked at.
+    pub unreadable: usize,
+    /// What was not looked at, a sentence each; of [`Self::unreadable`] too.
+    pub unseen: Vec<String>,
+}
+
+/// Finds the holders of sockets, given by inode; 0, which is no file, has none.
+pub fn find(inodes: &BTreeSet<u64>) -> io::Result<Holders> {
+    let mut walk = Walk::new(inodes);
+    let pids = proc::pids()?;
+    for &pid in &pids {
+        let result = walk.table(pid, &format!("/proc/{pid}/fd"));
+        walk.note(pid, result);
+    }
+    if walk.lacks_holders() {
+        for &pid in &pids {
+            walk.threads(pid);
+        }
+    }
+    Ok(walk.finish())
+}
+
+struct Walk<'a> {
+    inodes: &'a BTreeSet<u64>,
+    held: BTreeSet<Holding>,
+    budget: usize,
+    denied: Vec<(u32, String)>,
+    entries: Vec<MaybeUninit<u8>>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(inodes: &'a BTreeSet<u64>) -> Self {
+        Self {
+            inodes,
+            held: BTreeSet::new(),
+            budget: DESCRIPTORS,
+            denied: Vec::new(),
+            entries: vec![MaybeUninit::uninit(); ENTRY_BYTES],
+        }
+    }
+
+    /// Looks at one descriptor table.
+    fn table(&mut self, pid: u32, path: &str) -> io::Result<()> {
+        let directory = open_directory(path)?;
+        let mut entries = RawDir::new(&directory, &mut self.entries);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let Some(fd) = number(entry.file_name().to_bytes()) else { continue };
+            let Some(budget) = self.budget.checked_sub(1) else { return Ok(()) };
+            self.budget = budget;
+            let mut target = [MaybeUninit::uninit(); TARGET_BYTES];
+            let target = rustix::fs::readlinkat_raw(&directory, entry.file_name(), &mut target);
+            // Closed meanwhile.
+            let Ok((target, _)) = target else { continue };
+            let Some(inode) = socket_inode(target) else { continue };
+            if inode != 0 && self.inodes.contains(&inode) && self.held.len() < HOLDINGS {
+                self.held.insert(Holding { inode, pid, fd });
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the descriptor tables of the other threads of a process. What is denied here was
+    /// denied for the process before, and is counted there.
+    fn threads(&mut self, pid: u32) {
+        let Ok(directory) = open_directory(&format!("/proc/{pid}/task")) else { return };
+        let mut entries = vec![MaybeUninit::uninit(); ENTRY_BYTES];
+        let mut entries = RawDir::new(&directory, &mut entries);
+        while let Some(Ok(entry)) = entries.next() {
+            match number(entry.file_name().to_bytes()) {
+                Some(tid) if tid != pid => {
+                    self.table(pid, &format!("/proc/{pid}/task/{tid}/fd")).unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn note(&mut self, pid: u32, result: io::Result<()>) {
+        match result {
+            Err(error) if !proc::is_gone(&error) => self.denied.push((pid, proc::words(&error))),
+            _ => {}
+        }
+    }
+
+    fn lacks_holders(&self) -> bool {
+        let held: BTreeSet<_> = self.held.iter().map(|holding| holding.inode).collect();
+        self.inodes.iter().any(|inode| *inode != 0 && !held.contains(inode))
+    }
+
+    fn finish(self) -> Holders {
+        let mut unseen = Vec::new();
+        if let Some((pid, why)) = self.denied.first() {
+            let count = self.denied.len();
+            unseen.push(format!("descriptors of {count} processes, as pid {pid}: {why}"));
+        }
+        if self.budget == 0 {
+            unseen.push(format!("descriptors after the first {DESCRIPTORS} of the host"));
+        }
+        if self.held.len() >= HOLDINGS {
+            unseen.push(format!("holders after the first {HOLDINGS}"));
+        }
+        let found = self.held.into_iter().collect();
+        Holders { found, unreadable: self.denied.len(), unseen }
+    }
+}
+
+fn open_directory(path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// The inode in `socket:[INODE]`.
+fn socket_inode(target: &[u8]) -> Option<u64> {
+    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn number(name: &[u8]) -> Option<u32> {
+    std::str::from_utf8(name).ok()?.parse().ok()
+}
+
+/// Descriptors looked at in all: some seconds of work, and more than a sane host has.
+const DESCRIPTORS: usize = 4_000_000;
+/// Holdings remembered: 1 MB.
+const HOLDINGS: usize = 65_536;
+/// Room for the directory entries of one `getdents64`.
+const ENTRY_BYTES: usize = 16 << 10;
+/// `socket:[` and 20 digits fit; what is longer is a path.
+const TARGET_BYTES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    #[test]
+    fn every_descriptor_of_a_socket_is_found() {
+        let (socket, inode) = socket();
+        let copy = socket.try_clone().unwrap();
+        let pid = std::process::id();
+
+        let holders = find(&BTreeSet::from([inode, 0])).unwrap();
+
+        let mut fds = [&socket, &copy].map(|it| u32::try_from(it.as_raw_fd()).unwrap());
+        fds.sort_unstable();
+        assert_eq!(holders.found, fds.map(|fd| Holding { inode, pid, fd }));
+    }
+
+    #[test]
+    fn a_child_that_inherited_a_socket_holds_it_too() {
+        let (socket, inode) = socket();
+        let inherited = OwnedFd::from(socket.try_clone().unwrap());
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::from(inherited))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+
+        let holders = find(&BTreeSet::from([inode])).unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+
+        assert!(holders.found.contains(&Holding { inode, pid: child.id(), fd: 2 }));
+    }
+
+    #[test]
+    fn a_socket_that_only_a_thread_holds_is_found() {
+        let (tell, told) = sync_channel(0);
+        let (release, released) = sync_channel::<()>(0);
+        let thread = std::thread::spawn(move || {
+            #[expect(deprecated, reason = "deprecated for being safe; this thread owns no descriptor")]
+            rustix::thread::unshare(rustix::thread::UnshareFlags::FILES).unwrap();
+            let (_socket, inode) = socket();
+            tell.send(inode).unwrap();
+            released.recv().unwrap_err();
+        });
+        let inode = told.recv().unwrap();
+
+        let holders = find(&BTreeSet::from([inode])).unwrap();
+        drop(release);
+        thread.join().unwrap();
+
+        let pids: Vec<_> = holders.found.iter().map(|it| (it.inode, it.pid)).collect();
+        assert_eq!(pids, [(inode, std::process::id())]);
+    }
+
+    #[test]
+    fn only_sockets_are_sockets() {
+        assert_eq!(socket_inode(b"socket:[12345]"), Some(12345));
+        assert_eq!(socket_inode(b"pipe:[12345]"), None);
+        assert_eq!(socket_inode(b"/tmp/socket:[1]"), None);
+        assert_eq!(socket_inode(b"socket:[]"), None);
+    }
+
+    fn socket() -> (UdpSocket, u64) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let file = std::fs::File::from(OwnedFd::from(socket.try_clone().unwrap()));
+        let inode = file.metadata().unwrap().ino();
+        (socket, inode)
+    }
+}

@@ -1,0 +1,309 @@
+//! Who a pid is.
+//!
+//! A pid is reused and a process may call `execve`, change its user or its cgroup: so what is remembered
+//! belongs to a pid *and* start time, and is used only while the signs of such a change are the same.
+//! What is denied or already gone is a line in `missing`, never an error.
+
+mod facts;
+
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use lru::LruCache;
+use procfs::process::Stat;
+use rustix::time::{ClockId, Timespec};
+use sha2::{Digest as _, Sha256};
+use uzers::{Users as _, UsersCache};
+
+use self::facts::Signs;
+use super::cgroup::Placement;
+use super::executable::{ANOTHER_PROGRAM, Executable, FileKey, Hashes};
+use super::identity::Identity;
+use super::proc::{self, Directory};
+use crate::escape;
+use crate::owner::{Ancestor, Process};
+
+/// Reads processes. Its methods block and may be called from several threads.
+pub struct Reader {
+    /// Machine id and boot id, as they begin the text that an entity id is the hash of.
+    origin: Option<String>,
+    tick_ns: u64,
+    boot_unix_ns: i64,
+    users: Mutex<UsersCache>,
+    processes: Mutex<LruCache<Incarnation, Known>>,
+    parents: Mutex<LruCache<Incarnation, (Signs, Ancestor)>>,
+    hashes: Hashes,
+}
+
+/// A pid and start time in ticks: one process, for as long as the host runs.
+type Incarnation = (u32, u64);
+
+#[derive(Clone)]
+struct Known {
+    signs: Signs,
+    key: Option<FileKey>,
+    process: Arc<Process>,
+}
+
+impl Reader {
+    /// A reader on this host.
+    pub fn new(host: &Identity) -> Self {
+        let origin = host.boot_id.as_ref().map(|boot_id| {
+            let machine_id = host.machine_id.as_deref().unwrap_or_default();
+            format!("{machine_id}|{boot_id}")
+        });
+        Self {
+            origin,
+            tick_ns: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            boot_unix_ns: boot_unix_ns(),
+            users: Mutex::new(UsersCache::new()),
+            processes: Mutex::new(LruCache::new(PROCESSES)),
+            parents: Mutex::new(LruCache::new(PARENTS)),
+            hashes: Hashes::new(),
+        }
+    }
+
+    /// The process that had this pid at an instant (nanoseconds since boot, suspend included), or has it
+    /// now if none is given. Without SHA-256, unless it is known: see [`Self::hash`].
+    ///
+    /// One that started later has only inherited the pid: then the one asked for is gone.
+    pub fn read(&self, pid: u32, not_after_boot_ns: Option<u64>) -> Arc<Process> {
+        let read = Directory::open(pid).and_then(|directory| Ok((directory.stat()?, directory)));
+        let (stat, directory) = match read {
+            Ok(read) => read,
+            Err(error) => return Arc::new(unread(pid, &error)),
+        };
+        // Start times are cut to a tick, so this is never true of the process itself.
+        let start_ns = stat.starttime.saturating_mul(self.tick_ns);
+        if not_after_boot_ns.is_some_and(|instant| start_ns > instant) {
+            return Arc::new(gone(pid));
+        }
+        let signs = Signs::of(&directory, &stat);
+        if let Some(known) = lock(&self.processes).get(&(pid, stat.starttime))
+            && (known.signs == signs || facts::has_exited(&stat))
+        {
+            return Arc::clone(&known.process);
+        }
+        let (process, key) = self.read_anew(pid, &directory, &stat, &signs);
+        let process = Arc::new(process);
+        let known = Known { signs, key, process: Arc::clone(&process) };
+        lock(&self.processes).put((pid, stat.starttime), known);
+        process
+    }
+
+    /// A process as it was last read, also when it is gone by now.
+    pub fn recall(&self, pid: u32, start_ticks: u64) -> Option<Arc<Process>> {
+        let mut processes = lock(&self.processes);
+        processes.get(&(pid, start_ticks)).map(|known| Arc::clone(&known.process))
+    }
+
+    /// SHA-256 of what a process runs that [`Self::read`] gave: lower-case hex, or the line for
+    /// [`Process::missing`]. May take seconds.
+    ///
+    /// Refuses when it has called `execve` since, so that no process gets the hash of another program.
+    pub fn hash(&self, process: &Process) -> Result<String, String> {
+        self.try_hash(process).map_err(|why| format!("sha256: {why}"))
+    }
+
+    fn try_hash(&self, process: &Process) -> Result<String, String> {
+        let words = |error: io::Error| proc::words(&error);
+        let directory = Directory::open(process.pid).map_err(words)?;
+        let start_ticks = directory.stat().map_err(words)?.starttime;
+        if process.start_ticks != Some(start_ticks) {
+            return Err("gone".to_owned());
+        }
+        let executable = Executable::of(&directory).map_err(words)?;
+        let incarnation = (process.pid, start_ticks);
+        let known = lock(&self.processes).get(&incarnation).cloned();
+        let known = known.filter(|known| known.process.executable == process.executable);
+        if process.executable.as_ref() != Some(&executable.path)
+            || process.deleted && !executable.deleted
+            || known.is_some_and(|known| !same_file(known.key, executable.key))
+        {
+            return Err(ANOTHER_PROGRAM.to_owned());
+        }
+        let key = executable.key.ok_or("permission denied")?;
+        let hash = self.hashes.compute(&directory, &key)?;
+        if let Some(known) = lock(&self.processes).get_mut(&incarnation)
+            && known.key == Some(key)
+        {
+            Arc::make_mut(&mut known.process).sha256 = Some(hash.clone());
+        }
+        Ok(hash)
+    }
+
+    fn read_anew(
+        &self,
+        pid: u32,
+        directory: &Directory,
+        stat: &Stat,
+        signs: &Signs,
+    ) -> (Process, Option<FileKey>) {
+        let mut missing = Vec::new();
+        let mut note = |what: &str, error: &io::Error| {
+            missing.push(format!("{what}: {}", facts::words(stat, error)));
+        };
+        let executable = noted(Executable::of(directory), "exe", &mut note);
+        let args = noted(facts::args(directory, ARGS), "args", &mut note).unwrap_or_default();
+        let uid = noted(facts::uid(directory), "uid", &mut note);
+        let cgroup = noted(directory.read("cgroup", CGROUP_BYTES), "cgroup", &mut note);
+        let netns = noted(directory.inode("ns/net"), "netns", &mut note);
+        let ancestors = self.ancestors(stat, &mut missing);
+        missing.extend(args.cut);
+
+        let key = executable.as_ref().and_then(|executable| executable.key);
+        let placement =
+            cgroup.as_deref().and_then(Placement::parse).unwrap_or_default();
+        let process = Process {
+            pid,
+            start_ticks: Some(stat.starttime),
+            start_unix_ns: Some(self.unix_ns(stat.starttime)),
+            name: signs.name.clone(),
+            deleted: executable.as_ref().is_some_and(|executable| executable.deleted),
+            executable: executable.map(|executable| executable.path),
+            sha256: key.and_then(|key| self.hashes.known(&key)),
+            args: args.list,
+            uid,
+            user: uid.and_then(|uid| self.user(uid)),
+            cgroup: Some(placement.path).filter(|path| !path.is_empty()),
+            unit: placement.unit,
+            container_id: placement.container_id,
+            netns,
+            ancestors,
+            entity_id: self.entity_id(pid, stat.starttime),
+            missing,
+        };
+        (process, key)
+    }
+
+    /// The parents of a process, nearest first.
+    fn ancestors(&self, child: &Stat, missing: &mut Vec<String>) -> Vec<Ancestor> {
+        let mut ancestors: Vec<Ancestor> = Vec::new();
+        let mut child = (child.ppid, child.starttime);
+        // 0 is the parent of init, of the kernel's own, and of one in a pid namespace above ours.
+        while let Ok(pid @ 1..) = u32::try_from(child.0) {
+            if ancestors.len() == ANCESTORS || ancestors.iter().any(|known| known.pid == pid) {
+                missing.push(format!("parents: more than {ANCESTORS}"));
+                break;
+            }
+            match self.ancestor(pid, child.1) {
+                Ok((stat, ancestor)) => {
+                    child = (stat.ppid, stat.starttime);
+                    ancestors.push(ancestor);
+                }
+                Err(error) => {
+                    missing.push(format!("parents: pid {pid}: {}", proc::words(&error)));
+                    break;
+                }
+            }
+        }
+        ancestors
+    }
+
+    /// The parent with this pid of a process that started then.
+    fn ancestor(&self, pid: u32, child_start: u64) -> io::Result<(Stat, Ancestor)> {
+        let directory = Directory::open(pid)?;
+        let stat = directory.stat()?;
+        // No parent is younger than its child: the pid belongs to somebody else by now.
+        if stat.starttime > child_start {
+            return Err(rustix::io::Errno::SRCH.into());
+        }
+        let signs = Signs::of(&directory, &stat);
+        let incarnation = (pid, stat.starttime);
+        if let Some((known, ancestor)) = lock(&self.parents).get(&incarnation)
+            && *known == signs
+        {
+            return Ok((stat, ancestor.clone()));
+        }
+        let ancestor = Ancestor {
+            pid,
+            start_ticks: Some(stat.starttime),
+            name: signs.name.clone(),
+            executable: Executable::of(&directory).ok().map(|executable| executable.path),
+            args: facts::args(&directory, PARENT_ARGS).unwrap_or_default().list,
+            entity_id: self.entity_id(pid, stat.starttime),
+        };
+        lock(&self.parents).put(incarnation, (signs, ancestor.clone()));
+        Ok((stat, ancestor))
+    }
+
+    fn user(&self, uid: u32) -> Option<String> {
+        let user = lock(&self.users).get_user_by_uid(uid)?;
+        Some(escape::text_from_bytes(user.name().as_bytes()).into_owned())
+    }
+
+    fn unix_ns(&self, ticks: u64) -> i64 {
+        let since_boot = i64::try_from(ticks.saturating_mul(self.tick_ns)).unwrap_or(i64::MAX);
+        self.boot_unix_ns.saturating_add(since_boot)
+    }
+
+    fn entity_id(&self, pid: u32, start_ticks: u64) -> Option<String> {
+        let origin = self.origin.as_ref()?;
+        let hash = Sha256::digest(format!("{origin}|{pid}|{start_ticks}"));
+        Some(URL_SAFE_NO_PAD.encode(hash.get(..16)?))
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// When the host booted by its clock of now, in nanoseconds since the Unix epoch.
+fn boot_unix_ns() -> i64 {
+    let ns = |Timespec { tv_sec, tv_nsec }: Timespec| {
+        tv_sec.saturating_mul(1_000_000_000).saturating_add(tv_nsec)
+    };
+    let now = rustix::time::clock_gettime(ClockId::Realtime);
+    let since_boot = rustix::time::clock_gettime(ClockId::Boottime);
+    ns(now).saturating_sub(ns(since_boot))
+}
+
+fn unread(pid: u32, error: &io::Error) -> Process {
+    if proc::is_gone(error) {
+        return gone(pid);
+    }
+    let missing = vec![format!("/proc/{pid}: {}", proc::words(error))];
+    Process { pid, missing, ..Process::default() }
+}
+
+fn gone(pid: u32) -> Process {
+    let missing = vec!["gone before it could be read".to_owned()];
+    Process { pid, missing, ..Process::default() }
+}
+
+/// The value, or a line about why there is none.
+fn noted<T>(
+    read: io::Result<T>,
+    what: &str,
+    note: &mut impl FnMut(&str, &io::Error),
+) -> Option<T> {
+    read.inspect_err(|error| note(what, error)).ok()
+}
+
+/// The caches have no state that a panic elsewhere could leave half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Parents told of one process.
+const ANCESTORS: usize = 32;
+/// What is read of the arguments.
+const ARGS: facts::ArgLimits = facts::ArgLimits { bytes: 32 << 10, count: 256 };
+/// Of a parent's: there are many, and the beginning says what it is.
+const PARENT_ARGS: facts::ArgLimits = facts::ArgLimits { bytes: 2 << 10, count: 64 };
+/// Paths are at most 4 KiB, and a v1 host has a dozen lines.
+const CGROUP_BYTES: usize = 64 << 10;
+/// Processes remembered.
+const PROCESSES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// Parents remembered.
+const PARENTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
+
+use super::*;
+use crate::host::netns::tests::Named;
+use crate::host::netns::{enumerate, own, within};
+
+#[test]
+fn a_listening_socket_is_found_with_its_cookie() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+
+    let sockets = list(&own().unwrap(), &|it| it == port).unwrap();
+
+    let expected = Socket {
+        cookie: rustix::net::sockopt::socket_cookie(&listener).unwrap(),
+        inode: inode(&listener),
+        uid: rustix::process::geteuid().as_raw(),
+        transport: Transport::Tcp,
+        state: State::Listen,
+        family: Family::Ipv4,
+        local: Endpoint::new(Ipv4Addr::LOCALHOST.into(), port),
+        remote: None,
+        interface: 0,
+        netns: own().unwrap().netns.inode,
+    };
+    assert!(expected.is_listener());
+    assert_eq!(sockets, Sockets { found: vec![expected], degraded: Vec::new() });
+}
+
+#[test]
+fn both_ends_of_a_connection_are_found_and_neither_is_a_listener() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let (server, _) = listener.accept().unwrap();
+
+    let sockets = list(&own().unwrap(), &|it| it == address.port()).unwrap();
+
+    let ends: Vec<_> = sockets.found.iter().filter(|it| !it.is_listener()).collect();
+    assert_eq!(ends.len(), 2);
+    for (end, local) in [(&client, client.local_addr()), (&server, server.local_addr())] {
+        let found = ends.iter().find(|it| it.inode == inode(end)).unwrap();
+        assert_eq!(found.state, State::Established);
+        assert_eq!(found.local.port, local.unwrap().port());
+        assert_eq!(found.remote.unwrap().port, end.peer_addr().unwrap().port());
+    }
+}
+
+#[test]
+fn a_closed_connection_has_no_file() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    drop(server);
+    drop(client);
+
+    let sockets = list(&own().unwrap(), &|it| it == address.port()).unwrap();
+
+    assert!(sockets.found.iter().all(|it| it.state == State::Listen || it.inode == 0));
+}
+
+#[test]
+fn a_dual_stack_socket_is_an_ipv6_socket_whose_peers_are_ipv4() {
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let (server, _) = listener.accept().unwrap();
+
+    let sockets = list(&own().unwrap(), &|it| it == port).unwrap();
+
+    let found = sockets.found.iter().find(|it| it.inode == inode(&server)).unwrap();
+    assert_eq!(found.family, Family::Ipv6);
+    assert_eq!(found.local, Endpoint::new(Ipv4Addr::LOCALHOST.into(), port));
+}
+
+#[test]
+fn a_udp_socket_is_a_listener_until_it_is_connected() {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let find = || list(&own().unwrap(), &|it| it == port).unwrap().found;
+
+    let bound = find();
+    socket.connect((Ipv4Addr::LOCALHOST, 9)).unwrap();
+    let connected = find();
+
+    assert_eq!((bound.len(), connected.len()), (1, 1));
+    assert!(bound[0].is_listener() && bound[0].state == State::Close);
+    assert!(!connected[0].is_listener() && connected[0].state == State::Established);
+    assert_eq!(bound[0].cookie, connected[0].cookie);
+}
+
+#[test]
+fn a_socket_of_another_namespace_is_found_only_there() {
+    let Some(named) = Named::create("sockets") else { return };
+    let namespaces = enumerate().unwrap();
+    let namespace = named.among(&namespaces);
+    let open = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let socket = within(namespace, open).unwrap();
+    let port = socket.local_addr().unwrap().port();
+
+    let there = list(namespace, &|it| it == port).unwrap();
+    let here = list(&own().unwrap(), &|it| it == port).unwrap();
+
+    assert_eq!(there.found.len(), 1);
+    assert_eq!(there.found[0].netns, namespace.netns.inode);
+    assert!(here.found.iter().all(|it| it.inode != inode(&socket)));
+}
+
+#[test]
+fn the_tables_in_proc_tell_the_same_but_for_cookies() {
+    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let wanted = |it| it == port;
+    let netns = own().unwrap().netns.inode;
+    let select =
+        Select { transport: Transport::Tcp, family: Family::Ipv6, netns, wanted: &wanted };
+
+    let mut sockets = Sockets::default();
+    select.fall_back(&io::Error::from_raw_os_error(libc::ENOENT), &mut sockets);
+
+    let exact = list(&own().unwrap(), &wanted).unwrap().found;
+    let exact: Vec<_> = exact.into_iter().map(|it| Socket { cookie: 0, ..it }).collect();
+    assert_eq!(sockets.found, exact);
+    assert_eq!(sockets.degraded.len(), 1);
+    assert!(sockets.degraded[0].contains("without cookies"), "{:?}", sockets.degraded);
+}
+
+#[test]
+fn thousands_of_sockets_come_in_many_datagrams() {
+    let Some(named) = Named::create("many") else { return };
+    let namespaces = enumerate().unwrap();
+    let namespace = named.among(&namespaces);
+    let open = |_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let sockets: Vec<_> = within(namespace, || (0..700).map(open).collect()).unwrap();
+
+    let found = list(namespace, &|_| true).unwrap().found;
+
+    assert_eq!(found.len(), sockets.len());
+}
+
+#[test]
+fn a_protocol_without_sock_diag_is_an_error_of_its_own() {
+    let mut connection = Connection::open(NETLINK_SOCK_DIAG).unwrap();
+    let request = SockDiagMessage::InetRequest(InetRequest {
+        family: AF_INET,
+        protocol: 250,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::all(),
+        socket_id: SocketId::new_v4(),
+    });
+
+    let error = connection.dump(request, 1, |_| Ok(None::<()>)).unwrap_err();
+
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+}
+
+fn inode(socket: impl AsFd) -> u64 {
+    let file = std::fs::File::from(socket.as_fd().try_clone_to_owned().unwrap());
+    file.metadata().unwrap().ino()
+}

@@ -1,0 +1,14 @@
+//! The kernel side as user space sees it: load, attach, read.
+//!
+//! Everything attached is held by descriptors: when the process ends, however it ends, the kernel
+//! detaches it. The one exception is the legacy clsact hook, where the next start cleans up what was
+//! ours.
+
+pub mod btf;
+pub mod preflight;
+pub mod object;
+pub mod cgroup;
+pub mod interface;
+pub mod flow_table;
+pub mod tally;
+pub mod holders;

@@ -1,0 +1,216 @@
+//! Attaches the classifiers to an interface: TCX where the kernel has it, else the clsact hook.
+//!
+//! A good guest: ahead of everybody on TCX, so that nobody can hide a packet from us; with a
+//! priority and handle of our own on clsact; never a qdisc deleted that others use.
+
+use std::fs::File;
+use std::io;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::tc::{
+    self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle,
+};
+use aya::programs::LinkOrder;
+use rustix::fs::FlockOperation;
+
+use crate::host::links::{Link, LinkLayer};
+use crate::kernel::object::Object;
+
+/// Our place on the clsact hook. A filter is only ever removed when its name is ours as well.
+const PRIORITY: u16 = 3516;
+/// Handles of concurrent instances: `3516:1`, `3516:2`, …
+const HANDLE_MAJOR: u16 = 0x3516;
+const MAX_INSTANCES: u16 = 16;
+/// Held by the instance that may clean up what a killed one left on clsact hooks.
+const CLSACT_LOCK: &str = "/run/portwatch/clsact.lock";
+
+/// Which hook to attach to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Hook {
+    /// TCX if the kernel has it, else clsact.
+    #[default]
+    Auto,
+    /// TCX, Linux 6.6.
+    Tcx,
+    /// Filters on the clsact qdisc.
+    Clsact,
+}
+
+/// How an interface is observed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// By TCX links.
+    Tcx,
+    /// By filters on the clsact qdisc.
+    Clsact,
+}
+
+impl Mode {
+    /// The name in events.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// The classifiers of one interface; dropping it detaches them.
+#[derive(Debug)]
+pub struct Attached {
+    /// How.
+    pub mode: Mode,
+    /// Never read: owning them keeps the programs attached.
+    _links: [SchedClassifierLink; 2],
+}
+
+/// Attaches to interfaces, and remembers what this host turned out to offer.
+#[derive(Debug)]
+pub struct Attacher {
+    hook: Hook,
+    /// Set once clsact was used: whether what is there under our name is left over from a killed
+    /// instance. The file holds the lock.
+    clsact: Option<Option<File>>,
+}
+
+impl Attacher {
+    /// An attacher that uses `hook`.
+    pub const fn new(hook: Hook) -> Self {
+        Self { hook, clsact: None }
+    }
+
+    /// Attaches both classifiers to an interface, or neither.
+    pub fn attach(&mut self, object: &mut Object, link: &Link) -> Result<Attached> {
+        let names = match link.link_layer {
+            LinkLayer::Ethernet => ["pw_ingress", "pw_egress"],
+            LinkLayer::Ip => ["pw_ingress_l3", "pw_egress_l3"],
+            LinkLayer::Unsupported(kind) => {
+                anyhow::bail!("its link layer (ARPHRD {kind}) carries no packets we can parse")
+            }
+        };
+        let still_ours = rustix::net::netdevice::name_to_index(
+            rustix::net::socket(
+                rustix::net::AddressFamily::INET,
+                rustix::net::SocketType::DGRAM,
+                None,
+            )
+            .context("opening a socket")?,
+            &link.name,
+        );
+        ensure!(still_ours == Ok(link.ifindex), "it was renamed or removed meanwhile");
+        match self.hook {
+            Hook::Tcx => Self::attach_tcx(object, link, names),
+            Hook::Clsact => self.attach_clsact(object, link, names),
+            Hook::Auto => match Self::attach_tcx(object, link, names) {
+                Err(error) if is_unsupported(&error) => {
+                    self.hook = Hook::Clsact;
+                    self.attach_clsact(object, link, names)
+                }
+                attached => attached,
+            },
+        }
+    }
+
+    fn attach_tcx(object: &mut Object, link: &Link, names: [&str; 2]) -> Result<Attached> {
+        let options = || TcAttachOptions::TcxOrder(LinkOrder::first());
+        let [ingress, egress] = names;
+        let ingress = attach_one(object, link, ingress, TcAttachType::Ingress, options())?;
+        let egress = attach_one(object, link, egress, TcAttachType::Egress, options())?;
+        Ok(Attached { mode: Mode::Tcx, _links: [ingress, egress] })
+    }
+
+    fn attach_clsact(
+        &mut self,
+        object: &mut Object,
+        link: &Link,
+        names: [&str; 2],
+    ) -> Result<Attached> {
+        match tc::qdisc_add_clsact(&link.name) {
+            Ok(()) | Err(TcError::AlreadyAttached) => {}
+            Err(error) => return Err(error).context("adding a clsact qdisc"),
+        }
+        let [ingress, egress] = names;
+        if self.may_clean_up()? {
+            for (name, hook) in [(ingress, TcAttachType::Ingress), (egress, TcAttachType::Egress)] {
+                match tc::qdisc_detach_program(&link.name, hook, name) {
+                    Ok(()) => tracing::info!(
+                        interface = %crate::escape::escape(&link.name),
+                        "removed the filter {name}, left over from an instance that was killed"
+                    ),
+                    // Nothing of ours was there: the usual case.
+                    Err(_) => {}
+                }
+            }
+        }
+        let ingress = attach_filter(object, link, ingress, TcAttachType::Ingress)?;
+        let egress = attach_filter(object, link, egress, TcAttachType::Egress)?;
+        Ok(Attached { mode: Mode::Clsact, _links: [ingress, egress] })
+    }
+
+    /// Whether filters under our name are left over: true if no other instance uses clsact.
+    fn may_clean_up(&mut self) -> Result<bool> {
+        if self.clsact.is_none() {
+            let path = std::path::Path::new(CLSACT_LOCK);
+            if let Some(directory) = path.parent() {
+                std::fs::create_dir_all(directory)
+                    .with_context(|| format!("creating {}", directory.display()))?;
+            }
+            let file = File::create(path).with_context(|| format!("creating {CLSACT_LOCK}"))?;
+            let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+            self.clsact = Some(lock.is_ok().then_some(file));
+        }
+        Ok(matches!(self.clsact, Some(Some(_))))
+    }
+}
+
+/// Takes the first handle of ours that no other instance has on this hook.
+fn attach_filter(
+    object: &mut Object,
+    link: &Link,
+    name: &str,
+    hook: TcAttachType,
+) -> Result<SchedClassifierLink> {
+    let mut minor = 1;
+    loop {
+        let handle = TcHandle::new(HANDLE_MAJOR, minor);
+        let options = NlOptions { priority: PRIORITY, handle, classid: None };
+        match attach_one(object, link, name, hook, TcAttachOptions::Netlink(options)) {
+            Err(error) if is_taken(&error) && minor < MAX_INSTANCES => minor += 1,
+            attached => return attached,
+        }
+    }
+}
+
+fn attach_one(
+    object: &mut Object,
+    link: &Link,
+    name: &str,
+    hook: TcAttachType,
+    options: TcAttachOptions,
+) -> Result<SchedClassifierLink> {
+    let direction = match hook {
+        TcAttachType::Ingress => "ingress",
+        TcAttachType::Egress => "egress",
+        TcAttachType::Custom(_) => "a custom hook",
+    };
+    let program = object.classifier(name)?;
+    let id = program
+        .attach_with_options(&link.name, hook, options)
+        .with_context(|| format!("attaching {name} at tc {direction}"))?;
+    program.take_link(id).with_context(|| format!("keeping {name} at tc {direction}"))
+}
+
+/// The kernel does not know TCX.
+fn is_unsupported(error: &anyhow::Error) -> bool {
+    matches!(errno(error), Some(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP))
+}
+
+/// Another filter has this priority and handle.
+fn is_taken(error: &anyhow::Error) -> bool {
+    matches!(errno(error), Some(rustix::io::Errno::EXIST))
+}
+
+fn errno(error: &anyhow::Error) -> Option<rustix::io::Errno> {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?;
+    rustix::io::Errno::from_io_error(io)
+}

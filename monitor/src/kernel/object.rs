@@ -1,0 +1,356 @@
+//! The kernel object: sized and configured for this host, then loaded.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
+use aya::programs::{Iter, Program, ProgramType, SchedClassifier};
+use aya::sys::{BpfHelper, is_helper_supported};
+use aya::{Btf, Ebpf, EbpfLoader};
+use monitor_ebpf::wire::{self, Slot, SocketOwner, WAYS, helper};
+use zerocopy::IntoBytes as _;
+
+use crate::kernel::btf::Offsets;
+use crate::kernel::flow_table::FlowTable;
+use crate::kernel::tally::Tally;
+use crate::ports::PortSet;
+
+/// The compiled kernel object. Dual MIT/GPL.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portwatch-ebpf"));
+
+/// First packets with payload of each flow that are sampled.
+const HEAD_SAMPLES: u32 = 4;
+/// Samples a second over all CPUs: what user space follows at a few per cent of a core.
+const SAMPLES_PER_SECOND: u64 = 5_000;
+/// The sampling budget is whole again this many times a second, so that a burst does not eat a
+/// second's worth.
+const BUDGETS_PER_SECOND: u64 = 10;
+
+/// What the user chose for the kernel side.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The watched ports.
+    pub ports: PortSet,
+    /// Bytes of the packet ring buffer; a power of two of at least a page.
+    pub ring_bytes: u32,
+    /// Bytes of the flow table over all CPUs.
+    pub flow_table_bytes: u64,
+    /// Sample 1 in this many packets of a flow; 0: none, not even the first of a flow.
+    pub sample_every: u16,
+    /// Bytes of a packet that a sample carries.
+    pub snaplen: u16,
+}
+
+/// The loaded object and the maps in it.
+pub struct Object {
+    pub(super) ebpf: Ebpf,
+    btf: Option<Btf>,
+    offsets: Option<Offsets>,
+    layout: Layout,
+    ports: Vec<u16>,
+    degraded: Vec<String>,
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Object").field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+/// How the hand-made per-CPU arrays are laid out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Layout {
+    pub(super) cpus: u32,
+    /// Sets per CPU in the flow table; a power of two.
+    pub(super) sets: u32,
+    /// Rows per CPU in the totals.
+    pub(super) total_rows: u32,
+}
+
+impl Layout {
+    fn new(cpus: u32, flow_table_bytes: u64, ports: u32) -> Self {
+        let per_cpu = flow_table_bytes / u64::from(cpus.max(1)) / size_of::<wire::Set>() as u64;
+        // The hash shifts by 64 minus the logarithm: one set would be a shift by the full width.
+        let sets = u32::try_from(per_cpu).unwrap_or(u32::MAX).clamp(2, 1 << 24);
+        Self { cpus: cpus.max(1), sets: 1 << sets.ilog2(), total_rows: ports * 2 }
+    }
+
+    pub(super) const fn slots(self) -> usize {
+        self.cpus as usize * self.sets as usize * WAYS
+    }
+}
+
+impl Object {
+    /// Creates the maps, sized for this host; programs are verified as they are attached.
+    pub fn load(settings: &Settings) -> Result<Self> {
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(path, error)| anyhow::Error::new(error).context(format!("reading {path}")))?;
+        let ports: Vec<u16> = settings.ports.iter().collect();
+        let layout = Layout::new(
+            u32::try_from(cpus).context("counting CPUs")?,
+            settings.flow_table_bytes,
+            u32::try_from(ports.len()).context("counting ports")?,
+        );
+        let mut degraded = Vec::new();
+        let (btf, offsets) = running_kernel_types(&mut degraded);
+        let wire_settings = wire_settings(settings, layout, offsets)?;
+        let bitmap = settings.ports.bitmap();
+
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("PW_SETTINGS", wire_settings.as_bytes(), true)
+            .override_global("PW_PORTS", bitmap.as_bytes(), true)
+            .map_max_entries("pw_flows", layout.cpus * layout.sets)
+            .map_max_entries("pw_totals", layout.cpus * layout.total_rows)
+            .map_max_entries("pw_packet_ring", settings.ring_bytes);
+        if let Some(btf) = &btf {
+            loader.btf(Some(btf));
+        }
+        let ebpf = loader.load(OBJECT).context("creating the kernel maps")?;
+        let mut object = Self { ebpf, btf, offsets, layout, ports, degraded };
+        object.fill_rows()?;
+        Ok(object)
+    }
+
+    /// What this kernel cannot offer, a sentence each.
+    pub fn degraded(&self) -> &[String] {
+        &self.degraded
+    }
+
+    /// A reader of the flow table.
+    pub fn flow_table(&self) -> Result<FlowTable> {
+        FlowTable::new(self.map("pw_flows")?, self.layout)
+    }
+
+    /// A reader of totals, fates and the packets counted apart. Can be taken once.
+    pub fn tally(&mut self) -> Result<Tally> {
+        let fates = self.take("pw_fates")?.try_into().context("opening pw_fates")?;
+        let aside = self.take("pw_aside")?.try_into().context("opening pw_aside")?;
+        Tally::new(self.map("pw_totals")?, fates, aside, self.layout, self.ports.clone())
+    }
+
+    /// The ring of flows and samples. Can be taken once.
+    pub fn packet_ring(&mut self) -> Result<RingBuf<MapData>> {
+        self.ring("pw_packet_ring")
+    }
+
+    /// The ring of socket events. Can be taken once.
+    pub fn socket_ring(&mut self) -> Result<RingBuf<MapData>> {
+        self.ring("pw_socket_ring")
+    }
+
+    /// Adds sockets that are older than the hooks, so that their holders are found and their release
+    /// is seen.
+    pub fn remember_sockets(
+        &mut self,
+        sockets: impl IntoIterator<Item = (u64, SocketOwner)>,
+    ) -> Result<()> {
+        let mut map = self.sockets()?;
+        for (cookie, owner) in sockets {
+            let owner: [u8; size_of::<SocketOwner>()] = zerocopy::transmute!(owner);
+            // BPF_NOEXIST: what a hook wrote meanwhile is newer and knows more.
+            const BPF_NOEXIST: u64 = 1;
+            match map.insert(cookie, owner, BPF_NOEXIST) {
+                Ok(()) => {}
+                Err(aya::maps::MapError::SyscallError(error))
+                    if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).context("adding a socket to pw_sockets"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a socket that was never accepted, hence never released.
+    pub fn forget_socket(&mut self, cookie: u64) -> Result<()> {
+        match self.sockets()?.remove(&cookie) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(error).context("removing a socket from pw_sockets"),
+        }
+    }
+
+    /// The kernel's types and the offsets the iterator needs are known.
+    pub(super) const fn can_iterate(&self) -> bool {
+        self.btf.is_some() && self.offsets.is_some()
+    }
+
+    /// The program, and the running kernel's types to load it against.
+    pub(super) fn iterator(&mut self, name: &str) -> Result<(&mut Iter, &Btf)> {
+        let program = self.ebpf.program_mut(name);
+        let program = program.with_context(|| format!("the kernel object has no {name}"))?;
+        let btf = self.btf.as_ref().context("this kernel has no BTF")?;
+        Ok((program.try_into()?, btf))
+    }
+
+    /// Verifies a classifier unless that is done already.
+    pub(super) fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
+        let program: &mut SchedClassifier = self.program(name)?.try_into()?;
+        if program.fd().is_err() {
+            program.load().with_context(|| format!("loading {name}"))?;
+        }
+        Ok(program)
+    }
+
+    pub(super) fn program(&mut self, name: &str) -> Result<&mut Program> {
+        self.ebpf.program_mut(name).with_context(|| format!("the kernel object has no {name}"))
+    }
+
+    /// The map data behind an array that we map and read by hand.
+    fn map(&self, name: &str) -> Result<&MapData> {
+        match self.ebpf.map(name) {
+            Some(Map::Array(data)) => Ok(data),
+            _ => anyhow::bail!("the kernel object has no array {name}"),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Result<Map> {
+        self.ebpf.take_map(name).with_context(|| format!("{name} is already taken"))
+    }
+
+    fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>> {
+        self.take(name)?.try_into().with_context(|| format!("mapping {name}"))
+    }
+
+    fn sockets(&mut self) -> Result<HashMap<&mut MapData, u64, [u8; size_of::<SocketOwner>()]>> {
+        let map = self.ebpf.map_mut("pw_sockets").context("the kernel object has no pw_sockets")?;
+        HashMap::try_from(map).context("opening pw_sockets")
+    }
+
+    fn fill_rows(&mut self) -> Result<()> {
+        let mut rows = Box::new([0_u16; 65536]);
+        for (row, port) in (0_u16..).zip(&self.ports) {
+            if let Some(entry) = rows.get_mut(usize::from(*port)) {
+                *entry = row;
+            }
+        }
+        let map = self.ebpf.map_mut("pw_rows").context("the kernel object has no pw_rows")?;
+        let mut array: Array<_, [u16; 65536]> = Array::try_from(map).context("opening pw_rows")?;
+        array.set(0, rows.as_ref(), 0).context("filling pw_rows")
+    }
+}
+
+fn running_kernel_types(degraded: &mut Vec<String>) -> (Option<Btf>, Option<Offsets>) {
+    let offsets = Offsets::of_running_kernel();
+    match (Btf::from_sys_fs(), offsets) {
+        (Ok(btf), Ok(offsets)) => (Some(btf), Some(offsets)),
+        (btf, offsets) => {
+            if let Err(error) = offsets {
+                degraded.push(format!(
+                    "holders of sockets are looked up in /proc, not by iterator: {error:#}"
+                ));
+            }
+            (btf.ok(), None)
+        }
+    }
+}
+
+fn wire_settings(
+    settings: &Settings,
+    layout: Layout,
+    offsets: Option<Offsets>,
+) -> Result<wire::Settings> {
+    let ticks = ticks_per_second()?;
+    let budget = SAMPLES_PER_SECOND / BUDGETS_PER_SECOND / u64::from(layout.cpus);
+    let sampling = settings.sample_every != 0;
+    Ok(wire::Settings {
+        hash_multipliers: random_odd_multipliers()?,
+        set_shift: u64::BITS - layout.sets.ilog2(),
+        sets: layout.sets,
+        total_rows: layout.total_rows,
+        snaplen: u32::from(settings.snaplen),
+        sample_every: u32::from(settings.sample_every),
+        head_samples: if sampling { HEAD_SAMPLES.min(Slot::MAX_HEAD_SAMPLES.into()) } else { 0 },
+        sample_budget: u32::try_from(budget.max(1)).unwrap_or(u32::MAX),
+        budget_window: u32::try_from(ticks / BUDGETS_PER_SECOND).unwrap_or(1).max(1),
+        helpers: supported_helpers(),
+        socket_sk_offset: offsets.map_or(0, |offsets| offsets.socket_sk),
+        task_tgid_offset: offsets.map_or(0, |offsets| offsets.task_tgid),
+        reserved: 0,
+    })
+}
+
+/// Jiffies a second (`CONFIG_HZ`): the coarse clocks advance once a jiffy.
+pub fn ticks_per_second() -> Result<u64> {
+    Ok(1_000_000_000 / jiffy_ns()?)
+}
+
+/// Nanoseconds of a jiffy.
+pub fn jiffy_ns() -> Result<u64> {
+    let resolution = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    u64::try_from(resolution.tv_nsec)
+        .ok()
+        .filter(|ns| *ns > 0)
+        .context("reading the resolution of CLOCK_MONOTONIC_COARSE")
+}
+
+/// Multipliers that nobody outside can know, so that nobody can craft keys that collide.
+fn random_odd_multipliers() -> Result<[u64; 5]> {
+    let mut bytes = [0_u8; 40];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("asking for random numbers")?;
+    anyhow::ensure!(filled == bytes.len(), "asking for random numbers: got {filled} bytes");
+    let words: [u64; 5] = zerocopy::transmute!(bytes);
+    Ok(words.map(|word| word | 1))
+}
+
+/// Asks the kernel which helpers it offers where: versions lie, distributions backport.
+fn supported_helpers() -> u32 {
+    let supported = |program: ProgramType, function| {
+        // A probe that cannot be made counts as no: the program then does without.
+        is_helper_supported(program, function).unwrap_or(false)
+    };
+    let in_cgroup_hooks = |function| {
+        supported(ProgramType::CgroupSock, function)
+            && supported(ProgramType::CgroupSockAddr, function)
+    };
+    let mut bits = 0;
+    if in_cgroup_hooks(BpfHelper::BPF_FUNC_get_current_comm) {
+        bits |= helper::CGROUP_COMM;
+    }
+    if in_cgroup_hooks(BpfHelper::BPF_FUNC_get_current_cgroup_id) {
+        bits |= helper::CGROUP_ID;
+    }
+    if in_cgroup_hooks(BpfHelper::BPF_FUNC_get_netns_cookie) {
+        bits |= helper::CGROUP_NETNS;
+    }
+    let in_sock_ops = [
+        BpfHelper::BPF_FUNC_get_current_pid_tgid,
+        BpfHelper::BPF_FUNC_get_current_uid_gid,
+        BpfHelper::BPF_FUNC_get_current_comm,
+        BpfHelper::BPF_FUNC_get_current_cgroup_id,
+    ];
+    if in_sock_ops.into_iter().all(|function| supported(ProgramType::SockOps, function)) {
+        bits |= helper::SOCK_OPS_TASK;
+    }
+    if supported(ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie) {
+        bits |= helper::SOCK_OPS_NETNS;
+    }
+    bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flow_table_takes_no_more_memory_than_asked_for() {
+        for (cpus, bytes) in [(1, 1 << 16), (2, 8 << 20), (3, 8 << 20), (128, 16 << 20)] {
+            let layout = Layout::new(cpus, bytes, 1);
+
+            assert!(layout.slots() as u64 * 64 <= bytes, "{cpus} CPUs, {bytes} bytes: {layout:?}");
+            assert!(layout.sets.is_power_of_two());
+        }
+    }
+
+    #[test]
+    fn a_table_for_more_cpus_than_memory_still_has_two_sets_each() {
+        assert_eq!(Layout::new(4096, 1 << 16, 1).sets, 2);
+    }
+
+    #[test]
+    fn hash_multipliers_are_odd_and_differ_from_run_to_run() {
+        let multipliers = random_odd_multipliers().unwrap();
+
+        assert!(multipliers.iter().all(|multiplier| multiplier % 2 == 1));
+        assert_ne!(multipliers, random_odd_multipliers().unwrap());
+    }
+}

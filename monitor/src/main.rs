@@ -1,0 +1,3 @@
+//! The `portwatch` command.
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! tmp
+pub mod ecs;
+#[cfg(test)]
+mod examples;

@@ -1,0 +1,78 @@
+//! The Elastic Common Schema: one report is one nested document on one line.
+//!
+//! docs/events.md says what each field means; its examples are the golden documents of this module.
+
+mod class;
+mod counters;
+mod document;
+mod finding;
+mod json;
+mod network;
+mod ownership;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize as _;
+use serde_json::Serializer;
+
+use crate::report::{Body, Report};
+
+use self::document::Document;
+use self::json::Visible;
+
+/// Version of the schema that the documents follow.
+pub const VERSION: &str = "9.4.0";
+
+/// What is the same in every document of a run. What is empty is left out.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RunIdentity {
+    /// Name of this host.
+    pub host_name: String,
+    /// Identity of this host that outlives its name: the machine id.
+    pub host_id: String,
+    /// Identity of this run.
+    pub run_id: String,
+    /// Version of portwatch.
+    pub version: String,
+}
+
+/// Writes reports as documents.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    identity: RunIdentity,
+}
+
+impl Encoder {
+    /// An encoder for the reports of one run.
+    pub const fn new(identity: RunIdentity) -> Self {
+        Self { identity }
+    }
+
+    /// Appends the document of `report` to `out`, as one line.
+    pub fn encode(&self, report: &Report, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        let start = out.len();
+        let written =
+            self.document(report).serialize(&mut Serializer::with_formatter(&mut *out, Visible));
+        match written {
+            Ok(()) => out.push(b'\n'),
+            Err(_) => out.truncate(start),
+        }
+        written
+    }
+
+    fn document<'a>(&'a self, report: &'a Report) -> Document<'a> {
+        let mut document = Document::new(&self.identity, report);
+        match &report.body {
+            Body::RunStarted(run) => document.run_started(run),
+            Body::RunEnded(run) => document.run_ended(run),
+            Body::Listener(_, listener) => document.listener(listener),
+            Body::Flow(change, flow) => document.flow(*change, flow),
+            Body::Sample(sample) => document.sample(sample),
+            Body::Finding(finding) => document.finding(finding),
+            Body::Interface(_, interface) => document.interface(interface),
+            Body::Counters(counters) => document.counters(counters),
+        }
+        document
+    }
+}

@@ -1,0 +1,218 @@
+//! One made-up run and some rarer reports: what the golden files and docs/events.md are made of.
+//!
+//! `UPDATE=1 cargo test -p monitor --lib output::` rewrites the files; `git diff` then shows what
+//! changed for users.
+
+pub(super) mod network;
+mod process;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::endpoint::Direction;
+use crate::report::{
+    Body, Counters, EndReason, FindingKind, FindingReport, FlowChange, InterfaceChange,
+    InterfaceCount, ListenerChange, NearMiss, PortCount, RecordCounts, Report, RunEnded,
+    RunStarted, SinkCount,
+};
+
+use self::network::{
+    empty_sample, eth0, expected_listener, flow, hostile_listener, kernel_listener, listener,
+    loopback_connection, place, refused_flow, sample,
+};
+
+/// 2026-11-23 13:03:07 UTC.
+pub(super) const START_NS: i64 = 1_795_438_987_000_000_000;
+
+/// A run in which an unknown listener is found, talked to and closed.
+pub(super) fn run() -> Vec<Report> {
+    let flow = |change| Body::Flow(change, Box::new(flow(change)));
+    let listener = |change| Body::Listener(change, Box::new(listener()));
+    numbered([
+        (100_000_000, Body::RunStarted(run_started())),
+        (100_200_001, Body::Interface(InterfaceChange::Attached, eth0())),
+        (312_000_000, listener(ListenerChange::Found)),
+        (312_000_500, Body::Finding(Box::new(finding()))),
+        (500_123_456, flow(FlowChange::Started)),
+        (500_987_654, Body::Sample(Box::new(sample()))),
+        (5_500_000_000, flow(FlowChange::Updated)),
+        (7_250_000_000, flow(FlowChange::Ended(EndReason::EndOfFlow))),
+        (8_000_000_000, listener(ListenerChange::Closed)),
+        (10_000_000_000, Body::Counters(Box::new(counters()))),
+        (12_000_000_000, Body::RunEnded(run_ended())),
+    ])
+}
+
+/// Reports in which much is unknown, odd or hostile.
+pub(super) fn rarities() -> Vec<Report> {
+    numbered([
+        (0, Body::Listener(ListenerChange::Opened, Box::new(expected_listener()))),
+        (1_000_000, Body::Listener(ListenerChange::Updated, Box::new(hostile_listener()))),
+        (2_000_000, Body::Listener(ListenerChange::Found, Box::new(kernel_listener()))),
+        (
+            3_000_000,
+            Body::Flow(FlowChange::Ended(EndReason::IdleTimeout), Box::new(refused_flow())),
+        ),
+        (4_000_000, Body::Flow(FlowChange::Updated, Box::new(loopback_connection()))),
+        (5_000_000, Body::Finding(Box::new(coverage_gap()))),
+        (6_000_000, Body::Finding(Box::new(expired_rule()))),
+        (7_000_000, Body::Sample(Box::new(empty_sample()))),
+        (8_000_000, Body::Interface(InterfaceChange::Detached, eth0())),
+        (9_000_000, Body::RunEnded(scan_ended())),
+    ])
+}
+
+/// What a scan finds.
+pub(super) fn scan() -> Vec<Report> {
+    let found = |report| Body::Listener(ListenerChange::Found, Box::new(report));
+    numbered([
+        (0, Body::RunStarted(RunStarted { command: "scan", ..run_started() })),
+        (0, found(listener())),
+        (0, found(expected_listener())),
+        (0, found(hostile_listener())),
+        (0, found(kernel_listener())),
+        (0, Body::Flow(FlowChange::Updated, Box::new(loopback_connection()))),
+        (0, Body::Finding(Box::new(finding()))),
+        (0, Body::RunEnded(scan_ended())),
+    ])
+}
+
+/// Compares with a golden file, or writes it.
+pub(super) fn assert_golden(name: &str, actual: &str) {
+    assert_file(&format!("src/output/golden/{name}"), actual);
+}
+
+/// As [`assert_golden`], for a file anywhere in the package.
+pub(super) fn assert_file(name: &str, actual: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name);
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, actual).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    assert!(actual == golden, "{name} is stale; UPDATE=1 rewrites it. Now:\n{actual}");
+}
+
+fn numbered(bodies: impl IntoIterator<Item = (i64, Body)>) -> Vec<Report> {
+    let report =
+        |(sequence, (after_ns, body))| Report { time_unix_ns: START_NS + after_ns, sequence, body };
+    (1..).zip(bodies).map(report).collect()
+}
+
+pub(super) fn run_started() -> RunStarted {
+    RunStarted {
+        command: "watch",
+        ports: "3516".to_owned(),
+        interfaces: vec![eth0()],
+        attached: [("pw_ingress", "tcx"), ("pw_egress", "tcx"), ("pw_post_bind4", "cgroup")]
+            .map(|(program, mode)| (program.to_owned(), mode.to_owned()))
+            .to_vec(),
+        degraded: vec![
+            "who reads and writes a socket is not seen: no BTF on this kernel".to_owned(),
+        ],
+    }
+}
+
+pub(super) fn run_ended() -> RunEnded {
+    RunEnded {
+        reason: "interrupted".to_owned(),
+        counters: Some(counters()),
+        listeners: 1,
+        flows: 1,
+        findings: 1,
+    }
+}
+
+fn scan_ended() -> RunEnded {
+    let reason = "done".to_owned();
+    RunEnded { reason, counters: None, listeners: 4, flows: 1, findings: 1 }
+}
+
+pub(super) fn counters() -> Counters {
+    let port = |direction, packets, bytes, wire_packets| PortCount {
+        port: 3516,
+        direction,
+        packets,
+        bytes,
+        wire_packets: Some(wire_packets),
+        wire_bytes: Some(bytes + (wire_packets - packets) * 52),
+    };
+    let records = RecordCounts {
+        seen: 44,
+        filtered: 4,
+        submitted: 40,
+        ring_full: 0,
+        read: 40,
+        undecodable: 0,
+    };
+    Counters {
+        ports: vec![port(Direction::Ingress, 13, 1_492, 13), port(Direction::Egress, 9, 6_812, 12)],
+        overflow: vec![PortCount {
+            wire_packets: None,
+            wire_bytes: None,
+            ..port(Direction::Ingress, 1, 60, 1)
+        }],
+        interfaces: vec![
+            InterfaceCount { port: 3516, place: place(Direction::Ingress, 13, 1_492) },
+            InterfaceCount { port: 3516, place: place(Direction::Egress, 9, 6_812) },
+        ],
+        fragments_first: 1,
+        fragments_later: 2,
+        icmp_errors: 3,
+        unparsable: BTreeMap::from([("truncated", 1)]),
+        records,
+        programs: BTreeMap::from([("pw_ingress", records)]),
+        samples_taken: 8,
+        samples_suppressed: 2,
+        sinks: vec![SinkCount { name: "stdout".to_owned(), delivered: 9, lost: 0 }],
+    }
+}
+
+pub(super) fn finding() -> FindingReport {
+    FindingReport {
+        kind: FindingKind::UnknownListener,
+        severity: 73,
+        message: "python3 (pid 4242, user root) listens on 0.0.0.0:3516/tcp, and no rule of the \
+                  policy expects it."
+            .to_owned(),
+        evidence: vec![
+            "the kernel named pid 4242 in the bind(2) of socket 4113".to_owned(),
+            "/usr/bin/python3.11 is what runs, SHA-256 9f2c…".to_owned(),
+        ],
+        nearest: Some(near_miss()),
+        listener: Some(Box::new(listener())),
+    }
+}
+
+fn coverage_gap() -> FindingReport {
+    FindingReport {
+        kind: FindingKind::CoverageGap,
+        severity: 21,
+        message: "Interface wlan0 could not be observed: its driver refuses TC programs."
+            .to_owned(),
+        evidence: Vec::new(),
+        nearest: None,
+        listener: None,
+    }
+}
+
+fn expired_rule() -> FindingReport {
+    FindingReport {
+        kind: FindingKind::ExpiredRule,
+        severity: 47,
+        message: "The rule card-bridge expired on 2026-06-30.".to_owned(),
+        evidence: vec!["policy.toml:3:1: expires = 2026-06-30".to_owned()],
+        nearest: None,
+        listener: Some(Box::new(expected_listener())),
+    }
+}
+
+fn near_miss() -> NearMiss {
+    let differences =
+        ["user: rule says cardbridge, is root", "exe: rule says /usr/sbin/cardbridged"];
+    NearMiss {
+        rule: "card-bridge".to_owned(),
+        differences: differences.map(str::to_owned).to_vec(),
+    }
+}

@@ -1,0 +1,415 @@
+//! What rules expect, and what is said to differ.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::civil::date;
+use proptest::prelude::*;
+
+use super::*;
+use crate::owner::{Evidence, Owner, Ownership, Process, Role};
+
+const SHA: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+#[test]
+fn a_listener_is_expected_when_every_key_holds() {
+    let listener = Listener::of([opener(cardbridged())]);
+
+    assert_eq!(
+        judge(&full_rule(), &listener),
+        Judgement {
+            verdict: Verdict::Expected {
+                rule: "card-bridge".to_owned(),
+                reason: Some("SEC-112".to_owned()),
+            },
+            expired: None,
+        }
+    );
+}
+
+#[test]
+fn each_key_that_differs_is_a_sentence_of_its_own() {
+    let process = Process {
+        executable: Some("/usr/bin/python3.11".into()),
+        deleted: true,
+        sha256: None,
+        user: Some("root".to_owned()),
+        unit: None,
+        ..cardbridged()
+    };
+    let listener = Listener {
+        local: endpoint("0.0.0.0", 8000),
+        transport: Transport::Udp,
+        ..Listener::of([opener(process)])
+    };
+
+    assert_eq!(
+        differences(&full_rule(), &listener),
+        [
+            "port: rule says 3516,4000-4010, is 8000",
+            "transport: rule says tcp, is udp",
+            "address: rule says 127.0.0.1 or ::1, is 0.0.0.0 (all addresses)",
+            "exe: rule says /usr/sbin/cardbridged, is /usr/bin/python3.11 (deleted)",
+            "sha256: could not be read",
+            "user: rule says cardbridge, is root",
+            "unit: rule says cardbridged.service or badge-*.service, has none",
+        ]
+    );
+}
+
+#[test]
+fn an_address_must_be_the_one_or_inside_the_network() {
+    let table = [
+        ("127.0.0.1", "127.0.0.1", true),
+        ("127.0.0.1", "127.0.0.2", false),
+        ("127.0.0.1", "0.0.0.0", false),
+        ("127.0.0.0/8", "127.9.9.9", true),
+        ("127.0.0.0/8", "0.0.0.0", false),
+        ("0.0.0.0", "0.0.0.0", true),
+        ("0.0.0.0", "127.0.0.1", false),
+        ("0.0.0.0/0", "0.0.0.0", true),
+        ("0.0.0.0/0", "10.0.0.1", true),
+        ("0.0.0.0/0", "::", false),
+        ("0.0.0.0/8", "0.0.0.0", false),
+        ("::", "::", true),
+        ("::", "0.0.0.0", false),
+        ("::", "::1", false),
+        ("::/0", "::", true),
+        ("::/0", "::1", true),
+        ("::/0", "10.0.0.1", false),
+        ("::/8", "::", false),
+        ("::1", "::1", true),
+        ("fe80::/10", "fe80::1", true),
+    ];
+    for (pin, bound, expected) in table {
+        let listener =
+            Listener { local: endpoint(bound, 3516), ..Listener::of([opener(cardbridged())]) };
+        assert_eq!(
+            is_expected(&format!("address = '{pin}'"), &listener),
+            expected,
+            "{pin}, {bound}"
+        );
+        assert!(is_expected("port = 3516", &listener), "without an address key");
+    }
+}
+
+#[test]
+fn a_star_does_not_cross_a_directory() {
+    let table = [
+        ("/usr/sbin/cardbridged", true),
+        ("/usr/*/cardbridged", true),
+        ("/usr/**", true),
+        ("/**/cardbridged", true),
+        ("/usr/*", false),
+        ("/usr/s?in/card{bridged,reader}", true),
+        ("/usr?sbin?cardbridged", false),
+        ("/usr/sbin/cardbridge", false),
+        ("/USR/sbin/cardbridged", false),
+    ];
+    let listener = Listener::of([opener(cardbridged())]);
+    for (glob, expected) in table {
+        assert_eq!(is_expected(&format!("exe = '{glob}'"), &listener), expected, "{glob}");
+    }
+}
+
+#[test]
+fn a_deleted_or_memfd_executable_matches_no_glob() {
+    let table = [
+        (Some("/usr/sbin/cardbridged"), true),
+        (Some("/memfd:cardbridged"), true),
+        (Some("/memfd:cardbridged"), false),
+        (Some("(unreachable)/usr/sbin/cardbridged"), false),
+        (None, true),
+        (None, false),
+    ];
+    for (executable, deleted) in table {
+        let executable = executable.map(PathBuf::from);
+        let process = Process { executable, deleted, ..cardbridged() };
+        let listener = Listener::of([opener(process)]);
+        assert!(!is_expected("exe = '/**'", &listener), "{listener:?}");
+    }
+}
+
+#[test]
+fn an_unexpected_holder_beside_an_expected_one_does_not_pass() {
+    let intruder = Process {
+        pid: 666,
+        executable: Some("/tmp/nc".into()),
+        user: Some("mallory".to_owned()),
+        ..Process::default()
+    };
+    for role in [Role::Opener, Role::User, Role::Holder] {
+        let listener = Listener::of([opener(cardbridged()), owner(role, intruder.clone())]);
+        assert_eq!(
+            differences("user = 'cardbridge'\nexe = '/usr/sbin/*'", &listener),
+            [
+                "exe: rule says /usr/sbin/*, is /tmp/nc (pid 666)",
+                "user: rule says cardbridge, is mallory (pid 666)",
+            ]
+        );
+    }
+}
+
+#[test]
+fn owners_that_are_gone_or_let_go_do_not_count() {
+    let root = Process { pid: 1, user: Some("root".to_owned()), ..Process::default() };
+    let gone = Owner { exited: true, ..opener(root.clone()) };
+    let released = owner(Role::Releaser, root);
+
+    let listener = Listener::of([gone.clone(), released, owner(Role::Holder, cardbridged())]);
+    assert!(is_expected("user = 'cardbridge'", &listener));
+
+    let listener = Listener::of([gone]);
+    assert_eq!(
+        differences("user = 'root'", &listener),
+        ["user: rule says root, its owners have exited"]
+    );
+}
+
+#[test]
+fn an_owner_that_is_not_known_matches_no_key_about_owners() {
+    let unknown = Listener { attribution: Attribution::unknown("no"), ..Listener::of([]) };
+    let kernel = Attribution { ownership: Ownership::Kernel, ..Attribution::unknown("wireguard") };
+    let kernel = Listener { attribution: kernel, ..Listener::of([]) };
+
+    assert!(is_expected("port = 3516", &unknown));
+    assert_eq!(
+        differences(&format!("sha256 = '{SHA}'\nunit = '*'"), &unknown),
+        [
+            format!("sha256: rule says {SHA}, its owner is not known"),
+            "unit: rule says *, its owner is not known".to_owned(),
+        ]
+    );
+    assert_eq!(differences("user = 'root'", &kernel), ["user: rule says root, the kernel owns it"]);
+}
+
+#[test]
+fn what_could_not_be_read_does_not_match() {
+    let blank = Process { pid: 7, ..Process::default() };
+    let rule = format!("exe = '/**'\nsha256 = '{SHA}'\nuser = 'a'\nunit = '*'");
+
+    assert_eq!(
+        differences(&rule, &Listener::of([opener(blank.clone())])),
+        [
+            "exe: could not be read",
+            "sha256: could not be read",
+            "user: could not be read",
+            "unit: could not be read",
+        ]
+    );
+    assert_eq!(
+        differences(&rule, &Listener::of([opener(cardbridged()), opener(blank)])),
+        [
+            "exe: could not be read (pid 7)",
+            "sha256: could not be read (pid 7)",
+            "user: rule says a, is cardbridge (pid 12), could not be read (pid 7)",
+            "unit: could not be read (pid 7)",
+        ]
+    );
+}
+
+#[test]
+fn a_user_without_a_name_is_its_number() {
+    let process = Process { user: None, uid: Some(100_033), ..cardbridged() };
+    let listener = Listener::of([opener(process)]);
+
+    assert!(is_expected("user = '100033'", &listener));
+    assert_eq!(
+        differences("user = 'cardbridge'", &listener),
+        ["user: rule says cardbridge, is 100033"]
+    );
+}
+
+#[test]
+fn a_unit_whose_name_is_escaped_can_be_pasted() {
+    let process = Process { unit: Some(r"my\x2dcard.service".to_owned()), ..cardbridged() };
+    let listener = Listener::of([opener(process)]);
+
+    assert!(is_expected(r"unit = 'my\x2dcard.service'", &listener));
+    assert!(!is_expected("unit = 'my-card.service'", &listener));
+}
+
+#[test]
+fn many_values_and_owners_are_named_by_three() {
+    let processes = (1..=5).map(|pid| Process { pid, uid: Some(pid), ..Process::default() });
+    let listener = Listener::of(processes.map(opener));
+
+    assert_eq!(
+        differences("user = ['a', 'b', 'c', 'd']", &listener),
+        [
+            "user: rule says a or b or c or 1 more, is 1 (pid 1), is 2 (pid 2), is 3 (pid 3) and 2 more"
+        ]
+    );
+}
+
+#[test]
+fn a_rule_holds_through_its_last_day() {
+    let listener = Listener::of([opener(cardbridged())]);
+    let policy = policy("[[listener]]\nid = 'a'\nport = 3516\nexpires = 2027-06-30");
+
+    let last_day = policy.judge(&listener.view(), date(2027, 6, 30));
+    let next_day = policy.judge(&listener.view(), date(2027, 7, 1));
+
+    let expected = Verdict::Expected { rule: "a".to_owned(), reason: None };
+    assert_eq!(last_day, Judgement { verdict: expected, expired: None });
+    assert_eq!(
+        next_day,
+        Judgement {
+            verdict: unknown("a", ["expires: rule ended on 2027-06-30, today is 2027-07-01"]),
+            expired: Some("a".to_owned()),
+        }
+    );
+}
+
+#[test]
+fn an_expired_rule_is_not_told_of_when_another_expects_the_listener() {
+    let listener = Listener::of([opener(cardbridged())]);
+    let policy = policy(
+        "[[listener]]\nid = 'old'\nport = 3516\nexpires = 2000-01-01\n\
+         [[listener]]\nid = 'new'\nport = 3516",
+    );
+
+    let verdict = Verdict::Expected { rule: "new".to_owned(), reason: None };
+    assert_eq!(policy.judge(&listener.view(), TODAY), Judgement { verdict, expired: None });
+}
+
+#[test]
+fn the_nearest_rule_has_the_fewest_differences_and_stands_first() {
+    let listener = Listener::of([opener(cardbridged())]);
+    let policy = policy(
+        "[[listener]]\nid = 'two'\nport = 1\nuser = 'x'\n\
+         [[listener]]\nid = 'one'\nport = 2\n\
+         [[listener]]\nid = 'also-one'\nport = 3\n",
+    );
+
+    assert_eq!(
+        policy.judge(&listener.view(), TODAY),
+        Judgement { verdict: unknown("one", ["port: rule says 2, is 3516"]), expired: None }
+    );
+}
+
+#[test]
+fn without_rules_nothing_is_expected_and_nothing_near() {
+    let listener = Listener::of([opener(cardbridged())]);
+
+    assert_eq!(
+        Policy::default().judge(&listener.view(), TODAY),
+        Judgement { verdict: Verdict::Unknown { nearest: None }, expired: None }
+    );
+}
+
+proptest! {
+    #[test]
+    fn another_owner_never_makes_a_listener_expected(
+        names in proptest::collection::vec("[ab]", 1..4),
+        another in "[ab]",
+    ) {
+        let owners = |names: &[String]| {
+            Listener::of(names.iter().map(|name| {
+                opener(Process { user: Some(name.clone()), ..Process::default() })
+            }))
+        };
+        let before = is_expected("user = 'a'", &owners(&names));
+        let mut names = names;
+        names.push(another);
+
+        prop_assert!(before || !is_expected("user = 'a'", &owners(&names)));
+        prop_assert_eq!(
+            is_expected("user = 'a'", &owners(&names)),
+            names.iter().all(|name| name == "a")
+        );
+    }
+}
+
+const TODAY: Date = date(2026, 9, 1);
+
+#[derive(Debug)]
+struct Listener {
+    local: Endpoint,
+    transport: Transport,
+    attribution: Attribution,
+}
+
+impl Listener {
+    fn of(owners: impl IntoIterator<Item = Owner>) -> Self {
+        Self {
+            local: endpoint("127.0.0.1", 3516),
+            transport: Transport::Tcp,
+            attribution: Attribution {
+                ownership: Ownership::Process,
+                reason: String::new(),
+                owners: owners.into_iter().collect(),
+            },
+        }
+    }
+
+    fn view(&self) -> ListenerView<'_> {
+        let &Self { local, transport, ref attribution } = self;
+        ListenerView { local, transport, attribution }
+    }
+}
+
+fn cardbridged() -> Process {
+    Process {
+        pid: 12,
+        executable: Some("/usr/sbin/cardbridged".into()),
+        sha256: Some(SHA.to_owned()),
+        uid: Some(990),
+        user: Some("cardbridge".to_owned()),
+        cgroup: Some("/system.slice/cardbridged.service".to_owned()),
+        unit: Some("cardbridged.service".to_owned()),
+        ..Process::default()
+    }
+}
+
+fn opener(process: Process) -> Owner {
+    owner(Role::Opener, process)
+}
+
+fn owner(role: Role, process: Process) -> Owner {
+    Owner {
+        side: None,
+        role,
+        evidence: Evidence::Observed,
+        exited: false,
+        process: Arc::new(process),
+    }
+}
+
+fn endpoint(ip: &str, port: u16) -> Endpoint {
+    Endpoint::new(ip.parse().unwrap(), port)
+}
+
+fn full_rule() -> String {
+    format!(
+        "reason = 'SEC-112'\nport = [3516, '4000-4010']\ntransport = 'tcp'\n\
+         address = ['127.0.0.1', '::1']\nexe = '/usr/sbin/cardbridged'\nsha256 = '{SHA}'\n\
+         user = 'cardbridge'\nunit = ['cardbridged.service', 'badge-*.service']"
+    )
+}
+
+fn policy(rules: &str) -> Policy {
+    Policy::parse(Path::new("p"), &format!("version = 1\n{rules}")).unwrap()
+}
+
+/// Judges by a policy of one rule.
+fn judge(rule: &str, listener: &Listener) -> Judgement {
+    let rules = format!("[[listener]]\nid = 'card-bridge'\n{rule}");
+    policy(&rules).judge(&listener.view(), TODAY)
+}
+
+fn is_expected(rule: &str, listener: &Listener) -> bool {
+    matches!(judge(rule, listener).verdict, Verdict::Expected { .. })
+}
+
+fn differences(rule: &str, listener: &Listener) -> Vec<String> {
+    match judge(rule, listener).verdict {
+        Verdict::Unknown { nearest: Some(nearest) } => nearest.differences,
+        verdict => panic!("{verdict:?}"),
+    }
+}
+
+fn unknown<const N: usize>(rule: &str, differences: [&str; N]) -> Verdict {
+    let differences = differences.map(str::to_owned).to_vec();
+    Verdict::Unknown { nearest: Some(NearMiss { rule: rule.to_owned(), differences }) }
+}

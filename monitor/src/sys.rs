@@ -1,0 +1,85 @@
+//! The system calls that have no safe crate: the only `unsafe` of user space.
+
+#![expect(unsafe_code, reason = "each call below argues for itself")]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+/// A read-only shared mapping of a BPF array that was made with `BPF_F_MMAPABLE`.
+///
+/// The kernel writes while we read, so that the words are atomics: they may change between two
+/// loads, but each load gives a value that was once there.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: the mapping is memory that any thread may load atomically from, until it is unmapped by
+// `drop`, which has the only owner.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps the first `words` 64-bit words of the array behind `fd`.
+    pub(crate) fn new(fd: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
+        let Some(length) = words.checked_mul(size_of::<u64>()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // SAFETY: a new mapping at an address the kernel chooses; touches no memory of ours.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        match NonNull::new(address.cast()) {
+            Some(start) => Ok(Self { start, words }),
+            None => Err(io::ErrorKind::AddrNotAvailable.into()),
+        }
+    }
+
+    /// The mapped words.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: `words` words from `start` stay mapped until `drop`; the address is page-aligned;
+        // atomics may change under a shared reference. The kernel's BPF arrays are never shrunk.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that `new` mapped, to which no reference is left.
+        unsafe {
+            libc::munmap(self.start.as_ptr().cast(), self.words * size_of::<u64>());
+        }
+    }
+}
+
+/// The cookie of the network namespace a socket belongs to: `SO_NETNS_COOKIE`, Linux 5.14.
+pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0_u64;
+    let Ok(mut length) = libc::socklen_t::try_from(size_of::<u64>()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, and what it wrote to `length`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,1 @@
+//! Drives the real portwatch binary against real sockets, processes and namespaces.

@@ -1,0 +1,89 @@
+//! `cargo xtask`: set up, build, run, check and test portwatch.
+//!
+//! Commands are printed before they run, on stderr: stdout belongs to what is run and to the test
+//! summary. `cargo build` needs none of this once `cargo xtask setup` has run.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    reason = "the results of checks and tests are this program's output"
+)]
+
+mod command;
+mod packages;
+mod toolchain;
+mod linker;
+mod recipe;
+mod setup;
+mod run;
+mod tally;
+mod structure;
+mod check;
+mod test;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Set up, build, run, check and test portwatch.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing to build the kernel object, and remember which toolchain builds it.
+    ///
+    /// Says what it installs before it does. `PORTWATCH_EBPF_TOOLCHAIN`, a rustup toolchain or the
+    /// path of a cargo, overrides the choice, which is kept in `.ebpf-toolchain`.
+    Setup {
+        /// Also install the programs that the integration tests drive.
+        #[arg(long)]
+        tests: bool,
+    },
+    /// Build portwatch.
+    Build {
+        /// Build with optimizations, into target/release.
+        #[arg(long)]
+        release: bool,
+        /// Arguments for `cargo build`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Build portwatch and run it as root.
+    Run {
+        /// Arguments for portwatch; `watch` without any.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Check format, lints, documentation and the structure of the code.
+    Check,
+    /// Run the checks and all tests; the last line counts them.
+    Test {
+        /// Run only checks and tests whose name contains this.
+        filter: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    perform(Arguments::parse().task).unwrap_or_else(|error| {
+        command::say(&format!("xtask: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn perform(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Setup { tests } => setup::setup(tests)?,
+        Task::Build { release, arguments } => run::build(release, &arguments)?,
+        Task::Run { arguments } => return Err(run::replace_process(&arguments)),
+        Task::Check => return Ok(check::check()?.exit_code()),
+        Task::Test { filter } => return test::test(filter.as_deref()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
