@@ -5,8 +5,6 @@
 //! compiler builds `core` only with `RUSTC_BOOTSTRAP=1`, which must not reach user space: crates
 //! there would take the compiler for a nightly.
 
-#![expect(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
-
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

@@ -36,7 +36,14 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// When to colour.
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = OUTPUT)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        help_heading = OUTPUT,
+    )]
     pub color: Color,
     /// Say more on stderr; twice for debugging, three times for everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = OUTPUT)]
@@ -78,7 +85,14 @@ pub struct Scan {
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 pub struct Common {
     /// Ports and ranges to observe, such as 3516,8000-8010; can be repeated.
-    #[arg(short, long = "port", value_name = "PORTS", default_value = "3516", allow_negative_numbers = true, help_heading = OBSERVE)]
+    #[arg(
+        short,
+        long = "port",
+        value_name = "PORTS",
+        default_value = "3516",
+        allow_negative_numbers = true,
+        help_heading = OBSERVE,
+    )]
     port: Vec<PortSet>,
     /// What listeners are expected (TOML); without it, none is.
     ///
@@ -98,26 +112,58 @@ pub struct Watch {
     #[command(flatten)]
     pub common: Common,
     /// Interface to observe; can be repeated. Default: all, also those that appear later.
-    #[arg(short, long = "interface", value_name = "NAME", value_parser = value::interface, help_heading = OBSERVE)]
+    #[arg(
+        short,
+        long = "interface",
+        value_name = "NAME",
+        value_parser = value::interface,
+        help_heading = OBSERVE,
+    )]
     pub interfaces: Vec<String>,
     /// How to attach to interfaces.
     #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = OBSERVE)]
     pub attach: AttachMode,
     /// Sample one in N packets, after the first of each flow that carry payload; 0 turns sampling
     /// off.
-    #[arg(long, value_name = "N", default_value = "1000", allow_negative_numbers = true, value_parser = value::sample, help_heading = OBSERVE)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1000",
+        allow_negative_numbers = true,
+        value_parser = value::sample,
+        help_heading = OBSERVE,
+    )]
     pub sample: u32,
     /// Bytes to keep of a sampled packet, from its IP header on.
-    #[arg(long, value_name = "BYTES", default_value = "128", allow_negative_numbers = true, value_parser = value::snaplen, help_heading = OBSERVE)]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value = "128",
+        allow_negative_numbers = true,
+        value_parser = value::snaplen,
+        help_heading = OBSERVE,
+    )]
     pub snaplen: u32,
     /// How much of a sampled packet's payload to show.
     #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = OUTPUT)]
     pub payload: Payload,
     /// Time between two reports of an active flow and of the counters.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::interval, help_heading = OUTPUT)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = value::interval,
+        help_heading = OUTPUT,
+    )]
     pub interval: Duration,
     /// Descriptor to write a newline to and close, once everything is attached.
-    #[arg(long, value_name = "FD", allow_negative_numbers = true, value_parser = value::descriptor, help_heading = OUTPUT)]
+    #[arg(
+        long,
+        value_name = "FD",
+        allow_negative_numbers = true,
+        value_parser = value::descriptor,
+        help_heading = OUTPUT,
+    )]
     pub ready_fd: Option<RawFd>,
     /// Exit with 1 if there were findings.
     #[arg(long, help_heading = OUTPUT)]
@@ -129,16 +175,40 @@ pub struct Watch {
     #[arg(long = "for", value_name = "TIME", value_parser = value::duration, help_heading = LIMITS)]
     pub duration: Option<Duration>,
     /// Stop after this many events.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = value::count, help_heading = LIMITS)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = value::count,
+        help_heading = LIMITS,
+    )]
     pub count: Option<NonZeroU64>,
     /// Time without a packet after which a flow has ended.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = value::idle_timeout, help_heading = LIMITS)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "60s",
+        value_parser = value::idle_timeout,
+        help_heading = LIMITS,
+    )]
     pub idle_timeout: Duration,
     /// Memory between kernel and portwatch, a power of two; more rides out longer bursts.
-    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = value::ring_size, help_heading = LIMITS)]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "8MiB",
+        value_parser = value::ring_size,
+        help_heading = LIMITS,
+    )]
     pub ring_size: u32,
     /// Memory of the kernel's flow table, over all CPUs; more counts more flows one by one.
-    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = value::flow_table, help_heading = LIMITS)]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "8MiB",
+        value_parser = value::flow_table,
+        help_heading = LIMITS,
+    )]
     pub flow_table: u64,
     /// Command to run; portwatch stops when it ends and exits as it did.
     #[arg(last = true, value_name = "COMMAND")]

@@ -1,9 +1,9 @@
 //! What this host says of itself, asked without changing it: the one place that reads `/proc` and
 //! speaks netlink.
 //!
-//! Everything here blocks (on `/proc`, a mount of somebody else, a name service), so it runs on worker
-//! threads, never on the task that owns the pipeline. What cannot be read is said, in words for a
-//! person, and never fails the rest.
+//! Everything here blocks (on `/proc`, a mount of somebody else, a name service), so it runs on
+//! worker threads, never on the task that owns the pipeline. What cannot be read is said, in words
+//! for a person, and never fails the rest.
 //!
 //! - [`identity`]: host name, machine id, boot id
 //! - [`netns`]: every network namespace, and how to run something in one
@@ -22,5 +22,5 @@ pub mod links;
 pub mod sockets;
 pub mod holders;
 pub mod cgroup;
-pub mod executable;
+mod executable;
 pub mod process;

@@ -12,3 +12,4 @@ pub mod interface;
 pub mod flow_table;
 pub mod tally;
 pub mod holders;
+pub mod log;

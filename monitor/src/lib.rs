@@ -14,6 +14,7 @@ pub mod report;
 
 // The system calls without a safe crate.
 mod sys;
+pub mod descriptor;
 
 // What the host says: namespaces, interfaces, sockets, processes.
 pub mod host;
@@ -21,8 +22,25 @@ pub mod host;
 // What the kernel programs say.
 pub mod kernel;
 
+// Records → events → flows and sockets → who.
+pub mod clock;
+pub mod decode;
+pub mod ledger;
+pub mod flow;
+pub mod attribution;
+
 // What the user expects.
 pub mod policy;
 
-// Outputs.
+// The whole way, and what leaves it.
+pub mod pipeline;
 pub mod output;
+
+// What the user asked for, and the commands that do it.
+pub mod cli;
+pub mod failure;
+pub mod lookup;
+pub mod session;
+pub mod interfaces;
+pub mod scan;
+pub mod watch;

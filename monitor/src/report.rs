@@ -450,3 +450,70 @@ impl ListenerReport {
         }
     }
 }
+
+impl Counters {
+    /// What was lost on the way, a phrase each; nothing if every record and report arrived.
+    pub fn losses(&self) -> Vec<String> {
+        let mut losses = Vec::new();
+        let mut lost = |count: u64, what: &str| {
+            if count > 0 {
+                losses.push(format!("{count} {what}"));
+            }
+        };
+        lost(self.records.ring_full, "records found the ring buffer full (--ring-size)");
+        lost(self.records.undecodable, "records could not be decoded");
+        let overflow: u64 = self.overflow.iter().map(|row| row.packets).sum();
+        lost(overflow, "packets were counted but belong to no flow (--ring-size, --flow-table)");
+        for sink in &self.sinks {
+            lost(sink.lost, &format!("reports were not written to {}", sink.name));
+        }
+        losses
+    }
+
+    /// The equations that do not hold, which must never be; exact once nothing runs in the kernel.
+    pub fn broken_equations(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        let RecordCounts { seen, filtered, submitted, ring_full, read, undecodable: _ } =
+            self.records;
+        if seen != filtered + submitted + ring_full {
+            broken.push(format!(
+                "records seen {seen} ≠ filtered {filtered} + submitted {submitted} + ring full \
+                 {ring_full}"
+            ));
+        }
+        if submitted != read {
+            broken.push(format!("records submitted {submitted} ≠ read {read}"));
+        }
+        for row in &self.ports {
+            let is_row = |port: u16, direction: Direction| {
+                port == row.port && direction == row.direction
+            };
+            let in_flows = self
+                .interfaces
+                .iter()
+                .filter(|count| is_row(count.port, count.place.direction))
+                .fold((0_u64, 0_u64), |sum, count| {
+                    (sum.0 + count.place.packets, sum.1 + count.place.bytes)
+                });
+            let overflow = self
+                .overflow
+                .iter()
+                .filter(|count| is_row(count.port, count.direction))
+                .fold((0_u64, 0_u64), |sum, count| (sum.0 + count.packets, sum.1 + count.bytes));
+            let sum = (in_flows.0 + overflow.0, in_flows.1 + overflow.1);
+            if sum != (row.packets, row.bytes) {
+                broken.push(format!(
+                    "port {} {}: flows and overflow have {} packets and {} bytes, the total is {} \
+                     and {}",
+                    row.port,
+                    row.direction.name(),
+                    sum.0,
+                    sum.1,
+                    row.packets,
+                    row.bytes
+                ));
+            }
+        }
+        broken
+    }
+}

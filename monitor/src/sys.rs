@@ -3,9 +3,12 @@
 #![expect(unsafe_code, reason = "each call below argues for itself")]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// A read-only shared mapping of a BPF array that was made with `BPF_F_MMAPABLE`.
 ///
@@ -82,4 +85,22 @@ pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes ownership of a descriptor that was inherited, if there is one with this number.
+pub(crate) fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: reads the flags of a descriptor; harmless for a number that is none.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, as was just seen. The caller takes it before anything else in the process
+    // opens descriptors, so that nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Registers a descriptor with the runtime, to wait until it is readable.
+pub(crate) fn readable<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the ring buffers, netlink sockets and loggers that are passed here own their descriptor,
+    // give the same one each time, and close it only when the `AsyncFd` that owns them is dropped.
+    unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) }.map_err(Into::into)
 }

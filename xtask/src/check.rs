@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::command::{self, say};
+use crate::command;
 use crate::tally::Tally;
 use crate::{setup, structure};
 
@@ -39,7 +39,6 @@ enum Outcome {
 
 impl Check {
     fn run(&self) -> Tally {
-        say(&format!("check {}", self.name));
         match (self.perform)() {
             Ok(Outcome::Passed) => {
                 println!("check {} ... ok", self.name);

@@ -85,7 +85,7 @@ impl Llvm {
         let (major, minor, patch) = VERSION;
         let release = format!("{major}.{minor}.{patch}");
         let llvm = self.major;
-        say(&format!("setup: installs bpf-linker {release} for LLVM {llvm}, in about a minute"));
+        say(&format!("setup: installs bpf-linker {release} for LLVM {llvm}; takes minutes"));
         let feature = format!("--features=llvm-{llvm}");
         let arguments = ["install", "bpf-linker", "--locked", "--no-default-features", "--version"];
         let mut install = command::cargo(arguments);

@@ -58,6 +58,8 @@ impl Installer {
         command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         // Another apt may be at work, as on a machine that has just booted.
         command.args(["--quiet=2", "--option=DPkg::Lock::Timeout=120"]);
+        // No progress bars in a log.
+        command.arg("--option=Dpkg::Use-Pty=0");
         command
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn setup(with_tests: bool) -> Result<()> {
     if with_tests {
         prepare_tests();
     }
-    say("setup: everything is in place");
+    say("setup: done");
     Ok(())
 }
 
@@ -100,7 +100,7 @@ fn with_sources(name: &str, toolchain: Toolchain) -> Option<Toolchain> {
     if toolchain.has_sources || !toolchain.is_recent() {
         return Some(toolchain);
     }
-    say(&format!("setup: installs rust-src for {name}"));
+    say(&format!("setup: asks rustup for rust-src of {name}"));
     let arguments = ["component", "add", "rust-src", "--toolchain", name];
     let added = command::output(Command::new("rustup").args(arguments));
     let toolchain = added.and_then(|_| Toolchain::of_rustup(name));

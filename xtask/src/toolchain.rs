@@ -4,7 +4,7 @@
 //! `-Z build-std`, which a stable compiler accepts only with `RUSTC_BOOTSTRAP=1`.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::Command;
 use std::{env, fmt};
 
@@ -63,7 +63,7 @@ impl Toolchain {
         let explain = || format!("use {REQUEST}={}", request.to_string_lossy());
         let toolchain = match request.to_str() {
             Some(name) if !name.contains('/') => Self::of_rustup(name),
-            _ => Self::of_cargo(Path::new(request)),
+            _ => Self::of_cargo(&path::absolute(request)?),
         }
         .with_context(explain)?;
         ensure!(toolchain.has_sources, "{}: {toolchain} has no rust-src", explain());

@@ -1,8 +1,8 @@
 //! What a cgroup path says: the systemd unit, and the container.
 //!
-//! Below a unit that delegates its cgroup (a container, a user's session) anybody may name directories
-//! as they like. So the outermost name counts, as systemd itself has it: what runs inside a container
-//! or service cannot pass for another one.
+//! Below a unit that delegates its cgroup (a container, a user's session) anybody may name
+//! directories as they like. So the outermost name counts, as systemd itself has it: what runs
+//! inside a container or service cannot pass for another one.
 
 use std::borrow::Cow;
 
@@ -45,13 +45,13 @@ impl Placement {
 
 /// The systemd unit of a cgroup path.
 ///
-/// As `cg_path_get_unit` and `cg_path_get_user_unit` of systemd: slices are passed over, then the first
-/// directory is the unit or there is none; below `user@UID.service` the same once more.
+/// As `cg_path_get_unit` and `cg_path_get_user_unit` of systemd: slices are passed over, then the
+/// first directory is the unit or there is none; below `user@UID.service` the same once more.
 pub fn unit(path: &str) -> Option<String> {
     let mut directories = below_slices(path);
     let unit = directories.next().filter(|name| is_unit(name))?;
     if unit.starts_with("user@") && unit.ends_with(".service") {
-        let mut directories = directories.skip_while(|name| name.ends_with(".slice"));
+        let mut directories = directories.skip_while(|name| is_slice(name));
         if let Some(of_user) = directories.next().filter(|name| is_unit(name)) {
             return Some(unescape(of_user).into_owned());
         }
@@ -88,7 +88,11 @@ impl<'a> Line<'a> {
 }
 
 fn below_slices(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter(|name| !name.is_empty()).skip_while(|name| name.ends_with(".slice"))
+    path.split('/').filter(|name| !name.is_empty()).skip_while(|name| is_slice(name))
+}
+
+fn is_slice(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, suffix)| suffix == "slice")
 }
 
 /// Unit types that have a cgroup of their own, slices aside.
@@ -230,7 +234,10 @@ mod tests {
     fn the_unified_hierarchy_is_preferred_where_it_says_something() {
         let cases: [(&[u8], Option<&str>); 6] = [
             (b"0::/system.slice/a.service\n", Some("/system.slice/a.service")),
-            (b"4:memory:/x\n1:name=systemd:/system.slice/a.service\n0::/\n", Some("/system.slice/a.service")),
+            (
+                b"4:memory:/x\n1:name=systemd:/system.slice/a.service\n0::/\n",
+                Some("/system.slice/a.service"),
+            ),
             (b"1:name=systemd:/b\n0::/a\n", Some("/a")),
             (b"1:name=systemd:/\n0::/\n", Some("/")),
             (b"4:memory:/a:b\n", Some("/a:b")),

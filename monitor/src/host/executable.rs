@@ -1,7 +1,8 @@
-//! What a process really runs: its name as the kernel knows it, whether that still exists, its SHA-256.
+//! What a process really runs: its name as the kernel knows it, whether that still exists, its
+//! SHA-256.
 //!
-//! All of it comes through `/proc/PID/exe`, which leads to the file that runs even if it was deleted,
-//! replaced, lies in a container or never had a name (memfd).
+//! All of it comes through `/proc/PID/exe`, which leads to the file that runs even if it was
+//! deleted, replaced, lies in a container or never had a name (memfd).
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -30,8 +31,8 @@ pub(super) struct Executable {
     pub(super) key: Option<FileKey>,
 }
 
-/// Identifies the contents of a file. The change time is part of it since, unlike the others, it cannot
-/// be set: who writes to a file and sets its modification time back still changes this.
+/// Identifies the contents of a file. The change time is part of it since, unlike the others, it
+/// cannot be set: who writes to a file and sets its modification time back still changes this.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct FileKey {
     device: (u32, u32),
@@ -57,6 +58,12 @@ impl Executable {
             deleted,
             key: file.as_ref().map(FileKey::of),
         })
+    }
+
+    /// Both are one file, also if one of them was looked at after it was deleted.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        let file = |it: &Self| it.key.map(|key| (key.device, key.inode));
+        file(self) == file(other)
     }
 }
 
@@ -169,7 +176,8 @@ fn stat(directory: impl AsFd, name: &str, flags: AtFlags) -> rustix::io::Result<
 /// The process has called `execve` since it was looked at.
 pub(super) const ANOTHER_PROGRAM: &str = "it runs another program by now";
 
-/// What the kernel appends to the name of a file that has none any more. A name may end like that too.
+/// What the kernel appends to the name of a file that has none any more. A name may end like that
+/// too.
 const DELETED: &[u8] = b" (deleted)";
 /// Larger executables are not hashed.
 const SIZE_LIMIT: u64 = 512 << 20;
@@ -177,7 +185,7 @@ const SIZE_LIMIT: u64 = 512 << 20;
 const HASHES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
     use std::path::Path;
     use std::process::{Child, Command, Stdio};
@@ -186,16 +194,25 @@ mod tests {
 
     #[test]
     fn the_hash_of_this_process_is_that_of_its_file() {
-        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
         let process = Directory::open(std::process::id()).unwrap();
         let executable = Executable::of(&process).unwrap();
 
         let hash = Hashes::new().compute(&process, &executable.key.unwrap()).unwrap();
 
-        let expected: String =
-            Sha256::digest(own).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hash, expected);
+        let own = File::open(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(hash, sha256(&own, u64::MAX).unwrap());
         assert!(!executable.deleted);
+    }
+
+    #[test]
+    fn a_hash_is_that_of_fips_180_and_ends_where_the_file_was_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("abc");
+        fs::write(&path, "abcdef").unwrap();
+
+        let hash = sha256(&File::open(path).unwrap(), 3).unwrap();
+
+        assert_eq!(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]
@@ -252,20 +269,35 @@ mod tests {
     }
 
     /// A process that waits until its input ends.
-    struct Running(Child);
+    pub(in super::super) struct Running(Child);
 
     impl Running {
-        fn copy_of_cat(path: &Path) -> Self {
+        pub(in super::super) fn copy_of_cat(path: &Path) -> Self {
             fs::copy("/bin/cat", path).unwrap();
-            let child = Command::new(path).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
-            Self(child.unwrap())
+            let mut command = Command::new(path);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = loop {
+                match command.spawn() {
+                    // A child of another test still has the descriptor that wrote the copy.
+                    Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
+                    child => break child.unwrap(),
+                }
+            };
+            // `spawn` returns in the midst of `execve`: what comes back shows that it is over.
+            io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            Self(child)
+        }
+
+        pub(in super::super) fn pid(&self) -> u32 {
+            self.0.id()
         }
 
         fn directory(&self) -> Directory {
-            Directory::open(self.0.id()).unwrap()
+            Directory::open(self.pid()).unwrap()
         }
 
-        fn end(&mut self) {
+        pub(in super::super) fn end(&mut self) {
             drop(self.0.stdin.take());
             assert!(self.0.wait().unwrap().success());
         }

@@ -21,7 +21,8 @@ impl Identity {
     pub fn read() -> Self {
         let system = rustix::system::uname();
         let name = escape::text_from_bytes(system.nodename().to_bytes()).into_owned();
-        // D-Bus had the machine id before systemd; some systems without systemd have only that file.
+        // D-Bus had the machine id before systemd; some systems without systemd have only that
+        // file.
         let machine_id = ["/etc/machine-id", "/var/lib/dbus/machine-id"]
             .into_iter()
             .find_map(|path| one_line(path).filter(|id| is_machine_id(id)));

@@ -1,7 +1,7 @@
 //! The interfaces of a network namespace: a list, and a subscription to what changes.
 //!
-//! Read from messages is what is used (header and name), so that an attribute of a later kernel cannot
-//! make an interface disappear.
+//! Read from messages is what is used (header and name), so that an attribute of a later kernel
+//! cannot make an interface disappear.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -41,7 +41,7 @@ pub enum LinkLayer {
 }
 
 impl LinkLayer {
-    /// Of an `ARPHRD_` number, from include/uapi/linux/if_arp.h.
+    /// Of an `ARPHRD_` number, from `include/uapi/linux/if_arp.h`.
     pub const fn from_arphrd(arphrd: u16) -> Self {
         match arphrd {
             // ETHER, LOOPBACK.
@@ -68,6 +68,9 @@ pub enum LinkEvent {
 }
 
 /// The interfaces of the calling thread's network namespace, by index.
+///
+/// If they change all the time one may be missing or outdated: a [`Watch`] opened before tells of
+/// it.
 pub fn list() -> io::Result<Vec<Link>> {
     let mut request = LinkMessage::default();
     request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -75,7 +78,7 @@ pub fn list() -> io::Result<Vec<Link>> {
     let dump =
         connection.dump(RouteNetlinkMessage::GetLink(request), LIMIT, parse_unless_of_family)?;
     if let Some(why) = dump.incomplete {
-        return Err(io::Error::other(format!("the list of interfaces is incomplete: {why}")));
+        return Err(io::Error::other(format!("interfaces of this network namespace: {why}")));
     }
     let mut links = dump.items;
     links.sort_by_key(|link| link.ifindex);

@@ -18,7 +18,9 @@ use rustix::net::sockopt::Timeout;
 pub(super) struct Dump<T> {
     /// What was kept of it.
     pub(super) items: Vec<T>,
-    /// The kernel never gave a consistent table, or items had to be left out.
+    /// The table changed during each reading: an item may be missing, or there twice.
+    pub(super) is_torn: bool,
+    /// Why some are missing: they were too many, or could not be decoded.
     pub(super) incomplete: Option<String>,
 }
 
@@ -64,10 +66,10 @@ impl Connection {
 
             sink = Sink { items: Vec::new(), limit, left_out: 0, undecodable: 0 };
             if !self.receive(&mut sink, &mut keep)? {
-                return Ok(sink.into_dump(None));
+                return Ok(sink.into_dump(false));
             }
         }
-        Ok(sink.into_dump(Some(format!("it changed during each of {ATTEMPTS} readings"))))
+        Ok(sink.into_dump(true))
     }
 
     /// Receives one dump to its end; true if the kernel says that it is inconsistent.
@@ -167,13 +169,13 @@ impl<T> Sink<T> {
         }
     }
 
-    fn into_dump(self, incomplete: Option<String>) -> Dump<T> {
-        let incomplete = incomplete
-            .or_else(|| (self.left_out > 0).then(|| format!("{} were too many", self.left_out)))
-            .or_else(|| {
-                (self.undecodable > 0).then(|| format!("{} were undecodable", self.undecodable))
-            });
-        Dump { items: self.items, incomplete }
+    fn into_dump(self, is_torn: bool) -> Dump<T> {
+        let incomplete = match (self.left_out, self.undecodable) {
+            (0, 0) => None,
+            (0, undecodable) => Some(format!("{undecodable} cannot be decoded")),
+            (left_out, _) => Some(format!("{left_out} more than {} are left out", self.limit)),
+        };
+        Dump { items: self.items, is_torn, incomplete }
     }
 }
 
@@ -189,7 +191,7 @@ fn result_code(payload: &[u8]) -> io::Result<()> {
 const ATTEMPTS: u32 = 4;
 
 /// The kernel fills at most 32 KiB a datagram of a dump (`netlink_recvmsg` in
-/// net/netlink/af_netlink.c), and only for a reader who had room for that much before.
+/// `net/netlink/af_netlink.c`), and only for a reader who had room for that much before.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long an answer may take.
@@ -228,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_kernels_error_code_is_the_error() {
-        let error = result_code(&(-2_i32).to_ne_bytes()).unwrap_err();
+        let error = result_code(&(-2i32).to_ne_bytes()).unwrap_err();
 
         assert_eq!(error.raw_os_error(), Some(2));
         assert!(result_code(&[]).is_ok());
@@ -241,10 +243,10 @@ mod tests {
         sink.take(Ok(Some(1)));
         sink.take(Ok(None));
         sink.take(Ok(Some(2)));
-        let dump = sink.into_dump(None);
+        let dump = sink.into_dump(false);
 
         assert_eq!(dump.items, [1]);
-        assert_eq!(dump.incomplete.as_deref(), Some("1 were too many"));
+        assert_eq!(dump.incomplete.as_deref(), Some("1 more than 1 are left out"));
     }
 
     fn message(length: u32, kind: u16) -> Vec<u8> {

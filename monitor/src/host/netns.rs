@@ -1,8 +1,8 @@
 //! Every network namespace of the host, and how to do something in one.
 //!
-//! Found are those of a process and those with a name (a bind mount). One that only an open descriptor,
-//! a socket or a single thread keeps alive is not found; its sockets still are, by the hooks.
-//! The caller's thread never moves: what runs in a namespace runs on a thread made for it.
+//! Found are those of a process and those bound to a path of our mount namespace. One that only an
+//! open descriptor, a socket or a single thread keeps alive is not; its sockets still are, by the
+//! hooks. The caller's thread never moves: what runs in a namespace runs on a thread made for it.
 
 mod mounts;
 
@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::LinkNameSpaceType;
 
-use super::proc::{self, Directory};
+use super::proc;
 use crate::endpoint::Netns;
 use crate::sys;
 
@@ -60,7 +60,7 @@ pub fn enumerate() -> io::Result<Namespaces> {
     }
     let (_, others) = found.split_at_mut(1);
     if let Err(error) = read_cookies(others) {
-        unseen.push(format!("the cookies of other network namespaces: {}", proc::words(&error)));
+        unseen.push(format!("cannot read cookies of network namespaces: {}", proc::words(&error)));
     }
     Ok(Namespaces { found, unseen })
 }
@@ -120,25 +120,21 @@ fn read_cookies(namespaces: &mut [Namespace]) -> io::Result<()> {
 /// The cookie of the calling thread's namespace; any socket made in it tells.
 fn own_cookie() -> io::Result<u64> {
     let flags = SocketFlags::CLOEXEC;
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
     sys::netns_cookie(socket.as_fd())
 }
 
 /// Opens the namespace of each process that is in another one than those before.
-fn of_processes(
-    files: &mut BTreeMap<u64, OwnedFd>,
-    unseen: &mut Vec<String>,
-) -> io::Result<()> {
+fn of_processes(files: &mut BTreeMap<u64, OwnedFd>, unseen: &mut Vec<String>) -> io::Result<()> {
     let mut denied = Vec::new();
     for pid in proc::pids()? {
         let link = format!("/proc/{pid}/ns/net");
         let opened = rustix::fs::statat(CWD, &link, AtFlags::empty())
             .map_err(io::Error::from)
-            .and_then(|stat| match files.contains_key(&stat.st_ino) {
-                true => Ok(None),
+            .and_then(|stat| {
                 // The pid may name another process by now; the inode says what was opened.
-                false => open_nsfs(&link).map(Some),
+                let open = || open_nsfs(&link);
+                (!files.contains_key(&stat.st_ino)).then(open).transpose()
             });
         match opened {
             Ok(Some((inode, file))) => drop(files.insert(inode, file)),
@@ -147,10 +143,7 @@ fn of_processes(
             Err(error) => denied.push((pid, proc::words(&error))),
         }
     }
-    if let Some((pid, why)) = denied.first() {
-        let count = denied.len();
-        unseen.push(format!("network namespaces of {count} processes, as pid {pid}: {why}"));
-    }
+    unseen.extend(proc::denial("network namespace", &denied));
     Ok(())
 }
 
@@ -162,7 +155,8 @@ fn of_mounts(
     let mounts = match mounts::of_network_namespaces() {
         Ok(mounts) => mounts,
         Err(error) => {
-            unseen.push(format!("named network namespaces: {}", proc::words(&error)));
+            unseen
+                .push(format!("cannot look for named network namespaces: {}", proc::words(&error)));
             return BTreeMap::new();
         }
     };
@@ -177,13 +171,13 @@ fn of_mounts(
         match open_nsfs(&mount.path) {
             Ok((inode, file)) if inode == mount.inode => drop(files.insert(inode, file)),
             Ok(_) => unseen.push(format!(
-                "network namespace {} at {}: something else is mounted over it",
+                "cannot look at network namespace {} at {}: something else is mounted over it",
                 mount.inode,
                 mount.path.display()
             )),
             Err(error) if proc::is_gone(&error) => {}
             Err(error) => unseen.push(format!(
-                "network namespace {} at {}: {}",
+                "cannot look at network namespace {} at {}: {}",
                 mount.inode,
                 mount.path.display(),
                 proc::words(&error)

@@ -82,6 +82,15 @@ pub(super) fn words(error: &io::Error) -> String {
     }
 }
 
+/// The sentence about processes of which something could not be looked at, if there are any.
+pub(super) fn denial(what: &str, denied: &[(u32, String)]) -> Option<String> {
+    let (pid, why) = denied.first()?;
+    Some(match denied.len() {
+        1 => format!("cannot look at the {what} of pid {pid}: {why}"),
+        count => format!("cannot look at the {what} of {count} processes, as pid {pid}: {why}"),
+    })
+}
+
 fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
@@ -119,5 +128,9 @@ mod tests {
     fn a_denial_and_a_disappearance_have_words() {
         assert_eq!(words(&Errno::PERM.into()), "permission denied");
         assert_eq!(words(&Errno::SRCH.into()), "gone");
+        assert_eq!(denial("exe", &[]), None);
+        let denied = [(7, "no".to_owned()), (8, "never".to_owned())];
+        let sentence = denial("exe", &denied).unwrap();
+        assert_eq!(sentence, "cannot look at the exe of 2 processes, as pid 7: no");
     }
 }

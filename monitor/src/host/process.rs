@@ -1,8 +1,8 @@
 //! Who a pid is.
 //!
-//! A pid is reused and a process may call `execve`, change its user or its cgroup: so what is remembered
-//! belongs to a pid *and* start time, and is used only while the signs of such a change are the same.
-//! What is denied or already gone is a line in `missing`, never an error.
+//! A pid is reused and a process may call `execve`, change its user or its cgroup: so what is
+//! remembered belongs to a pid *and* start time, and is used only while the signs of such a change
+//! are the same. What is denied or already gone is a line in `missing`, never an error.
 
 mod facts;
 
@@ -22,7 +22,7 @@ use uzers::{Users as _, UsersCache};
 
 use self::facts::Signs;
 use super::cgroup::Placement;
-use super::executable::{ANOTHER_PROGRAM, Executable, FileKey, Hashes};
+use super::executable::{ANOTHER_PROGRAM, Executable, Hashes};
 use super::identity::Identity;
 use super::proc::{self, Directory};
 use crate::escape;
@@ -46,7 +46,6 @@ type Incarnation = (u32, u64);
 #[derive(Clone)]
 struct Known {
     signs: Signs,
-    key: Option<FileKey>,
     process: Arc<Process>,
 }
 
@@ -68,10 +67,11 @@ impl Reader {
         }
     }
 
-    /// The process that had this pid at an instant (nanoseconds since boot, suspend included), or has it
-    /// now if none is given. Without SHA-256, unless it is known: see [`Self::hash`].
+    /// The process that had this pid at an instant (nanoseconds since boot, suspend included), or
+    /// has it now if none is given. Without SHA-256, unless it is known: see [`Self::hash`].
     ///
-    /// One that started later has only inherited the pid: then the one asked for is gone.
+    /// One that started later has only inherited the pid: then the one asked for is gone. Of one
+    /// that was read before and shows no sign of change, arguments and parents are as they were.
     pub fn read(&self, pid: u32, not_after_boot_ns: Option<u64>) -> Arc<Process> {
         let read = Directory::open(pid).and_then(|directory| Ok((directory.stat()?, directory)));
         let (stat, directory) = match read {
@@ -83,15 +83,19 @@ impl Reader {
         if not_after_boot_ns.is_some_and(|instant| start_ns > instant) {
             return Arc::new(gone(pid));
         }
+        if facts::has_exited(&stat)
+            && let Some(known) = self.recall(pid, stat.starttime)
+        {
+            return known;
+        }
         let signs = Signs::of(&directory, &stat);
         if let Some(known) = lock(&self.processes).get(&(pid, stat.starttime))
-            && (known.signs == signs || facts::has_exited(&stat))
+            && known.signs == signs
         {
             return Arc::clone(&known.process);
         }
-        let (process, key) = self.read_anew(pid, &directory, &stat, &signs);
-        let process = Arc::new(process);
-        let known = Known { signs, key, process: Arc::clone(&process) };
+        let process = Arc::new(self.read_anew(pid, &directory, &stat, &signs));
+        let known = Known { signs, process: Arc::clone(&process) };
         lock(&self.processes).put((pid, stat.starttime), known);
         process
     }
@@ -105,7 +109,8 @@ impl Reader {
     /// SHA-256 of what a process runs that [`Self::read`] gave: lower-case hex, or the line for
     /// [`Process::missing`]. May take seconds.
     ///
-    /// Refuses when it has called `execve` since, so that no process gets the hash of another program.
+    /// Refuses when it has called `execve` since, so that no process gets the hash of another
+    /// program.
     pub fn hash(&self, process: &Process) -> Result<String, String> {
         self.try_hash(process).map_err(|why| format!("sha256: {why}"))
     }
@@ -119,53 +124,46 @@ impl Reader {
         }
         let executable = Executable::of(&directory).map_err(words)?;
         let incarnation = (process.pid, start_ticks);
-        let known = lock(&self.processes).get(&incarnation).cloned();
-        let known = known.filter(|known| known.process.executable == process.executable);
+        let is_other = |known: &Known| !same_file(&known.signs, &executable);
         if process.executable.as_ref() != Some(&executable.path)
             || process.deleted && !executable.deleted
-            || known.is_some_and(|known| !same_file(known.key, executable.key))
+            || lock(&self.processes).get(&incarnation).is_some_and(is_other)
         {
             return Err(ANOTHER_PROGRAM.to_owned());
         }
         let key = executable.key.ok_or("permission denied")?;
         let hash = self.hashes.compute(&directory, &key)?;
         if let Some(known) = lock(&self.processes).get_mut(&incarnation)
-            && known.key == Some(key)
+            && same_file(&known.signs, &executable)
         {
             Arc::make_mut(&mut known.process).sha256 = Some(hash.clone());
         }
         Ok(hash)
     }
 
-    fn read_anew(
-        &self,
-        pid: u32,
-        directory: &Directory,
-        stat: &Stat,
-        signs: &Signs,
-    ) -> (Process, Option<FileKey>) {
-        let mut missing = Vec::new();
-        let mut note = |what: &str, error: &io::Error| {
-            missing.push(format!("{what}: {}", facts::words(stat, error)));
-        };
-        let executable = noted(Executable::of(directory), "exe", &mut note);
-        let args = noted(facts::args(directory, ARGS), "args", &mut note).unwrap_or_default();
-        let uid = noted(facts::uid(directory), "uid", &mut note);
-        let cgroup = noted(directory.read("cgroup", CGROUP_BYTES), "cgroup", &mut note);
-        let netns = noted(directory.inode("ns/net"), "netns", &mut note);
-        let ancestors = self.ancestors(stat, &mut missing);
-        missing.extend(args.cut);
+    fn read_anew(&self, pid: u32, directory: &Directory, stat: &Stat, signs: &Signs) -> Process {
+        let words = |error: io::Error| facts::words(stat, &error);
+        let args = facts::args(directory, ARGS).map_err(words);
+        let netns = directory.inode("ns/net").map_err(words);
+        let (ancestors, ancestors_cut) = self.ancestors(stat);
 
-        let key = executable.as_ref().and_then(|executable| executable.key);
-        let placement =
-            cgroup.as_deref().and_then(Placement::parse).unwrap_or_default();
-        let process = Process {
+        let mut missing = Vec::new();
+        let executable = noted(&signs.executable, "exe", &mut missing);
+        let args = noted(&args, "args", &mut missing).cloned().unwrap_or_default();
+        let uid = noted(&signs.uid, "uid", &mut missing).copied();
+        let cgroup = noted(&signs.cgroup, "cgroup", &mut missing);
+        let netns = noted(&netns, "netns", &mut missing).copied();
+        missing.extend(args.cut.into_iter().chain(ancestors_cut));
+
+        let key = executable.and_then(|executable| executable.key);
+        let placement = cgroup.and_then(|file| Placement::parse(file)).unwrap_or_default();
+        Process {
             pid,
             start_ticks: Some(stat.starttime),
             start_unix_ns: Some(self.unix_ns(stat.starttime)),
             name: signs.name.clone(),
-            deleted: executable.as_ref().is_some_and(|executable| executable.deleted),
-            executable: executable.map(|executable| executable.path),
+            executable: executable.map(|executable| executable.path.clone()),
+            deleted: executable.is_some_and(|executable| executable.deleted),
             sha256: key.and_then(|key| self.hashes.known(&key)),
             args: args.list,
             uid,
@@ -177,19 +175,17 @@ impl Reader {
             ancestors,
             entity_id: self.entity_id(pid, stat.starttime),
             missing,
-        };
-        (process, key)
+        }
     }
 
-    /// The parents of a process, nearest first.
-    fn ancestors(&self, child: &Stat, missing: &mut Vec<String>) -> Vec<Ancestor> {
+    /// The parents of a process, nearest first, and the line about why they end before init.
+    fn ancestors(&self, child: &Stat) -> (Vec<Ancestor>, Option<String>) {
         let mut ancestors: Vec<Ancestor> = Vec::new();
         let mut child = (child.ppid, child.starttime);
         // 0 is the parent of init, of the kernel's own, and of one in a pid namespace above ours.
         while let Ok(pid @ 1..) = u32::try_from(child.0) {
             if ancestors.len() == ANCESTORS || ancestors.iter().any(|known| known.pid == pid) {
-                missing.push(format!("parents: more than {ANCESTORS}"));
-                break;
+                return (ancestors, Some(format!("parents: those after the first {ANCESTORS}")));
             }
             match self.ancestor(pid, child.1) {
                 Ok((stat, ancestor)) => {
@@ -197,12 +193,12 @@ impl Reader {
                     ancestors.push(ancestor);
                 }
                 Err(error) => {
-                    missing.push(format!("parents: pid {pid}: {}", proc::words(&error)));
-                    break;
+                    let why = format!("parents: pid {pid}: {}", proc::words(&error));
+                    return (ancestors, Some(why));
                 }
             }
         }
-        ancestors
+        (ancestors, None)
     }
 
     /// The parent with this pid of a process that started then.
@@ -224,7 +220,7 @@ impl Reader {
             pid,
             start_ticks: Some(stat.starttime),
             name: signs.name.clone(),
-            executable: Executable::of(&directory).ok().map(|executable| executable.path),
+            executable: signs.executable.as_ref().ok().map(|executable| executable.path.clone()),
             args: facts::args(&directory, PARENT_ARGS).unwrap_or_default().list,
             entity_id: self.entity_id(pid, stat.starttime),
         };
@@ -251,7 +247,7 @@ impl Reader {
 
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("origin", &self.origin).finish_non_exhaustive()
+        f.debug_struct("Reader").field("tick_ns", &self.tick_ns).finish_non_exhaustive()
     }
 }
 
@@ -278,13 +274,17 @@ fn gone(pid: u32) -> Process {
     Process { pid, missing, ..Process::default() }
 }
 
-/// The value, or a line about why there is none.
-fn noted<T>(
-    read: io::Result<T>,
+/// The value; else there is a line more about why there is none.
+fn noted<'a, T>(
+    read: &'a Result<T, String>,
     what: &str,
-    note: &mut impl FnMut(&str, &io::Error),
-) -> Option<T> {
-    read.inspect_err(|error| note(what, error)).ok()
+    missing: &mut Vec<String>,
+) -> Option<&'a T> {
+    read.as_ref().inspect_err(|why| missing.push(format!("{what}: {why}"))).ok()
+}
+
+fn same_file(signs: &Signs, executable: &Executable) -> bool {
+    signs.executable.as_ref().is_ok_and(|known| known.is_same_file(executable))
 }
 
 /// The caches have no state that a panic elsewhere could leave half done.
@@ -298,8 +298,6 @@ const ANCESTORS: usize = 32;
 const ARGS: facts::ArgLimits = facts::ArgLimits { bytes: 32 << 10, count: 256 };
 /// Of a parent's: there are many, and the beginning says what it is.
 const PARENT_ARGS: facts::ArgLimits = facts::ArgLimits { bytes: 2 << 10, count: 64 };
-/// Paths are at most 4 KiB, and a v1 host has a dozen lines.
-const CGROUP_BYTES: usize = 64 << 10;
 /// Processes remembered.
 const PROCESSES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// Parents remembered.

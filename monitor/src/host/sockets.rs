@@ -1,7 +1,7 @@
 //! The TCP and UDP sockets of a network namespace on given ports, as the kernel lists them.
 //!
-//! Asked is sock_diag, which is exact and gives the socket cookie; where a kernel has no module for it,
-//! `/proc/net`, which has neither cookies nor interfaces. What is missing then is said.
+//! Asked is `sock_diag`, which is exact and gives the socket cookie; where a kernel has no module
+//! for it, `/proc/net`, which has neither cookies nor interfaces. What is missing then is said.
 
 mod table;
 
@@ -56,7 +56,7 @@ impl Socket {
     }
 }
 
-/// State of a socket, from include/net/tcp_states.h.
+/// State of a socket, from `include/net/tcp_states.h`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum State {
     /// Connected.
@@ -86,6 +86,24 @@ pub enum State {
 }
 
 impl State {
+    /// The word `ss` has for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "ESTAB",
+            Self::SynSent => "SYN-SENT",
+            Self::SynRecv => "SYN-RECV",
+            Self::FinWait1 => "FIN-WAIT-1",
+            Self::FinWait2 => "FIN-WAIT-2",
+            Self::TimeWait => "TIME-WAIT",
+            Self::Close => "UNCONN",
+            Self::CloseWait => "CLOSE-WAIT",
+            Self::LastAck => "LAST-ACK",
+            Self::Listen => "LISTEN",
+            Self::Closing => "CLOSING",
+            Self::Other(_) => "UNKNOWN",
+        }
+    }
+
     /// Of the kernel's number.
     pub const fn from_number(number: u8) -> Self {
         match number {
@@ -116,13 +134,11 @@ pub struct Sockets {
     pub degraded: Vec<String>,
 }
 
-/// The TCP sockets of all states and UDP sockets of a namespace whose local or remote port is wanted.
+/// The TCP sockets of all states and UDP sockets of a namespace whose local or remote port is
+/// wanted.
 ///
 /// At most 262144 per transport and family; listeners come first in the kernel's order.
-pub fn list(
-    namespace: &Namespace,
-    wanted: &(dyn Fn(u16) -> bool + Sync),
-) -> io::Result<Sockets> {
+pub fn list(namespace: &Namespace, wanted: &(dyn Fn(u16) -> bool + Sync)) -> io::Result<Sockets> {
     netns::within(namespace, || list_here(namespace.netns.inode, wanted))
 }
 
@@ -174,8 +190,9 @@ impl Select<'_> {
         };
         let request = SockDiagMessage::InetRequest(request);
         let dump = connection.dump(request, LIMIT, |payload| self.keep(payload))?;
-        let incomplete = dump.incomplete.map(|why| format!("{}: {why}", self.name()));
-        Ok((dump.items, incomplete))
+        let torn = dump.is_torn.then(|| "they changed during each reading".to_owned());
+        let why = dump.incomplete.or(torn);
+        Ok((dump.items, why.map(|why| format!("{} may be missing: {why}", self.name()))))
     }
 
     /// The socket in an answer, if its port is wanted.
@@ -196,10 +213,11 @@ impl Select<'_> {
 
     /// A socket of these addresses about which nothing else is known, if its port is wanted.
     fn socket(&self, local: Endpoint, remote: Endpoint) -> Option<Socket> {
-        if !(self.wanted)(local.port) && !(remote.port != 0 && (self.wanted)(remote.port)) {
+        let has_remote = remote.port != 0 || !remote.ip.is_unspecified();
+        let is_wanted = (self.wanted)(local.port) || has_remote && (self.wanted)(remote.port);
+        if !is_wanted {
             return None;
         }
-        let is_set = remote.port != 0 || !remote.ip.is_unspecified();
         Some(Socket {
             cookie: 0,
             inode: 0,
@@ -208,7 +226,7 @@ impl Select<'_> {
             state: State::Other(0),
             family: self.family,
             local: canonical(local),
-            remote: is_set.then(|| canonical(remote)),
+            remote: has_remote.then(|| canonical(remote)),
             interface: 0,
             netns: self.netns,
         })
@@ -237,7 +255,12 @@ impl Select<'_> {
     }
 
     fn name(&self) -> String {
-        format!("{} sockets of {} in namespace {}", self.transport.name(), self.family.name(), self.netns)
+        format!(
+            "{} sockets of {} in namespace {}",
+            self.transport.name(),
+            self.family.name(),
+            self.netns
+        )
     }
 }
 

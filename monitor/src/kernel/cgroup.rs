@@ -2,11 +2,12 @@
 //! network namespace of the host.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, SockOps};
+
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::kernel::object::Object;
 
@@ -24,43 +25,67 @@ const SOCKET_PROGRAMS: [&str; 8] = [
     "pw_release",
 ];
 
-/// Where the cgroup v2 hierarchy is mounted.
-pub fn mount_point() -> Result<PathBuf> {
+/// Opens the root of the cgroup v2 hierarchy, wherever it is mounted.
+///
+/// Where it is not, as inside `ip netns exec`, which covers `/sys`, it is opened through a mount that
+/// is attached nowhere and goes away with the descriptor.
+pub fn root() -> Result<OwnedFd> {
     let mounts =
         std::fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
-    mounts
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (path, kind) = (fields.next()?, fields.next()?);
-            (kind == "cgroup2").then(|| PathBuf::from(path))
-        })
-        .next()
-        .context("no cgroup v2 hierarchy is mounted")
+    let mounted = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (path, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then_some(path)
+    });
+    match mounted {
+        Some(path) => {
+            let root = File::open(path).with_context(|| format!("opening {path}"))?;
+            Ok(root.into())
+        }
+        None => detached_mount().context("opening the cgroup v2 hierarchy, which is not mounted"),
+    }
+}
+
+fn detached_mount() -> rustix::io::Result<OwnedFd> {
+    let context = mount::fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    mount::fsconfig_create(context.as_fd())?;
+    mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 /// Attaches all socket hooks. They stay as long as `object` does.
 ///
 /// Returns what is attached, and adds to `degraded` what is not seen because of where we run.
 pub fn attach(object: &mut Object, degraded: &mut Vec<String>) -> Result<Vec<String>> {
-    let path = mount_point()?;
-    let root = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-    let id = root.metadata().with_context(|| format!("reading {}", path.display()))?.ino();
+    let root = root()?;
+    let id = rustix::fs::fstat(&root).context("reading the root of the cgroup hierarchy")?.st_ino;
     if id != ROOT_ID {
-        degraded.push(format!(
-            "sockets outside the cgroup {} are not seen as they open: portwatch runs in a cgroup \
-             namespace",
-            path.display()
-        ));
+        degraded.push(
+            "sockets of processes outside portwatch's own cgroup namespace are not seen as they open"
+                .to_owned(),
+        );
     }
     for name in SOCKET_PROGRAMS {
-        attach_program(object.program(name)?, &root)
-            .with_context(|| format!("attaching {name} to {}", path.display()))?;
+        attach_program(object.program(name)?, root.as_fd())
+            .with_context(|| format!("attaching {name} to the cgroup root"))?;
     }
     Ok(SOCKET_PROGRAMS.map(str::to_owned).to_vec())
 }
 
-fn attach_program(program: &mut Program, root: &File) -> Result<()> {
+/// Detaches all socket hooks.
+pub fn detach(object: &mut Object) -> Result<()> {
+    for name in SOCKET_PROGRAMS {
+        let detached = match object.program(name)? {
+            Program::CgroupSock(program) => program.unload(),
+            Program::CgroupSockAddr(program) => program.unload(),
+            Program::SockOps(program) => program.unload(),
+            other => anyhow::bail!("{name} is a {:?}", other.prog_type()),
+        };
+        detached.with_context(|| format!("detaching {name}"))?;
+    }
+    Ok(())
+}
+
+fn attach_program(program: &mut Program, root: BorrowedFd<'_>) -> Result<()> {
     // `Single` is flags 0: a link never takes the place of another program.
     let mode = CgroupAttachMode::Single;
     match program {

@@ -3,7 +3,6 @@
 use std::io::Read as _;
 
 use anyhow::{Context as _, Result};
-use aya::programs::Iter;
 use monitor_ebpf::wire::HolderRecord;
 use zerocopy::FromBytes as _;
 

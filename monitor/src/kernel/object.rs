@@ -182,7 +182,7 @@ impl Object {
     }
 
     /// Verifies a classifier unless that is done already.
-    pub(super) fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
+    pub fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
         let program: &mut SchedClassifier = self.program(name)?.try_into()?;
         if program.fd().is_err() {
             program.load().with_context(|| format!("loading {name}"))?;

@@ -52,10 +52,12 @@ pub fn obstacles(needs: Needs) -> Vec<Obstacle> {
             remedy: "run it as root, for example with sudo".to_owned(),
         });
     }
-    if needs == Needs::Watch && cgroup::mount_point().is_err() {
+    if needs == Needs::Watch
+        && let Err(error) = cgroup::root()
+    {
         obstacles.push(Obstacle {
-            what: "no cgroup v2 hierarchy is mounted, so nobody can see who opens a socket".to_owned(),
-            remedy: "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified".to_owned(),
+            what: format!("nobody can see who opens a socket: {error:#}"),
+            remedy: "use a kernel with CONFIG_CGROUP_BPF".to_owned(),
         });
     }
     if !Path::new("/proc/self/stat").exists() {

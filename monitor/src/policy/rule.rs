@@ -17,6 +17,9 @@ use crate::ports::PortSet;
 /// Values or owners named in one sentence before the rest is only counted.
 const MAX_NAMED: usize = 3;
 
+/// Columns of a list of ports in a sentence.
+const MAX_PORT_COLUMNS: usize = 60;
+
 /// A listener that is expected. An empty list is a key that was not given: it holds for all.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ListenerRule {
@@ -91,7 +94,8 @@ impl ListenerRule {
 
     fn port_difference(&self, port: u16) -> Option<String> {
         let ports = self.port.as_ref().filter(|ports| !ports.contains(port))?;
-        Some(format!("port: rule says {ports}, is {port}"))
+        let ports = ports.to_string();
+        Some(format!("port: rule says {}, is {port}", escape::truncate(&ports, MAX_PORT_COLUMNS)))
     }
 
     fn transport_difference(&self, transport: Transport) -> Option<String> {

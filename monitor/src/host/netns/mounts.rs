@@ -1,6 +1,7 @@
 //! Where network namespaces are mounted: `/run/netns/NAME` of iproute2, `/run/docker/netns/ID`, …
 //!
-//! Parsed as bytes: one mount point that is not UTF-8, or not a line at all, must not hide the others.
+//! Parsed as bytes: one mount point that is not UTF-8, or not a line at all, must not hide the
+//! others.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -89,7 +90,8 @@ garbage\n";
 
         let mounts: Vec<_> = parse(mountinfo).into_iter().collect();
 
-        let expected = [(4_026_532_577, "/run/netns/blue"), (4_026_532_579, "/run/docker/netns/1f2e")];
+        let expected =
+            [(4_026_532_577, "/run/netns/blue"), (4_026_532_579, "/run/docker/netns/1f2e")];
         assert_eq!(mounts, expected.map(|(inode, path)| Mount { inode, path: path.into() }));
         assert_eq!(mounts.iter().map(Mount::name).collect::<Vec<_>>(), [Some("blue".into()), None]);
     }

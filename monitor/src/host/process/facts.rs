@@ -4,38 +4,48 @@ use std::io;
 
 use procfs::process::Stat;
 
+use super::super::executable::Executable;
 use super::super::proc::{self, Directory};
 use crate::escape;
 
-/// What changes when a process stops being what it was: `execve` gives a new stack and arguments at new
-/// addresses, `setuid` another user, a service manager another cgroup.
+/// What changes when a process stops being what it was: `execve` gives a new stack and arguments at
+/// new addresses, `setuid` another user, a service manager another cgroup, a deletion another
+/// executable.
+///
+/// What could not be read is there as the reason, in words.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Signs {
     /// `comm`, text as in [`crate::owner::Process::name`].
     pub(super) name: String,
+    /// The file it runs.
+    pub(super) executable: Result<Executable, String>,
+    /// Effective user id.
+    pub(super) uid: Result<u32, String>,
+    /// The file `cgroup`.
+    pub(super) cgroup: Result<Vec<u8>, String>,
     parent: i32,
     stack: u64,
     arguments: Option<u64>,
-    uid: Option<u32>,
-    cgroup: Option<Vec<u8>>,
 }
 
 impl Signs {
     /// Those of a process now.
     pub(super) fn of(process: &Directory, stat: &Stat) -> Self {
+        let words = |error: io::Error| words(stat, &error);
         Self {
             name: name(process, stat),
+            executable: Executable::of(process).map_err(words),
+            uid: uid(process).map_err(words),
+            cgroup: process.read("cgroup", CGROUP_BYTES).map_err(words),
             parent: stat.ppid,
             stack: stat.startstack,
             arguments: stat.arg_start,
-            uid: uid(process).ok(),
-            cgroup: process.read("cgroup", super::CGROUP_BYTES).ok(),
         }
     }
 }
 
 /// The arguments of a process.
-#[derive(Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Args {
     /// As text.
     pub(super) list: Vec<String>,
@@ -56,12 +66,6 @@ pub(super) struct ArgLimits {
 pub(super) fn args(process: &Directory, limits: ArgLimits) -> io::Result<Args> {
     let bytes = process.read("cmdline", limits.bytes.saturating_add(1))?;
     Ok(split_args(&bytes, limits))
-}
-
-/// The effective user id: the second number of the line `Uid:` of `status`.
-pub(super) fn uid(process: &Directory) -> io::Result<u32> {
-    let status = process.read("status", STATUS_BYTES)?;
-    effective_uid(&status).ok_or_else(|| io::Error::other("no line `Uid:` in status"))
 }
 
 /// It ended but is still listed, until its parent asks how.
@@ -93,6 +97,12 @@ fn name(process: &Directory, stat: &Stat) -> String {
     }
 }
 
+/// The effective user id: the second number of the line `Uid:` of `status`.
+fn uid(process: &Directory) -> io::Result<u32> {
+    let status = process.read("status", STATUS_BYTES)?;
+    effective_uid(&status).ok_or_else(|| io::Error::other("no line `Uid:` in status"))
+}
+
 fn split_args(bytes: &[u8], limits: ArgLimits) -> Args {
     let cut_bytes = bytes.len() > limits.bytes;
     let bytes = bytes.get(..limits.bytes).unwrap_or(bytes);
@@ -121,6 +131,8 @@ fn effective_uid(status: &[u8]) -> Option<u32> {
 
 /// `Uid:` is the ninth line; only `Groups:` after it can be long.
 const STATUS_BYTES: usize = 2048;
+/// Paths are at most 4 KiB, and a v1 host has a dozen lines.
+const CGROUP_BYTES: usize = 64 << 10;
 /// 15 bytes of a task; kernel workers tell up to 64.
 const NAME_BYTES: usize = 256;
 /// include/linux/sched.h
@@ -144,7 +156,10 @@ mod tests {
         ];
         for (bytes, expected) in cases {
             let args = split_args(bytes, LIMITS);
-            assert_eq!((args.list, args.cut), (expected.iter().map(|&it| it.into()).collect(), None));
+            assert_eq!(
+                (args.list, args.cut),
+                (expected.iter().map(|&it| it.into()).collect(), None)
+            );
         }
     }
 
@@ -161,7 +176,8 @@ mod tests {
 
     #[test]
     fn the_effective_user_is_the_second_number() {
-        let status = b"Name:\tx\\nUid:\t9\t9\t9\t9\nUmask:\t0022\nUid:\t1000\t0\t3\t4\nGid:\t5\t6\n";
+        let status =
+            b"Name:\tx\\nUid:\t9\t9\t9\t9\nUmask:\t0022\nUid:\t1000\t0\t3\t4\nGid:\t5\t6\n";
 
         assert_eq!(effective_uid(status), Some(0));
         assert_eq!(effective_uid(b"Name:\tx\n"), None);

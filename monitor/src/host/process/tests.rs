@@ -1,7 +1,7 @@
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::*;
+use crate::host::executable::tests::Running;
 
 #[test]
 fn this_process_is_read_completely() {
@@ -32,7 +32,10 @@ fn this_process_is_read_completely() {
     };
     assert_eq!(*process, expected);
     assert!(process.cgroup.is_some());
-    assert_eq!(process.ancestors.first().map(|it| it.pid), Some(std::os::unix::process::parent_id()));
+    assert_eq!(
+        process.ancestors.first().map(|it| it.pid),
+        Some(std::os::unix::process::parent_id())
+    );
     assert_eq!(process.ancestors.last().map(|it| it.pid), Some(1));
 }
 
@@ -77,28 +80,40 @@ fn a_process_that_started_later_is_not_the_one_asked_for() {
 #[test]
 fn a_process_is_remembered_until_it_runs_another_program() {
     let reader = reader();
-    let mut child = Command::new("sh")
-        .args(["-c", "read line; exec cat"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let shell = reader.read(child.id(), None);
-    assert!(Arc::ptr_eq(&shell, &reader.read(child.id(), None)));
+    let mut child =
+        Waiting::of(Command::new("sh").args(["-c", "read line; echo; read line; exec cat"]));
+    let shell = reader.read(child.pid(), None);
+    let again = reader.read(child.pid(), None);
 
-    // `cat` gives back what it gets: then it runs.
-    let mut stdin = child.stdin.take().unwrap();
-    io::Write::write_all(&mut stdin, b"go\nback\n").unwrap();
-    io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
-    let cat = reader.read(child.id(), None);
+    // The first line is for the shell; that the second comes back shows that `cat` runs.
+    child.send_line();
+    child.send_line();
+    child.await_line();
+    let cat = reader.read(child.pid(), None);
     let refused = reader.hash(&shell);
-    drop(stdin);
-    child.wait().unwrap();
 
-    assert_eq!(shell.args, ["sh", "-c", "read line; exec cat"]);
+    assert!(Arc::ptr_eq(&shell, &again));
+    assert_eq!(shell.args, ["sh", "-c", "read line; echo; read line; exec cat"]);
     assert_eq!(cat.args, ["cat"]);
     assert_eq!(cat.entity_id, shell.entity_id);
     assert_eq!(refused.unwrap_err(), "sha256: it runs another program by now");
+}
+
+#[test]
+fn a_process_is_read_anew_once_its_executable_is_deleted() {
+    let reader = reader();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cat");
+    let mut child = Running::copy_of_cat(&path);
+    let before = reader.read(child.pid(), None);
+
+    std::fs::remove_file(&path).unwrap();
+    let after = reader.read(child.pid(), None);
+    let hash = reader.hash(&before);
+    child.end();
+
+    assert_eq!(*after, Process { deleted: true, ..Process::clone(&before) });
+    assert_eq!(hash.unwrap().len(), 64);
 }
 
 #[test]
@@ -144,8 +159,8 @@ fn init_is_read_as_far_as_this_host_lets_us() {
 #[test]
 fn a_kernel_thread_has_no_executable() {
     let process = reader().read(2, None);
-    if process.name != "kthreadd" {
-        eprintln!("skipped: pid 2 is not kthreadd, this is a pid namespace");
+    if process.name != "kthreadd" || !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: pid 2 is not kthreadd, or only root may look at it");
         return;
     }
 
@@ -173,8 +188,25 @@ struct Waiting(Child);
 
 impl Waiting {
     fn start() -> Self {
-        let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        Self(child)
+        Self::of(&mut Command::new("cat"))
+    }
+
+    /// Of a program that answers each line with one.
+    fn of(program: &mut Command) -> Self {
+        let child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut waiting = Self(child);
+        // `spawn` returns in the midst of `execve`.
+        waiting.send_line();
+        waiting.await_line();
+        waiting
+    }
+
+    fn send_line(&mut self) {
+        io::Write::write_all(self.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+    }
+
+    fn await_line(&mut self) {
+        io::Read::read_exact(self.0.stdout.as_mut().unwrap(), &mut [0]).unwrap();
     }
 
     fn pid(&self) -> u32 {
@@ -184,7 +216,8 @@ impl Waiting {
     fn exit_without_being_waited_for(&mut self) {
         drop(self.0.stdin.take());
         let pid = rustix::process::Pid::from_child(&self.0);
-        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        let options =
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
         rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).unwrap();
     }
 }

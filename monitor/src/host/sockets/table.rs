@@ -1,4 +1,4 @@
-//! `/proc/net/tcp` and its kin: for kernels without sock_diag modules.
+//! `/proc/net/tcp` and its kin: for kernels without `sock_diag` modules.
 
 use std::fs::File;
 use std::io::{self, BufReader};

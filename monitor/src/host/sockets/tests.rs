@@ -25,8 +25,9 @@ fn a_listening_socket_is_found_with_its_cookie() {
         interface: 0,
         netns: own().unwrap().netns.inode,
     };
+    let found: Vec<_> = sockets.found.iter().filter(|it| it.inode == expected.inode).collect();
     assert!(expected.is_listener());
-    assert_eq!(sockets, Sockets { found: vec![expected], degraded: Vec::new() });
+    assert_eq!((found, sockets.degraded), (vec![&expected], Vec::new()));
 }
 
 #[test]
@@ -38,7 +39,9 @@ fn both_ends_of_a_connection_are_found_and_neither_is_a_listener() {
 
     let sockets = list(&own().unwrap(), &|it| it == address.port()).unwrap();
 
-    let ends: Vec<_> = sockets.found.iter().filter(|it| !it.is_listener()).collect();
+    let is_end =
+        |it: &&Socket| it.transport == Transport::Tcp && it.inode != 0 && !it.is_listener();
+    let ends: Vec<_> = sockets.found.iter().filter(is_end).collect();
     assert_eq!(ends.len(), 2);
     for (end, local) in [(&client, client.local_addr()), (&server, server.local_addr())] {
         let found = ends.iter().find(|it| it.inode == inode(end)).unwrap();
@@ -59,7 +62,8 @@ fn a_closed_connection_has_no_file() {
 
     let sockets = list(&own().unwrap(), &|it| it == address.port()).unwrap();
 
-    assert!(sockets.found.iter().all(|it| it.state == State::Listen || it.inode == 0));
+    let mut of_tcp = sockets.found.iter().filter(|it| it.transport == Transport::Tcp);
+    assert!(of_tcp.all(|it| it.state == State::Listen || it.inode == 0));
 }
 
 #[test]
@@ -80,7 +84,10 @@ fn a_dual_stack_socket_is_an_ipv6_socket_whose_peers_are_ipv4() {
 fn a_udp_socket_is_a_listener_until_it_is_connected() {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = socket.local_addr().unwrap().port();
-    let find = || list(&own().unwrap(), &|it| it == port).unwrap().found;
+    let find = || {
+        let found = list(&own().unwrap(), &|it| it == port).unwrap().found;
+        found.into_iter().filter(|it| it.inode == inode(&socket)).collect::<Vec<_>>()
+    };
 
     let bound = find();
     socket.connect((Ipv4Addr::LOCALHOST, 9)).unwrap();
@@ -115,26 +122,26 @@ fn the_tables_in_proc_tell_the_same_but_for_cookies() {
     let port = listener.local_addr().unwrap().port();
     let wanted = |it| it == port;
     let netns = own().unwrap().netns.inode;
-    let select =
-        Select { transport: Transport::Tcp, family: Family::Ipv6, netns, wanted: &wanted };
+    let select = Select { transport: Transport::Tcp, family: Family::Ipv6, netns, wanted: &wanted };
 
     let mut sockets = Sockets::default();
     select.fall_back(&io::Error::from_raw_os_error(libc::ENOENT), &mut sockets);
 
     let exact = list(&own().unwrap(), &wanted).unwrap().found;
-    let exact: Vec<_> = exact.into_iter().map(|it| Socket { cookie: 0, ..it }).collect();
+    let exact = exact.into_iter().filter(|it| it.inode == inode(&listener));
+    let exact: Vec<_> = exact.map(|it| Socket { cookie: 0, ..it }).collect();
     assert_eq!(sockets.found, exact);
     assert_eq!(sockets.degraded.len(), 1);
     assert!(sockets.degraded[0].contains("without cookies"), "{:?}", sockets.degraded);
 }
 
 #[test]
-fn thousands_of_sockets_come_in_many_datagrams() {
+fn hundreds_of_sockets_come_in_several_datagrams() {
     let Some(named) = Named::create("many") else { return };
     let namespaces = enumerate().unwrap();
     let namespace = named.among(&namespaces);
     let open = |_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-    let sockets: Vec<_> = within(namespace, || (0..700).map(open).collect()).unwrap();
+    let sockets: Vec<_> = within(namespace, || (0..400).map(open).collect()).unwrap();
 
     let found = list(namespace, &|_| true).unwrap().found;
 

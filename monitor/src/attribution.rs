@@ -1,0 +1,45 @@
+//! Who: processes, the sockets they own, the listeners and flows those sockets make.
+//!
+//! No I/O here. What has to be looked up on the host is asked for as a [`Request`] and comes back as
+//! a call; until then the answer is what the kernel captured. Sockets are joined by cookie; addresses
+//! only stand in where no cookie is known, and then the evidence says so.
+
+mod processes;
+mod sockets;
+mod ends;
+
+pub use processes::{ProcessKey, Processes};
+pub use ends::Known;
+pub use sockets::{Namespaces, Socket, Sockets};
+
+use crate::owner::Attribution;
+
+/// Something to look up on the host.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Request {
+    /// Read `/proc/PID`, unless that process started after the moment it was seen.
+    Identify {
+        /// Whom the answer is for.
+        key: ProcessKey,
+        /// The process.
+        pid: u32,
+        /// When the kernel saw it, nanoseconds of `CLOCK_BOOTTIME`.
+        seen_ns: u64,
+    },
+    /// Hash the executable.
+    Hash {
+        /// Whom the answer is for.
+        key: ProcessKey,
+    },
+    /// List the network namespaces: a cookie is not known.
+    Namespaces,
+}
+
+/// An attribution, and whether more is still being looked up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// As far as is known.
+    pub attribution: Attribution,
+    /// Nothing is outstanding.
+    pub settled: bool,
+}

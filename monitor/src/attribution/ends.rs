@@ -1,0 +1,205 @@
+//! Who is at each end of a flow, and of a listener: joins flows to sockets and sockets to processes.
+
+use std::sync::Arc;
+
+use crate::attribution::{Answer, Namespaces, Processes, Socket, Sockets};
+use crate::endpoint::Endpoint;
+use crate::flow::{End, Flow};
+use crate::owner::{Attribution, Evidence, Owner, Ownership, Side};
+use crate::report::FlowRole;
+
+/// Everything attribution knows.
+#[derive(Debug)]
+pub struct Known {
+    /// Processes.
+    pub processes: Processes,
+    /// Sockets.
+    pub sockets: Sockets,
+    /// Network namespaces.
+    pub namespaces: Namespaces,
+    /// Inode of the namespace in which packets are seen.
+    pub own_netns: u64,
+}
+
+/// How a flow's end was joined to a socket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Join {
+    /// A packet carried the socket's cookie, or the kernel told cookie and both ends together.
+    Exact,
+    /// The addresses fit.
+    Addresses,
+}
+
+impl Known {
+    /// The owners of a socket itself.
+    pub fn of_socket(&self, socket: &Socket) -> Answer {
+        let owners = self.owners(socket, None, Join::Exact);
+        let mut settled = self.are_settled(socket);
+        if socket.netns.is_none() {
+            settled = false;
+        }
+        let attribution = if owners.is_empty() {
+            Attribution::unknown(
+                "no process has a descriptor of it: the kernel may own it (WireGuard, NFS, VXLAN), \
+                 or its holder hides",
+            )
+        } else {
+            Attribution {
+                ownership: Ownership::Process,
+                reason: reason(&owners),
+                owners,
+            }
+        };
+        Answer { attribution, settled }
+    }
+
+    /// The owners of a connected socket that stands for one end of a connection.
+    pub fn of_connection(&self, socket: &Socket, side: Side) -> Answer {
+        let mut answer = self.of_socket(socket);
+        for owner in &mut answer.attribution.owners {
+            owner.side = Some(side);
+        }
+        if answer.attribution.owners.is_empty() {
+            "no process has a descriptor of it: it is closing, or was not accepted yet"
+                .clone_into(&mut answer.attribution.reason);
+        }
+        answer
+    }
+
+    /// The owners of both ends of a flow.
+    pub fn of_flow(&self, flow: &Flow, role: Option<FlowRole>) -> Answer {
+        let mut owners = Vec::new();
+        let mut settled = true;
+        for (side, end) in
+            [(Side::Destination, flow.opener.other()), (Side::Source, flow.opener)]
+        {
+            for (socket, join) in self.sockets_at(flow, end) {
+                owners.extend(self.owners(socket, Some(side), join));
+                settled &= self.are_settled(socket);
+            }
+        }
+        let attribution = if owners.is_empty() {
+            nobody(role)
+        } else {
+            Attribution { ownership: Ownership::Process, reason: reason(&owners), owners }
+        };
+        Answer { attribution, settled }
+    }
+
+    /// The sockets at one end: by cookie, by both ends, or the listener that gets what is sent there.
+    fn sockets_at(&self, flow: &Flow, end: End) -> Vec<(&Socket, Join)> {
+        let (local, remote) = (flow.id.endpoint(end), flow.id.endpoint(end.other()));
+        let mut found: Vec<(&Socket, Join)> = Vec::new();
+        let cookie = flow.sent(end).cookie;
+        if let Some(socket) = self.sockets.get(cookie).filter(|_| cookie != 0) {
+            found.push((socket, Join::Exact));
+        } else {
+            let connected: Vec<&Socket> =
+                self.sockets.with_ends(flow.id.transport, local, remote).collect();
+            match connected.as_slice() {
+                [] => {}
+                // The hooks told cookie and ends of this one together, and there is no other.
+                [one] => found.push((one, Join::Exact)),
+                several => found.extend(several.iter().map(|one| (*one, Join::Addresses))),
+            }
+        }
+        // What was accepted belongs to those who listen, until somebody is seen with it; and what
+        // nobody answered went to them.
+        let accepts = found.iter().all(|(socket, _)| !socket.listens && socket.remote.is_some());
+        if accepts && flow.opener.other() == end {
+            let netns = found.first().and_then(|(socket, _)| socket.netns.as_ref());
+            let netns = netns.map(|netns| netns.inode);
+            found.extend(self.listeners_for(flow, local, netns));
+        }
+        found
+    }
+
+    fn listeners_for(
+        &self,
+        flow: &Flow,
+        local: Endpoint,
+        netns: Option<u64>,
+    ) -> Vec<(&Socket, Join)> {
+        let accepted_in = netns;
+        let mut found: Vec<(&Socket, Join)> = self
+            .sockets
+            .listeners(flow.id.transport, local.port)
+            .filter(|socket| socket.closed_ns.is_none_or(|closed| closed >= flow.start_ns))
+            .filter(|socket| {
+                let inode = socket.netns.as_ref().map(|netns| netns.inode);
+                match accepted_in {
+                    Some(accepted_in) => inode == Some(accepted_in),
+                    // Nobody was seen to accept: only a listener in the namespace of the packets,
+                    // where they were also seen to arrive, can be the receiver.
+                    None => inode == Some(self.own_netns) && flow.is_local(flow.opener.other()),
+                }
+            })
+            .filter(|socket| fits(socket, local))
+            .map(|socket| (socket, Join::Addresses))
+            .collect();
+        // A socket bound to the very address gets the packets, not one bound to all.
+        if found.iter().any(|(socket, _)| socket.local == Some(local)) {
+            found.retain(|(socket, _)| socket.local == Some(local));
+        }
+        if let ([(_, join)], Some(_)) = (found.as_mut_slice(), accepted_in) {
+            // The kernel told that a connection was accepted there, and only one socket listens.
+            *join = Join::Exact;
+        }
+        found
+    }
+
+    fn owners(&self, socket: &Socket, side: Option<Side>, join: Join) -> Vec<Owner> {
+        socket
+            .owners
+            .iter()
+            .filter_map(|owner| {
+                let (process, exited) = self.processes.get(owner.process)?;
+                let evidence = match join {
+                    Join::Exact => owner.evidence,
+                    Join::Addresses => Evidence::Inferred,
+                };
+                Some(Owner { side, role: owner.role, evidence, exited, process: Arc::clone(process) })
+            })
+            .collect()
+    }
+
+    fn are_settled(&self, socket: &Socket) -> bool {
+        socket.owners.iter().all(|owner| self.processes.is_settled(owner.process))
+    }
+}
+
+/// Does a listener get what is sent to `local`?
+fn fits(socket: &Socket, local: Endpoint) -> bool {
+    socket.local.is_some_and(|bound| {
+        bound.ip == local.ip
+            || bound.ip.is_unspecified()
+                && (bound.ip.is_ipv6() || bound.ip.is_ipv4() == local.ip.is_ipv4())
+    })
+}
+
+fn nobody(role: Option<FlowRole>) -> Attribution {
+    let (ownership, reason) = match role {
+        Some(FlowRole::Forwarded) => {
+            (Ownership::Forwarded, "it came in at one interface and left at another")
+        }
+        Some(FlowRole::Refused) => (Ownership::None, "the host answered with a reset: nobody listens"),
+        Some(FlowRole::Unanswered) => (Ownership::Unknown, "nobody answered, and no socket fits"),
+        _ => (Ownership::Unknown, "no socket with these ends was seen"),
+    };
+    Attribution { ownership, reason: reason.to_owned(), owners: Vec::new() }
+}
+
+/// Why the answer is what it is, in words.
+fn reason(owners: &[Owner]) -> String {
+    let best = owners.iter().map(|owner| owner.evidence).min();
+    match best {
+        Some(Evidence::Exact) => {
+            "the kernel named the process in the system call that opened or used the socket"
+        }
+        Some(Evidence::Observed) => {
+            "the process has a descriptor of the socket; who opened it was before portwatch"
+        }
+        Some(Evidence::Inferred) | None => "the addresses and ports fit a socket of the process",
+    }
+    .to_owned()
+}

@@ -1,0 +1,307 @@
+//! The processes that have to do with watched sockets, from what the kernel captured to what `/proc`
+//! could add.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::attribution::Request;
+use crate::escape;
+use crate::owner::Process;
+
+/// A process in [`Processes`]. Never reused within a run.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ProcessKey(u64);
+
+/// A pid that was verified this recently is still the same process, if its name and user are too:
+/// the kernel does not reuse a pid before it has gone through all others.
+const TRUST_NS: u64 = 1_000_000_000;
+
+/// What a hook captured of the task that made a system call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Captured<'a> {
+    /// Thread group id.
+    pub pid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// `comm` of the thread, up to the first NUL.
+    pub comm: &'a [u8],
+    /// When, nanoseconds of `CLOCK_BOOTTIME`.
+    pub seen_ns: u64,
+}
+
+/// A known process.
+#[derive(Debug)]
+struct Entry {
+    process: Arc<Process>,
+    comm: Vec<u8>,
+    captured_uid: Option<u32>,
+    /// The process was certainly there at this moment.
+    verified_ns: u64,
+    exited: bool,
+    identity_due: bool,
+    hash_due: bool,
+}
+
+/// All known processes; bounded.
+#[derive(Debug)]
+pub struct Processes {
+    entries: HashMap<ProcessKey, Entry>,
+    by_pid: HashMap<u32, ProcessKey>,
+    /// A process that calls `execve` becomes another entry: what it did before is not what it is now.
+    by_start: HashMap<(u32, u64, Option<PathBuf>), ProcessKey>,
+    next: u64,
+    capacity: usize,
+    requests: Vec<Request>,
+}
+
+impl Processes {
+    /// Knows nobody yet; forgets the oldest beyond `capacity`.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            entries: HashMap::new(),
+            by_pid: HashMap::new(),
+            by_start: HashMap::new(),
+            next: 0,
+            capacity: capacity.max(1),
+            requests: Vec::new(),
+        }
+    }
+
+    /// The process a hook captured in the act.
+    pub fn captured(&mut self, captured: &Captured<'_>) -> ProcessKey {
+        if let Some(key) = self.by_pid.get(&captured.pid)
+            && let Some(entry) = self.entries.get(key)
+            && entry.is_still(captured)
+        {
+            return *key;
+        }
+        let process = Process {
+            pid: captured.pid,
+            name: escape::text_from_bytes(captured.comm).into_owned(),
+            uid: Some(captured.uid),
+            ..Process::default()
+        };
+        self.add(process, captured.comm, Some(captured.uid), captured.seen_ns)
+    }
+
+    /// The process that has this pid now.
+    pub fn present(&mut self, pid: u32, now_ns: u64) -> ProcessKey {
+        if let Some(key) = self.by_pid.get(&pid)
+            && let Some(entry) = self.entries.get(key)
+            && !entry.exited
+            && (entry.identity_due || now_ns.saturating_sub(entry.verified_ns) < TRUST_NS)
+        {
+            return *key;
+        }
+        self.add(Process { pid, ..Process::default() }, &[], None, now_ns)
+    }
+
+    fn add(
+        &mut self,
+        process: Process,
+        comm: &[u8],
+        captured_uid: Option<u32>,
+        seen_ns: u64,
+    ) -> ProcessKey {
+        self.make_room();
+        let key = ProcessKey(self.next);
+        self.next += 1;
+        let pid = process.pid;
+        self.by_pid.insert(pid, key);
+        self.requests.push(Request::Identify { key, pid, seen_ns });
+        let entry = Entry {
+            process: Arc::new(process),
+            comm: comm.to_vec(),
+            captured_uid,
+            verified_ns: seen_ns,
+            exited: false,
+            identity_due: true,
+            hash_due: true,
+        };
+        self.entries.insert(key, entry);
+        key
+    }
+
+    /// What `/proc` said at `now_ns`. Returns the key under which the process is known from now on:
+    /// an older one when it turns out to be a process we know.
+    pub fn identified(&mut self, key: ProcessKey, found: Arc<Process>, now_ns: u64) -> ProcessKey {
+        let known = found.start_ticks.and_then(|start_ticks| {
+            let incarnation = (found.pid, start_ticks, found.executable.clone());
+            let known = self.by_start.get(&incarnation).copied();
+            let known = known.filter(|known| *known != key && self.entries.contains_key(known));
+            if known.is_none() {
+                self.by_start.insert(incarnation, key);
+            }
+            known
+        });
+        if let Some(known) = known {
+            self.entries.remove(&key);
+            self.by_pid.insert(found.pid, known);
+            if let Some(entry) = self.entries.get_mut(&known) {
+                entry.verified_ns = entry.verified_ns.max(now_ns);
+            }
+            return known;
+        }
+        let Some(entry) = self.entries.get_mut(&key) else { return key };
+        entry.identity_due = false;
+        if found.start_ticks.is_none() {
+            entry.process = Arc::new(merge(&entry.process, &found));
+            (entry.hash_due, entry.exited) = (false, true);
+            return key;
+        }
+        entry.process = found;
+        entry.verified_ns = entry.verified_ns.max(now_ns);
+        self.requests.push(Request::Hash { key });
+        key
+    }
+
+    /// What hashing the executable gave.
+    pub fn hashed(&mut self, key: ProcessKey, hash: Result<String, String>) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.hash_due = false;
+        let process = Arc::make_mut(&mut entry.process);
+        match hash {
+            Ok(hash) => process.sha256 = Some(hash),
+            Err(reason) => process.missing.push(reason),
+        }
+    }
+
+    /// The process is no longer there.
+    pub fn exited(&mut self, key: ProcessKey) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.exited = true;
+        }
+    }
+
+    /// Takes what is to be looked up.
+    pub fn take_requests(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.requests)
+    }
+
+    /// What is known of a process, and whether it has exited.
+    pub fn get(&self, key: ProcessKey) -> Option<(&Arc<Process>, bool)> {
+        self.entries.get(&key).map(|entry| (&entry.process, entry.exited))
+    }
+
+    /// Nothing is being looked up for this process.
+    pub fn is_settled(&self, key: ProcessKey) -> bool {
+        self.entries.get(&key).is_none_or(|entry| !entry.identity_due && !entry.hash_due)
+    }
+
+    /// Nothing is being looked up for any process.
+    pub fn are_settled(&self) -> bool {
+        self.entries.values().all(|entry| !entry.identity_due && !entry.hash_due)
+    }
+
+    /// Processes that were alive when last seen, with pid and start, to see whether they still are.
+    pub fn alive(&self) -> Vec<(ProcessKey, u32, u64)> {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| !entry.exited)
+            .filter_map(|(key, entry)| Some((*key, entry.process.pid, entry.process.start_ticks?)))
+            .collect()
+    }
+
+    fn make_room(&mut self) {
+        if self.entries.len() < self.capacity {
+            return;
+        }
+        // Keys count up, so that the lower half is the older half.
+        let middle = self.next.saturating_sub(self.capacity as u64 / 2);
+        self.entries.retain(|key, entry| key.0 >= middle || !entry.exited);
+        let entries = &self.entries;
+        self.by_pid.retain(|_, key| entries.contains_key(key));
+        self.by_start.retain(|_, key| entries.contains_key(key));
+    }
+}
+
+impl Entry {
+    fn is_still(&self, captured: &Captured<'_>) -> bool {
+        if captured.seen_ns <= self.verified_ns && !self.exited {
+            return true;
+        }
+        let recent = captured.seen_ns.saturating_sub(self.verified_ns) < TRUST_NS;
+        let same_user = self.captured_uid.is_none_or(|uid| uid == captured.uid);
+        recent && same_user && (self.comm.is_empty() || self.comm == captured.comm)
+    }
+}
+
+/// What the kernel captured of a process that `/proc` no longer shows.
+fn merge(captured: &Process, found: &Process) -> Process {
+    Process {
+        missing: found.missing.clone(),
+        user: found.user.clone(),
+        ..captured.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_gone_keeps_what_the_kernel_captured() {
+        let mut processes = Processes::new(8);
+        let key = processes.captured(&captured(7, b"short", 100));
+        let gone = Process { pid: 7, missing: vec!["gone".to_owned()], ..Process::default() };
+
+        processes.identified(key, Arc::new(gone), 200);
+
+        let (process, exited) = processes.get(key).unwrap();
+        assert!(exited && processes.is_settled(key));
+        assert_eq!((process.name.as_str(), process.uid), ("short", Some(1000)));
+        assert_eq!(process.missing, ["gone"]);
+    }
+
+    #[test]
+    fn the_same_task_in_two_events_is_one_process_and_one_look_up() {
+        let mut processes = Processes::new(8);
+
+        let first = processes.captured(&captured(7, b"nc", 100));
+        let second = processes.captured(&captured(7, b"nc", 200));
+
+        assert_eq!(first, second);
+        assert_eq!(processes.take_requests().len(), 1);
+    }
+
+    #[test]
+    fn another_name_under_the_same_pid_is_looked_up_anew() {
+        let mut processes = Processes::new(8);
+        let first = processes.captured(&captured(7, b"nc", 100));
+
+        let second = processes.captured(&captured(7, b"ssh", 200));
+
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let mut processes = Processes::new(8);
+        let first = processes.captured(&captured(7, b"nc", 100));
+        processes.identified(first, started(7, 1), 150);
+        let second = processes.captured(&captured(7, b"nc", 100 + 2 * TRUST_NS));
+
+        assert_eq!(processes.identified(second, started(7, 2), 100 + 2 * TRUST_NS), second);
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_process_found_again_keeps_its_first_key() {
+        let mut processes = Processes::new(8);
+        let first = processes.captured(&captured(7, b"nc", 100));
+        processes.identified(first, started(7, 1), 150);
+        let second = processes.captured(&captured(7, b"nc", 100 + 2 * TRUST_NS));
+
+        assert_eq!(processes.identified(second, started(7, 1), 100 + 2 * TRUST_NS), first);
+        assert!(processes.get(second).is_none());
+    }
+
+    fn captured(pid: u32, comm: &[u8], seen_ns: u64) -> Captured<'_> {
+        Captured { pid, uid: 1000, comm, seen_ns }
+    }
+
+    fn started(pid: u32, ticks: u64) -> Arc<Process> {
+        Arc::new(Process { pid, start_ticks: Some(ticks), ..Process::default() })
+    }
+}

@@ -1,0 +1,423 @@
+//! The flow table of user space: both directions and every place of a conversation, joined.
+//!
+//! It never reads a clock: every method takes the time (nanoseconds of `CLOCK_BOOTTIME`), so that a
+//! replayed recording ends its flows exactly as the live run did.
+
+mod role;
+mod tally;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use monitor_ebpf::packet::tcp;
+use monitor_ebpf::wire::{FlowKey, FlowRecord, Place};
+
+use crate::endpoint::{Direction, Endpoint, Family, Transport};
+use crate::ledger::Credit;
+use crate::ports::PortSet;
+use crate::report::{EndReason, FlowChange};
+
+pub use tally::PlaceTally;
+
+/// How long a closed connection waits for the packets that are still under way.
+const LINGER_NS: u64 = 1_000_000_000;
+
+/// What both directions of a conversation have in common.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct FlowId {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Family of the packets.
+    pub family: Family,
+    /// The lower endpoint.
+    pub low: Endpoint,
+    /// The higher endpoint.
+    pub high: Endpoint,
+}
+
+/// One of the two ends of a [`FlowId`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// [`FlowId::low`].
+    Low,
+    /// [`FlowId::high`].
+    High,
+}
+
+impl End {
+    /// The other end.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Low => Self::High,
+            Self::High => Self::Low,
+        }
+    }
+}
+
+impl FlowId {
+    /// The conversation a packet with this key belongs to, and the end that sent it.
+    pub fn of(key: &FlowKey) -> (Self, End) {
+        let place = Place(key.place);
+        let source = Endpoint::from_mapped(key.source, key.source_port);
+        let destination = Endpoint::from_mapped(key.destination, key.destination_port);
+        let transport = if place.is_udp() { Transport::Udp } else { Transport::Tcp };
+        let family = if place.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 };
+        let (low, high, sender) = if source <= destination {
+            (source, destination, End::Low)
+        } else {
+            (destination, source, End::High)
+        };
+        (Self { transport, family, low, high }, sender)
+    }
+
+    /// The endpoint of an end.
+    pub const fn endpoint(&self, end: End) -> Endpoint {
+        match end {
+            End::Low => self.low,
+            End::High => self.high,
+        }
+    }
+}
+
+/// What one end did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sent {
+    /// All TCP flags it sent, or-ed.
+    pub tcp_flags: u8,
+    /// Cookie of the socket it sent from, where a packet told; 0 otherwise.
+    pub cookie: u64,
+}
+
+/// A conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flow {
+    /// Its ends.
+    pub id: FlowId,
+    /// The watched port it counts under.
+    pub port: u16,
+    /// The end that opened it, as far as is known.
+    pub opener: End,
+    /// The first packet was seen and told who opened it.
+    pub opening_seen: bool,
+    /// What the lower end did.
+    pub low: Sent,
+    /// What the higher end did.
+    pub high: Sent,
+    /// Every place it was seen at.
+    pub places: Vec<PlaceTally>,
+    /// First packet.
+    pub start_ns: u64,
+    /// Last packet so far.
+    pub last_ns: u64,
+    /// Direction of the first packet at this host.
+    pub direction: Direction,
+    started: bool,
+    last_report_ns: u64,
+}
+
+impl Flow {
+    /// What an end did.
+    pub const fn sent(&self, end: End) -> &Sent {
+        match end {
+            End::Low => &self.low,
+            End::High => &self.high,
+        }
+    }
+
+    const fn sent_mut(&mut self, end: End) -> &mut Sent {
+        match end {
+            End::Low => &mut self.low,
+            End::High => &mut self.high,
+        }
+    }
+
+    /// FIN in both directions, or RST in one.
+    pub const fn is_closed(&self) -> bool {
+        let (low, high) = (self.low.tcp_flags, self.high.tcp_flags);
+        (low | high) & tcp::RST != 0 || low & high & tcp::FIN != 0
+    }
+}
+
+/// All conversations that are going on.
+#[derive(Debug)]
+pub struct FlowTable {
+    flows: HashMap<FlowId, Flow>,
+    /// Closed connections whose ports are in use again.
+    previous: HashMap<FlowId, Flow>,
+    /// Flows whose start was not reported yet.
+    unreported: Vec<FlowId>,
+    /// Flows that had to make room.
+    displaced: Vec<Flow>,
+    capacity: usize,
+    idle_timeout_ns: u64,
+    update_interval_ns: u64,
+    jiffy_ns: u64,
+    /// A moment in both clocks: jiffies and boot time.
+    reference: Option<(u64, u64)>,
+    seen: u64,
+}
+
+/// The limits of a [`FlowTable`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Conversations followed at once.
+    pub capacity: usize,
+    /// A conversation without a packet for this long is over.
+    pub idle_timeout: Duration,
+    /// Time between two reports of an active conversation.
+    pub update_interval: Duration,
+    /// Nanoseconds of a jiffy of the kernel.
+    pub jiffy_ns: u64,
+}
+
+impl FlowTable {
+    /// An empty table.
+    pub fn new(limits: Limits) -> Self {
+        let nanoseconds =
+            |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            flows: HashMap::new(),
+            previous: HashMap::new(),
+            unreported: Vec::new(),
+            displaced: Vec::new(),
+            capacity: limits.capacity.max(1),
+            idle_timeout_ns: nanoseconds(limits.idle_timeout),
+            update_interval_ns: nanoseconds(limits.update_interval),
+            jiffy_ns: limits.jiffy_ns,
+            reference: None,
+            seen: 0,
+        }
+    }
+
+    /// How many conversations were seen in all.
+    pub const fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// How many are going on.
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// None is going on.
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// A conversation that is going on.
+    pub fn get(&self, id: &FlowId) -> Option<&Flow> {
+        self.flows.get(id)
+    }
+
+    /// A slot was taken: a conversation starts, or is seen at one more place.
+    pub fn announce(&mut self, record: &FlowRecord, ports: &PortSet) {
+        let now_ns = record.header.ktime_ns;
+        self.reference = Some((record.jiffies, now_ns));
+        let (id, sender) = FlowId::of(&record.key);
+        let flags = u8::try_from(record.tcp_flags & 0xff).unwrap_or_default();
+        let opens = record.late == 0 && flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        if opens && self.flows.get(&id).is_some_and(Flow::is_closed) {
+            self.retire(id);
+        }
+        let flow = self.open(id, sender, &record.key, now_ns, ports);
+        flow.start_ns = flow.start_ns.min(now_ns);
+        let sent = flow.sent_mut(sender);
+        sent.tcp_flags |= flags;
+        if record.cookie != 0 {
+            sent.cookie = record.cookie;
+        }
+        if opens {
+            (flow.opener, flow.opening_seen) = (sender, true);
+        } else if flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
+            (flow.opener, flow.opening_seen) = (sender.other(), true);
+        }
+        flow.place(&record.key, sender, now_ns);
+    }
+
+    /// Counts packets. `handed_over` when they are what a slot held before the same ports began anew.
+    pub fn credit(&mut self, credit: &Credit, handed_over: bool, now_ns: u64, ports: &PortSet) {
+        let last_ns = self.boot_time(credit.last_jiffies, now_ns);
+        let (id, sender) = FlowId::of(&credit.key);
+        let ended = credit.tcp_flags & (tcp::FIN | tcp::RST) != 0;
+        let flow = match self.previous.get_mut(&id) {
+            Some(previous) if handed_over || ended => previous,
+            _ => self.open(id, sender, &credit.key, last_ns, ports),
+        };
+        flow.last_ns = flow.last_ns.max(last_ns);
+        flow.sent_mut(sender).tcp_flags |= credit.tcp_flags;
+        let place = flow.place(&credit.key, sender, last_ns);
+        place.packets = place.packets.wrapping_add(credit.packets);
+        place.bytes = place.bytes.wrapping_add(credit.bytes);
+    }
+
+    /// Conversations whose start is to be reported: those `settled` says are ready, and those that
+    /// have waited for `patience_ns`.
+    pub fn started(
+        &mut self,
+        now_ns: u64,
+        patience_ns: u64,
+        settled: impl Fn(&Flow) -> bool,
+    ) -> Vec<Flow> {
+        let mut started = Vec::new();
+        let (flows, unreported) = (&mut self.flows, &mut self.unreported);
+        unreported.retain(|id| {
+            let Some(flow) = flows.get_mut(id) else { return false };
+            if flow.started {
+                return false;
+            }
+            let waited = now_ns.saturating_sub(flow.start_ns) >= patience_ns;
+            if waited || settled(flow) {
+                (flow.started, flow.last_report_ns) = (true, now_ns);
+                started.push(flow.clone());
+            }
+            !flow.started
+        });
+        started
+    }
+
+    /// Conversations to report: over, or active for another interval.
+    pub fn sweep(&mut self, now_ns: u64) -> Vec<(FlowChange, Flow)> {
+        let mut changes = Vec::new();
+        for flow in self.displaced.drain(..) {
+            end(&mut changes, flow, EndReason::LackOfResources);
+        }
+        let over = |flow: &Flow, idle_ns: u64| {
+            let quiet_ns = now_ns.saturating_sub(flow.last_ns);
+            if flow.is_closed() && quiet_ns >= LINGER_NS {
+                Some(EndReason::EndOfFlow)
+            } else {
+                (quiet_ns >= idle_ns).then_some(EndReason::IdleTimeout)
+            }
+        };
+        let idle_ns = self.idle_timeout_ns;
+        for flows in [&mut self.previous, &mut self.flows] {
+            for (_, flow) in flows.extract_if(|_, flow| over(flow, idle_ns).is_some()) {
+                let reason = over(&flow, idle_ns).unwrap_or(EndReason::IdleTimeout);
+                end(&mut changes, flow, reason);
+            }
+        }
+        for flow in self.flows.values_mut() {
+            let due = now_ns.saturating_sub(flow.last_report_ns) >= self.update_interval_ns;
+            if flow.started && due && flow.last_ns > flow.last_report_ns {
+                flow.last_report_ns = now_ns;
+                changes.push((FlowChange::Updated, flow.clone()));
+            }
+        }
+        changes
+    }
+
+    /// Ends everything: portwatch stops.
+    pub fn finish(&mut self) -> Vec<(FlowChange, Flow)> {
+        let mut changes = Vec::new();
+        for flow in self.displaced.drain(..) {
+            end(&mut changes, flow, EndReason::LackOfResources);
+        }
+        let (previous, flows) = (&mut self.previous, &mut self.flows);
+        let mut rest: Vec<Flow> =
+            previous.drain().chain(flows.drain()).map(|(_, flow)| flow).collect();
+        rest.sort_by_key(|flow| (flow.start_ns, flow.id));
+        for flow in rest {
+            let reason =
+                if flow.is_closed() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
+            end(&mut changes, flow, reason);
+        }
+        changes
+    }
+
+    fn open(
+        &mut self,
+        id: FlowId,
+        sender: End,
+        key: &FlowKey,
+        now_ns: u64,
+        ports: &PortSet,
+    ) -> &mut Flow {
+        if !self.flows.contains_key(&id) {
+            if self.flows.len() >= self.capacity {
+                self.make_room();
+            }
+            self.unreported.push(id);
+            self.seen += 1;
+        }
+        self.flows.entry(id).or_insert_with(|| Flow {
+            id,
+            port: watched_port(key, ports),
+            opener: likely_opener(id, sender, ports),
+            opening_seen: false,
+            low: Sent::default(),
+            high: Sent::default(),
+            places: Vec::new(),
+            start_ns: now_ns,
+            last_ns: now_ns,
+            direction: tally::direction(key),
+            started: false,
+            last_report_ns: 0,
+        })
+    }
+
+    /// The ports of a closed connection are in use again: it waits aside for its last packets.
+    fn retire(&mut self, id: FlowId) {
+        let Some(closed) = self.flows.remove(&id) else { return };
+        if let Some(older) = self.previous.insert(id, closed) {
+            self.displaced.push(older);
+        }
+    }
+
+    /// Ends the flows that were idle longest: a sixteenth of the table, so that the cost of finding
+    /// them is shared by many new flows.
+    fn make_room(&mut self) {
+        let mut by_age: Vec<(u64, FlowId)> =
+            self.flows.values().map(|flow| (flow.last_ns, flow.id)).collect();
+        let victims = (by_age.len() / 16).max(1);
+        if victims < by_age.len() {
+            by_age.select_nth_unstable(victims);
+        }
+        for (_, id) in by_age.into_iter().take(victims) {
+            self.displaced.extend(self.flows.remove(&id));
+        }
+    }
+
+    /// The time of a packet whose jiffies are known. Never in the future.
+    fn boot_time(&self, jiffies: u32, now_ns: u64) -> u64 {
+        let Some((reference, reference_ns)) = self.reference else { return now_ns };
+        // The lower halves differ by less than 2^31 jiffies (25 days at 1000 Hz) either way.
+        let low = u32::try_from(reference & 0xffff_ffff).unwrap_or_default();
+        let ahead = jiffies.wrapping_sub(low).cast_signed();
+        let distance_ns = u64::from(ahead.unsigned_abs()).saturating_mul(self.jiffy_ns);
+        let time_ns = if ahead < 0 {
+            reference_ns.saturating_sub(distance_ns)
+        } else {
+            reference_ns.saturating_add(distance_ns)
+        };
+        time_ns.min(now_ns)
+    }
+}
+
+fn end(changes: &mut Vec<(FlowChange, Flow)>, mut flow: Flow, reason: EndReason) {
+    if !flow.started {
+        flow.started = true;
+        changes.push((FlowChange::Started, flow.clone()));
+    }
+    changes.push((FlowChange::Ended(reason), flow));
+}
+
+/// The port the kernel counted the packet under: the lower one when both are watched.
+pub(crate) fn watched_port(key: &FlowKey, ports: &PortSet) -> u16 {
+    match (ports.contains(key.source_port), ports.contains(key.destination_port)) {
+        (true, false) => key.source_port,
+        (false, _) => key.destination_port,
+        (true, true) => key.source_port.min(key.destination_port),
+    }
+}
+
+/// Who opened a conversation whose first packet nobody saw: whoever talks to the watched port.
+fn likely_opener(id: FlowId, sender: End, ports: &PortSet) -> End {
+    match (ports.contains(id.low.port), ports.contains(id.high.port)) {
+        (true, false) if id.transport == Transport::Tcp => End::High,
+        (false, true) if id.transport == Transport::Tcp => End::Low,
+        _ => sender,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! The flow table against hand-made records and credits.
+
+use super::*;
+use crate::report::FlowRole;
+use zerocopy::FromZeros as _;
+
+const SECOND: u64 = 1_000_000_000;
+const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
+
+#[test]
+fn both_directions_are_one_flow_opened_by_the_sender_of_the_syn() {
+    let mut table = table();
+
+    table.announce(&record(&key(CLIENT, SERVER, 2, false), SECOND, tcp::SYN), &ports());
+    table.announce(&record(&key(SERVER, CLIENT, 2, true), SECOND, SYN_ACK), &ports());
+    table.credit(&credit(&key(CLIENT, SERVER, 2, false), 3, tcp::SYN), false, 2 * SECOND, &ports());
+    table.credit(&credit(&key(SERVER, CLIENT, 2, true), 2, SYN_ACK), false, 2 * SECOND, &ports());
+
+    let started = table.started(2 * SECOND, 0, |_| true);
+    assert_eq!(started.len(), 1);
+    let flow = &started[0];
+    assert_eq!(flow.id.endpoint(flow.opener).port, 40000);
+    assert_eq!(flow.port, 3516);
+    assert_eq!(flow.sent_by(flow.opener), (3, 300));
+    assert_eq!(flow.sent_by(flow.opener.other()), (2, 200));
+    assert_eq!(flow.role(&ports(), false, 2 * SECOND), Some(FlowRole::Server));
+    assert!(table.started(3 * SECOND, 0, |_| true).is_empty());
+}
+
+#[test]
+fn a_packet_on_loopback_is_two_places_and_counts_once() {
+    let mut table = table();
+    let (out, back) = (key(CLIENT, SERVER, 1, true), key(CLIENT, SERVER, 1, false));
+    table.announce(&record(&out, SECOND, 0), &ports());
+    table.announce(&record(&back, SECOND + 1, 0), &ports());
+    table.credit(&credit(&out, 5, 0), false, SECOND, &ports());
+    table.credit(&credit(&back, 5, 0), false, SECOND, &ports());
+
+    let flow = &table.started(SECOND, 0, |_| true)[0];
+
+    assert_eq!(flow.places.len(), 2);
+    assert_eq!(flow.sent_by(flow.opener), (5, 500));
+    assert!(flow.is_local(End::Low) && flow.is_local(End::High));
+}
+
+#[test]
+fn traffic_that_goes_through_is_forwarded() {
+    let mut table = table();
+    table.announce(&record(&key(CLIENT, SERVER, 2, false), SECOND, tcp::SYN), &ports());
+    table.announce(&record(&key(CLIENT, SERVER, 3, true), SECOND + 1, tcp::SYN), &ports());
+
+    let flow = &table.started(SECOND + 1, 0, |_| true)[0];
+
+    assert_eq!(flow.role(&ports(), false, SECOND + 1), Some(FlowRole::Forwarded));
+}
+
+#[test]
+fn a_syn_answered_by_a_reset_is_refused_and_over_after_a_second() {
+    let mut table = table();
+    table.announce(&record(&key(CLIENT, SERVER, 2, false), SECOND, tcp::SYN), &ports());
+    table.announce(
+        &record(&key(SERVER, CLIENT, 2, true), SECOND, tcp::RST | tcp::ACK),
+        &ports(),
+    );
+
+    let changes = table.sweep(2 * SECOND);
+
+    let kinds: Vec<FlowChange> = changes.iter().map(|(change, _)| *change).collect();
+    assert_eq!(kinds, [FlowChange::Started, FlowChange::Ended(EndReason::EndOfFlow)]);
+    assert_eq!(changes[1].1.role(&ports(), true, 2 * SECOND), Some(FlowRole::Refused));
+    assert!(table.is_empty());
+}
+
+#[test]
+fn the_same_ports_again_are_a_flow_of_their_own() {
+    let mut table = table();
+    let (there, back) = (key(CLIENT, SERVER, 2, false), key(SERVER, CLIENT, 2, true));
+    table.announce(&record(&there, SECOND, tcp::SYN), &ports());
+    table.credit(&credit(&there, 4, tcp::SYN | tcp::FIN), false, SECOND, &ports());
+    table.credit(&credit(&back, 3, SYN_ACK | tcp::FIN), false, SECOND, &ports());
+
+    table.announce(&record(&there, SECOND + 5, tcp::SYN), &ports());
+    table.credit(&credit(&there, 1, tcp::SYN | tcp::FIN), true, SECOND + 5, &ports());
+    table.credit(&credit(&there, 1, tcp::SYN), false, SECOND + 5, &ports());
+    table.credit(&credit(&back, 1, SYN_ACK | tcp::FIN), false, SECOND + 5, &ports());
+
+    let ended: Vec<Flow> = table
+        .finish()
+        .into_iter()
+        .filter(|(change, _)| matches!(change, FlowChange::Ended(_)))
+        .map(|(_, flow)| flow)
+        .collect();
+    assert_eq!(ended.len(), 2);
+    assert_eq!(ended[0].sent_by(ended[0].opener), (5, 500));
+    assert_eq!(ended[0].sent_by(ended[0].opener.other()), (4, 400));
+    assert_eq!(ended[1].sent_by(ended[1].opener), (1, 100));
+    assert_eq!(ended[1].sent_by(ended[1].opener.other()), (0, 0));
+}
+
+#[test]
+fn a_full_table_ends_the_flow_idle_longest() {
+    let mut table = table();
+    for index in 0..5_u16 {
+        let client = ([10, 0, 0, 9], 50000 + index);
+        let time = SECOND * u64::from(index + 1);
+        table.announce(&record(&key(client, SERVER, 2, false), time, tcp::SYN), &ports());
+    }
+
+    let changes = table.sweep(5 * SECOND);
+
+    let ended: Vec<u16> = changes
+        .iter()
+        .filter(|(change, _)| *change == FlowChange::Ended(EndReason::LackOfResources))
+        .map(|(_, flow)| flow.id.endpoint(flow.opener).port)
+        .collect();
+    assert_eq!(ended, [50000]);
+    assert_eq!(table.len(), 4);
+}
+
+#[test]
+fn an_idle_flow_ends_at_its_timeout_and_not_before() {
+    let mut table = table();
+    table.announce(&record(&key(CLIENT, SERVER, 2, false), SECOND, 0), &ports());
+
+    assert!(table.sweep(60 * SECOND).is_empty());
+
+    let changes = table.sweep(61 * SECOND);
+    assert_eq!(changes[1].0, FlowChange::Ended(EndReason::IdleTimeout));
+}
+
+#[test]
+fn the_time_of_the_last_packet_comes_from_its_jiffies() {
+    let mut table = table();
+    let key = key(CLIENT, SERVER, 2, false);
+    let mut start = record(&key, 10 * SECOND, tcp::SYN);
+    start.jiffies = 0xffff_fff0;
+    table.announce(&start, &ports());
+    let late = Credit { last_jiffies: 0x10, ..credit(&key, 1, tcp::SYN) };
+
+    table.credit(&late, false, 20 * SECOND, &ports());
+
+    // 32 jiffies of 4 ms later, across the wrap of the lower half.
+    assert_eq!(table.started(20 * SECOND, 0, |_| true)[0].last_ns, 10 * SECOND + 128_000_000);
+}
+
+type Address = ([u8; 4], u16);
+const CLIENT: Address = ([10, 0, 0, 1], 40000);
+const SERVER: Address = ([10, 0, 0, 2], 3516);
+
+fn table() -> FlowTable {
+    FlowTable::new(Limits {
+        capacity: 4,
+        idle_timeout: Duration::from_secs(60),
+        update_interval: Duration::from_secs(10),
+        jiffy_ns: 4_000_000,
+    })
+}
+
+fn ports() -> PortSet {
+    "3516".parse().unwrap()
+}
+
+fn key(source: Address, destination: Address, ifindex: u32, egress: bool) -> FlowKey {
+    let mapped = |ip: [u8; 4]| {
+        let mut address = [0; 16];
+        address[10..12].fill(0xff);
+        address[12..].copy_from_slice(&ip);
+        address
+    };
+    FlowKey {
+        source: mapped(source.0),
+        destination: mapped(destination.0),
+        source_port: source.1,
+        destination_port: destination.1,
+        place: ifindex << Place::IFINDEX_SHIFT | u32::from(egress),
+    }
+}
+
+fn record(key: &FlowKey, ktime_ns: u64, tcp_flags: u8) -> FlowRecord {
+    let mut record = FlowRecord::new_zeroed();
+    record.header.ktime_ns = ktime_ns;
+    record.key = *key;
+    record.tcp_flags = u32::from(tcp_flags);
+    record
+}
+
+fn credit(key: &FlowKey, packets: u64, tcp_flags: u8) -> Credit {
+    Credit { key: *key, packets, bytes: packets * 100, last_jiffies: 0, tcp_flags }
+}

@@ -1,0 +1,163 @@
+//! Which interfaces are observed: all, or those the user named; also those that appear later.
+//!
+//! What is gone is let go of at once, so that no descriptor outlives its interface.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use anyhow::{Context as _, Result};
+
+use crate::endpoint::{Interface, Netns};
+use crate::escape;
+use crate::host::links::{self, Link, LinkEvent};
+use crate::kernel::interface::{Attached, Attacher, Hook, Mode};
+use crate::kernel::object::Object;
+use crate::report::{InterfaceChange, InterfaceReport};
+
+/// What became of an interface.
+#[derive(Debug)]
+pub enum Change {
+    /// It is observed from now on, or no longer.
+    Seen(InterfaceChange, InterfaceReport),
+    /// It is there and cannot be observed.
+    Unseen {
+        /// The interface.
+        interface: Interface,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The interfaces of the namespace portwatch runs in.
+#[derive(Debug)]
+pub struct Interfaces {
+    wanted: HashSet<String>,
+    attacher: Attacher,
+    watch: links::Watch,
+    observed: HashMap<u32, (Interface, Attached)>,
+    /// Interfaces whose refusal was reported.
+    refused: HashSet<u32>,
+    netns: Netns,
+}
+
+impl Interfaces {
+    /// Subscribes to changes; attaches to nothing yet. No `wanted` names mean all interfaces.
+    pub fn open(wanted: &[String], hook: Hook, netns: Netns) -> Result<Self> {
+        Ok(Self {
+            wanted: wanted.iter().cloned().collect(),
+            attacher: Attacher::new(hook),
+            watch: links::Watch::open().context("subscribing to interface changes")?,
+            observed: HashMap::new(),
+            refused: HashSet::new(),
+            netns,
+        })
+    }
+
+    /// Attaches to what is there and lets go of what is not.
+    pub fn rescan(&mut self, object: &mut Object) -> Result<Vec<Change>> {
+        let links = links::list().context("listing interfaces")?;
+        let present: HashSet<u32> = links.iter().map(|link| link.ifindex).collect();
+        let gone: Vec<u32> =
+            self.observed.keys().copied().filter(|ifindex| !present.contains(ifindex)).collect();
+        let mut changes: Vec<Change> =
+            gone.into_iter().filter_map(|ifindex| self.let_go(ifindex)).collect();
+        self.refused.retain(|ifindex| present.contains(ifindex));
+        changes.extend(links.iter().filter_map(|link| self.take_up(object, link)));
+        Ok(changes)
+    }
+
+    /// Takes in what changed since the last call.
+    pub fn changes(&mut self, object: &mut Object) -> Result<Vec<Change>> {
+        let events = self.watch.read().context("reading interface changes")?;
+        let mut changes = Vec::new();
+        for event in events {
+            match event {
+                LinkEvent::Changed(link) => changes.extend(self.take_up(object, &link)),
+                LinkEvent::Gone { ifindex } => {
+                    self.refused.remove(&ifindex);
+                    changes.extend(self.let_go(ifindex));
+                }
+                LinkEvent::Overflow => changes.extend(self.rescan(object)?),
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Detaches from everything.
+    pub fn detach(&mut self) {
+        self.observed.clear();
+    }
+
+    /// What is observed now, in order of index.
+    pub fn observed(&self) -> Vec<InterfaceReport> {
+        let mut reports: Vec<InterfaceReport> = self
+            .observed
+            .values()
+            .map(|(interface, attached)| self.describe(interface.clone(), attached.mode))
+            .collect();
+        reports.sort_by_key(|report| report.interface.ifindex);
+        reports
+    }
+
+    fn take_up(&mut self, object: &mut Object, link: &Link) -> Option<Change> {
+        let interface = Interface { ifindex: link.ifindex, name: link.name.clone() };
+        if let Some((known, _)) = self.observed.get_mut(&link.ifindex) {
+            // Renamed: the programs stay where they are.
+            known.name.clone_from(&link.name);
+            return None;
+        }
+        if !self.wanted.is_empty() && !self.wanted.contains(&link.name) {
+            return None;
+        }
+        match self.attacher.attach(object, link) {
+            Ok(attached) => {
+                self.refused.remove(&link.ifindex);
+                let report = self.describe(interface.clone(), attached.mode);
+                self.observed.insert(link.ifindex, (interface, attached));
+                Some(Change::Seen(InterfaceChange::Attached, report))
+            }
+            Err(error) => self.refuse(interface, &error),
+        }
+    }
+
+    /// An interface that went away while we attached is no news; one that stays is a gap.
+    fn refuse(&mut self, interface: Interface, error: &anyhow::Error) -> Option<Change> {
+        let still_there = links::list()
+            .is_ok_and(|links| links.iter().any(|link| link.ifindex == interface.ifindex));
+        if !still_there || !self.refused.insert(interface.ifindex) {
+            return None;
+        }
+        let chain = format!("{error:#}");
+        let reason = chain.lines().next().unwrap_or_default().to_owned();
+        tracing::warn!("{} is not observed: {reason}", escape::escape(&interface.name));
+        Some(Change::Unseen { interface, reason })
+    }
+
+    fn let_go(&mut self, ifindex: u32) -> Option<Change> {
+        let (interface, attached) = self.observed.remove(&ifindex)?;
+        let report = self.describe(interface, attached.mode);
+        Some(Change::Seen(InterfaceChange::Detached, report))
+    }
+
+    fn describe(&self, interface: Interface, mode: Mode) -> InterfaceReport {
+        InterfaceReport { interface, netns: self.netns.clone(), mode: mode.name() }
+    }
+}
+
+impl AsFd for Interfaces {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+}
+
+impl AsRawFd for Interfaces {
+    fn as_raw_fd(&self) -> RawFd {
+        self.watch.as_raw_fd()
+    }
+}
+
+/// The names of the interfaces there are.
+pub fn names() -> Result<Vec<String>> {
+    let links = links::list().context("listing interfaces")?;
+    Ok(links.into_iter().map(|link| link.name).collect())
+}

@@ -1,0 +1,212 @@
+//! Turns what the kernel's flow table and its eviction records show into credits: packets and bytes
+//! that were not known before, each credited exactly once.
+//!
+//! A slot lives through generations, one per flow it held. Its counters are seen by reading the table,
+//! and once more in the record that hands them over when the next flow takes the slot. Either may come
+//! first; the ledger remembers what it has credited for which generation.
+
+use std::collections::HashMap;
+
+use monitor_ebpf::wire::{FlowKey, FlowRecord, Slot};
+
+/// Packets and bytes of one flow key that were not known before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Credit {
+    /// Whose.
+    pub key: FlowKey,
+    /// How many packets.
+    pub packets: u64,
+    /// How many IP bytes.
+    pub bytes: u64,
+    /// Low 32 bits of the kernel's jiffies at the last packet.
+    pub last_jiffies: u32,
+    /// All TCP flags seen in that slot so far.
+    pub tcp_flags: u8,
+}
+
+/// What was credited for a slot.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Credited {
+    /// Generation and packets, as in [`Slot::count`].
+    count: u64,
+    bytes: u64,
+}
+
+impl Credited {
+    const fn generation(self) -> u64 {
+        self.count >> Slot::PACKET_BITS
+    }
+
+    const fn packets(self) -> u64 {
+        self.count & Slot::PACKET_MASK
+    }
+}
+
+/// What was credited for every slot of the table.
+#[derive(Debug)]
+pub struct Ledger {
+    slots: Vec<Credited>,
+    /// Generations that were read from the table and then replaced; their hand-over is still in the
+    /// ring. Never more than records fit into the ring.
+    handed_over: HashMap<(u32, u64), Credited>,
+}
+
+impl Ledger {
+    /// A ledger for a table of `slots` slots.
+    pub fn new(slots: usize) -> Self {
+        Self { slots: vec![Credited::default(); slots], handed_over: HashMap::new() }
+    }
+
+    /// Would reading this slot tell nothing new? `count` is its [`Slot::count`].
+    pub fn is_current(&self, slot: u32, count: u64) -> bool {
+        self.slots.get(slot as usize).is_some_and(|credited| credited.count == count)
+    }
+
+    /// Credits what a reading of the table shows.
+    pub fn read(&mut self, slot: u32, content: &Slot) -> Option<Credit> {
+        let credited = self.slots.get_mut(slot as usize)?;
+        let before = *credited;
+        *credited = Credited { count: content.count, bytes: content.bytes };
+        let known = if before.generation() == content.generation() {
+            before
+        } else {
+            if before.count != 0 {
+                self.handed_over.insert((slot, before.generation()), before);
+            }
+            Credited::default()
+        };
+        let credit = Credit {
+            key: content.key,
+            packets: content.packets().wrapping_sub(known.packets()),
+            bytes: content.bytes.wrapping_sub(known.bytes),
+            last_jiffies: content.last_jiffies,
+            tcp_flags: content.tcp_flags,
+        };
+        (credit.packets != 0 || credit.bytes != 0).then_some(credit)
+    }
+
+    /// Credits what a slot held before the flow of this record took it.
+    pub fn evicted(&mut self, record: &FlowRecord) -> Option<Credit> {
+        let evicted = Credited { count: record.evicted_count, bytes: record.evicted_bytes };
+        if evicted.count == 0 {
+            return None;
+        }
+        let slot = self.slots.get_mut(record.slot as usize)?;
+        let known = if slot.generation() == evicted.generation() {
+            std::mem::take(slot)
+        } else {
+            self.handed_over.remove(&(record.slot, evicted.generation())).unwrap_or_default()
+        };
+        let credit = Credit {
+            key: record.evicted_key,
+            packets: evicted.packets().wrapping_sub(known.packets()),
+            bytes: evicted.bytes.wrapping_sub(known.bytes),
+            last_jiffies: record.evicted_last_jiffies,
+            tcp_flags: u8::try_from(record.evicted_tcp_flags & 0xff).unwrap_or_default(),
+        };
+        (credit.packets != 0 || credit.bytes != 0).then_some(credit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use zerocopy::FromZeros as _;
+
+    #[test]
+    fn a_second_reading_credits_only_what_came_since() {
+        let mut ledger = Ledger::new(4);
+
+        assert_eq!(packets(ledger.read(1, &slot(1, 10))), 10);
+        assert!(ledger.is_current(1, slot(1, 10).count));
+        assert_eq!(ledger.read(1, &slot(1, 10)), None);
+        assert_eq!(packets(ledger.read(1, &slot(1, 12))), 2);
+    }
+
+    #[test]
+    fn a_hand_over_credits_only_what_no_reading_saw() {
+        let mut ledger = Ledger::new(4);
+        ledger.read(1, &slot(1, 10));
+
+        assert_eq!(packets(ledger.evicted(&hand_over(1, 1, 15))), 5);
+        assert_eq!(packets(ledger.read(1, &slot(2, 3))), 3);
+    }
+
+    #[test]
+    fn a_hand_over_may_arrive_after_the_next_flow_was_read() {
+        let mut ledger = Ledger::new(4);
+        ledger.read(1, &slot(1, 10));
+        assert_eq!(packets(ledger.read(1, &slot(2, 3))), 3);
+
+        assert_eq!(packets(ledger.evicted(&hand_over(1, 1, 15))), 5);
+        assert_eq!(packets(ledger.read(1, &slot(2, 4))), 1);
+        assert!(ledger.handed_over.is_empty());
+    }
+
+    #[test]
+    fn a_flow_that_came_and_went_between_two_readings_is_credited_whole() {
+        let mut ledger = Ledger::new(4);
+
+        assert_eq!(packets(ledger.evicted(&hand_over(1, 1, 7))), 7);
+    }
+
+    proptest! {
+        /// The naive model: whatever order readings and hand-overs arrive in, every packet of every
+        /// generation is credited once.
+        #[test]
+        fn every_packet_is_credited_exactly_once(
+            lives in prop::collection::vec((1_u64..100, prop::collection::vec(0_u64..100, 0..4)), 1..20),
+            delay in 0_usize..5,
+        ) {
+            let mut ledger = Ledger::new(1);
+            let mut in_ring = Vec::new();
+            let (mut credited, mut counted) = (0, 0);
+            for (generation, (first, more)) in (1_u64..).zip(&lives) {
+                if generation > 1 {
+                    in_ring.push(hand_over(0, generation - 1, counted));
+                }
+                counted = *first;
+                for step in more {
+                    credited += packets(ledger.read(0, &slot(generation, counted)));
+                    counted += step;
+                }
+                if in_ring.len() > delay {
+                    for record in in_ring.drain(..) {
+                        credited += packets(ledger.evicted(&record));
+                    }
+                }
+            }
+            for record in in_ring.drain(..) {
+                credited += packets(ledger.evicted(&record));
+            }
+            let last = u64::try_from(lives.len()).unwrap();
+            credited += packets(ledger.read(0, &slot(last, counted)));
+            let all: u64 = lives.iter().map(|(first, more)| first + more.iter().sum::<u64>()).sum();
+            prop_assert_eq!(credited, all);
+            prop_assert!(ledger.handed_over.is_empty());
+        }
+    }
+
+    fn packets(credit: Option<Credit>) -> u64 {
+        credit.map_or(0, |credit| {
+            assert_eq!(credit.bytes, credit.packets * 100);
+            credit.packets
+        })
+    }
+
+    fn slot(generation: u64, packets: u64) -> Slot {
+        let mut slot = Slot::new_zeroed();
+        slot.count = generation << Slot::PACKET_BITS | packets;
+        slot.bytes = packets * 100;
+        slot
+    }
+
+    fn hand_over(slot: u32, generation: u64, packets: u64) -> FlowRecord {
+        let mut record = FlowRecord::new_zeroed();
+        record.slot = slot;
+        record.evicted_count = generation << Slot::PACKET_BITS | packets;
+        record.evicted_bytes = packets * 100;
+        record
+    }
+}

@@ -1,0 +1,174 @@
+//! Looks things up on the host, off the task that owns the pipeline: `/proc` blocks, and hashing an
+//! executable takes long.
+//!
+//! Two threads, each behind a bounded queue: identities are read at once, since the process may be
+//! gone in a millisecond; hashes wait their turn. A full queue answers that it is full.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::mpsc;
+
+use crate::attribution::{ProcessKey, Request};
+use crate::clock;
+use crate::endpoint::Netns;
+use crate::host::identity::Identity;
+use crate::host::netns;
+use crate::host::process::Reader;
+use crate::owner::Process;
+
+/// Requests that wait for one of the threads.
+const QUEUE: usize = 4096;
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// What `/proc` says of a process.
+    Identified {
+        /// Whom it is about.
+        key: ProcessKey,
+        /// What is known.
+        process: Arc<Process>,
+        /// When it was read, nanoseconds of `CLOCK_BOOTTIME`.
+        at_ns: u64,
+    },
+    /// The hash of what it runs, or why there is none.
+    Hashed {
+        /// Whom it is about.
+        key: ProcessKey,
+        /// Lower-case hex, or a line for [`Process::missing`].
+        hash: Result<String, String>,
+    },
+    /// The network namespaces of the host, with their cookies.
+    Namespaces(Vec<(Netns, Option<u64>)>),
+    /// Processes that are no longer there.
+    Exited(Vec<ProcessKey>),
+}
+
+enum Job {
+    Identify { key: ProcessKey, pid: u32, seen_ns: u64 },
+    Namespaces,
+    WhoExited(Vec<(ProcessKey, u32, u64)>),
+}
+
+/// The two threads.
+#[derive(Debug)]
+pub struct Lookup {
+    identities: SyncSender<Job>,
+    hashes: SyncSender<(ProcessKey, Arc<Process>)>,
+}
+
+impl Lookup {
+    /// Starts the threads, which end when the value is dropped. Answers come out of the receiver.
+    pub fn start(host: &Identity) -> Result<(Self, mpsc::Receiver<Answer>)> {
+        let reader = Arc::new(Reader::new(host));
+        let (answers, receiver) = mpsc::channel(QUEUE);
+        let (identities, jobs) = sync_channel(QUEUE);
+        let (hashes, processes) = sync_channel(QUEUE);
+        let (hasher, hashed) = (Arc::clone(&reader), answers.clone());
+        thread::Builder::new()
+            .name("pw-identities".to_owned())
+            .spawn(move || identify(&reader, &jobs, &answers))
+            .context("starting a thread")?;
+        thread::Builder::new()
+            .name("pw-hashes".to_owned())
+            .spawn(move || hash(&hasher, &processes, &hashed))
+            .context("starting a thread")?;
+        Ok((Self { identities, hashes }, receiver))
+    }
+
+    /// Asks. `process` is what is known of the process a hash is asked for. Where the queue is full,
+    /// the answer that says so is returned at once.
+    pub fn ask(&self, request: Request, process: Option<Arc<Process>>) -> Option<Answer> {
+        match request {
+            Request::Identify { key, pid, seen_ns } => {
+                let job = Job::Identify { key, pid, seen_ns };
+                self.identities.try_send(job).is_err().then(|| {
+                    let missing = vec!["not looked up: too many processes at once".to_owned()];
+                    let process = Process { pid, missing, ..Process::default() };
+                    Answer::Identified { key, process: Arc::new(process), at_ns: seen_ns }
+                })
+            }
+            Request::Hash { key } => {
+                let asked = process.map(|process| self.hashes.try_send((key, process)).is_ok());
+                (asked != Some(true)).then(|| Answer::Hashed {
+                    key,
+                    hash: Err("sha256: too many executables at once".to_owned()),
+                })
+            }
+            Request::Namespaces => {
+                // When the queue is full, the next unknown cookie asks again.
+                self.identities.try_send(Job::Namespaces).is_err().then(|| {
+                    Answer::Namespaces(Vec::new())
+                })
+            }
+        }
+    }
+
+    /// Asks which of these processes have exited.
+    pub fn ask_who_exited(&self, processes: Vec<(ProcessKey, u32, u64)>) {
+        if !processes.is_empty() && self.identities.try_send(Job::WhoExited(processes)).is_err() {
+            tracing::debug!("too busy to look which processes have exited; later");
+        }
+    }
+}
+
+fn identify(reader: &Reader, jobs: &Receiver<Job>, answers: &mpsc::Sender<Answer>) {
+    for job in jobs {
+        let answer = match job {
+            Job::Identify { key, pid, seen_ns } => {
+                let process = reader.read(pid, Some(seen_ns));
+                Answer::Identified { key, process, at_ns: clock::boot_ns() }
+            }
+            Job::Namespaces => Answer::Namespaces(namespaces()),
+            Job::WhoExited(processes) => Answer::Exited(
+                processes
+                    .into_iter()
+                    .filter(|(_, pid, start)| !is_alive(*pid, *start))
+                    .map(|(key, _, _)| key)
+                    .collect(),
+            ),
+        };
+        if answers.blocking_send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+fn hash(
+    reader: &Reader,
+    processes: &Receiver<(ProcessKey, Arc<Process>)>,
+    answers: &mpsc::Sender<Answer>,
+) {
+    for (key, process) in processes {
+        let answer = Answer::Hashed { key, hash: reader.hash(&process) };
+        if answers.blocking_send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+/// All network namespaces and their cookies.
+fn namespaces() -> Vec<(Netns, Option<u64>)> {
+    match netns::enumerate() {
+        Ok(namespaces) => namespaces
+            .found
+            .into_iter()
+            .map(|namespace| (namespace.netns, namespace.cookie))
+            .collect(),
+        Err(error) => {
+            tracing::warn!("network namespaces cannot be listed: {error}");
+            Vec::new()
+        }
+    }
+}
+
+/// The process with this pid is still the one that started then.
+pub(crate) fn is_alive(pid: u32, start_ticks: u64) -> bool {
+    let process = i32::try_from(pid).ok().and_then(|pid| procfs::process::Process::new(pid).ok());
+    process
+        .and_then(|process| process.stat().ok())
+        .is_some_and(|stat| stat.starttime == start_ticks && !matches!(stat.state, 'Z' | 'X'))
+}

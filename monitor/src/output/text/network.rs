@@ -1,0 +1,144 @@
+//! Lines of listeners, flows and packets.
+
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::endpoint::{Endpoint, Transport};
+use crate::escape::text_from_bytes;
+use crate::owner::Process;
+use crate::report::{
+    FlowChange, FlowReport, ListenerChange, ListenerReport, SampleReport, Verdict,
+};
+
+use super::amount;
+use super::hexdump;
+use super::line::{Ink, Line};
+use super::who;
+
+/// `+` it came, `*` it changed, `-` it went; without a sign it was there already.
+pub(super) const fn listener_label(change: ListenerChange) -> &'static str {
+    match change {
+        ListenerChange::Found => "LISTENER",
+        ListenerChange::Opened => "LISTENER+",
+        ListenerChange::Updated => "LISTENER*",
+        ListenerChange::Closed => "LISTENER-",
+    }
+}
+
+/// As [`listener_label`].
+pub(super) const fn flow_label(change: FlowChange) -> &'static str {
+    match change {
+        FlowChange::Started => "FLOW+",
+        FlowChange::Updated => "FLOW*",
+        FlowChange::Ended(_) => "FLOW-",
+    }
+}
+
+/// `tcp 0.0.0.0:3516  python3[4242] root  /usr/bin/python3.11  UNKNOWN`.
+pub(super) fn listener(mut line: Line<'_>, listener: &ListenerReport, out: &mut Vec<u8>) {
+    line.first_column(25);
+    line.put(Ink::Plain, &format!("{:<3} ", listener.transport.name()));
+    line.foreign(Ink::Plain, &local(listener));
+    line.column(20);
+    who::principal(&mut line, &listener.attribution);
+    line.column(24);
+    if let Some(owner) = listener.attribution.principal() {
+        line.foreign(executable_ink(&owner.process), &executable(&owner.process));
+    }
+    line.column(0);
+    let (ink, words) = verdict(&listener.verdict);
+    line.foreign(ink, &words);
+    if let Some(name) = &listener.netns.name {
+        line.column(0);
+        line.foreign(Ink::Faint, &format!("netns {name}"));
+    }
+    line.end(out);
+}
+
+/// `tcp 10.0.0.2:40112 > 10.0.0.1:3516  server  > 12 pkts 1.4 kB < 9 pkts 6.8 kB  6.749s …`.
+pub(super) fn flow(mut line: Line<'_>, change: FlowChange, flow: &FlowReport, out: &mut Vec<u8>) {
+    tuple(&mut line, flow.transport, flow.source, flow.destination);
+    line.column(10);
+    line.put(Ink::Plain, flow.role.map_or("", |role| role.name()));
+    line.column(30);
+    if flow.interfaces.is_empty() {
+        // Looked up, not seen: there is a state and no count.
+        line.put(Ink::Plain, flow.state.unwrap_or_default());
+    } else {
+        let there = (flow.source_packets, flow.source_bytes);
+        let back = (flow.destination_packets, flow.destination_bytes);
+        line.put(Ink::Plain, &amount::both_ways(there, back));
+    }
+    if change != FlowChange::Started && !flow.interfaces.is_empty() {
+        line.column(6);
+        let lasted = flow.last_unix_ns.saturating_sub(flow.start_unix_ns);
+        line.put(Ink::Plain, &amount::lasted(lasted));
+    }
+    if let Some(flags) = flow.tcp_flags {
+        line.column(0);
+        line.put(Ink::Plain, &amount::tcp_flags(flags));
+    }
+    line.column(0);
+    who::both_ends(&mut line, &flow.attribution);
+    if let FlowChange::Ended(reason) = change {
+        line.column(0);
+        line.put(Ink::Faint, reason.words());
+    }
+    line.end(out);
+}
+
+/// `tcp 10.0.0.2:40112 > 10.0.0.1:3516  eth0 ingress  102 B`, then what may be shown of it.
+pub(super) fn sample(mut line: Line<'_>, sample: &SampleReport, out: &mut Vec<u8>) {
+    tuple(&mut line, sample.transport, sample.source, sample.destination);
+    line.column(0);
+    line.foreign(Ink::Plain, &format!("{} ", sample.interface.name));
+    line.put(Ink::Plain, sample.direction.name());
+    line.column(0);
+    line.put(Ink::Plain, &amount::bytes(u64::from(sample.length)));
+    if sample.represents > 1 {
+        line.put(Ink::Plain, &format!(", 1 of {}", sample.represents));
+    }
+    if sample.data.is_empty() && sample.captured > 0 {
+        line.put(Ink::Faint, ", not shown");
+    }
+    let continued = line.continued();
+    line.end(out);
+    hexdump::lines(&continued, &sample.data, out);
+}
+
+/// `0.0.0.0%eth0:3516`, as `ss` writes a socket that is bound to an interface.
+pub(super) fn local(listener: &ListenerReport) -> String {
+    let Some(interface) = &listener.interface else {
+        return listener.local.to_string();
+    };
+    let address = listener.local.to_string();
+    match address.rsplit_once(':') {
+        Some((ip, port)) => format!("{ip}%{interface}:{port}"),
+        None => address,
+    }
+}
+
+/// The path of what runs, marked when there is no such file.
+pub(super) fn executable(process: &Process) -> String {
+    let path = process.executable.as_ref();
+    let path = path.map(|path| text_from_bytes(path.as_os_str().as_bytes())).unwrap_or_default();
+    let deleted = if process.deleted { " (deleted)" } else { "" };
+    format!("{path}{deleted}").trim_start().to_owned()
+}
+
+/// An executable that was deleted is alarming.
+pub(super) const fn executable_ink(process: &Process) -> Ink {
+    if process.deleted { Ink::Alarming } else { Ink::Plain }
+}
+
+/// What the policy says, in words.
+pub(super) fn verdict(verdict: &Verdict) -> (Ink, String) {
+    match verdict {
+        Verdict::Expected { rule, reason: _ } => (Ink::Good, format!("expected by {rule}")),
+        Verdict::Unknown { nearest: _ } => (Ink::Alarming, "UNKNOWN".to_owned()),
+    }
+}
+
+fn tuple(line: &mut Line<'_>, transport: Transport, source: Endpoint, destination: Endpoint) {
+    line.first_column(40);
+    line.put(Ink::Plain, &format!("{:<3} {source} > {destination}", transport.name()));
+}

@@ -1,0 +1,134 @@
+//! What a scan found, as a table in the manner of `ss`, then the findings.
+//!
+//! A connection between two processes of this host has a row for each end.
+
+mod table;
+
+use crate::endpoint::{Direction, Endpoint, Transport};
+use crate::owner::{Attribution, Owner};
+use crate::report::{Body, FlowReport, ListenerReport, Report, RunStarted};
+
+use self::table::{Cell, Row, table};
+use super::Look;
+use super::finding;
+use super::line::{Ink, Line};
+use super::network::{executable, executable_ink, local, verdict};
+use super::run::{netns_name, not_seen};
+use super::who::{in_a_word, mark, of_side, user};
+
+/// Renders the reports of a scan; other reports than listeners, flows and findings are left out.
+pub fn scan(reports: &[Report], look: &Look) -> String {
+    let mut out = Vec::new();
+    let rows: Vec<Row> = reports.iter().flat_map(rows).collect();
+    if rows.is_empty() {
+        let mut line = Line::new(look);
+        line.put(Ink::Plain, "nothing listens and nothing is connected");
+        line.end(&mut out);
+    } else {
+        table(&rows, look, &mut out);
+    }
+    for report in reports {
+        match &report.body {
+            Body::RunStarted(RunStarted { degraded, .. }) => {
+                not_seen(&Line::new(look), degraded, &mut out);
+            }
+            Body::Finding(finding) => {
+                out.push(b'\n');
+                let mut line = Line::new(look);
+                line.put(finding::ink(finding), "FINDING");
+                line.column(0);
+                finding::block(line, finding, &mut out);
+            }
+            _ => {}
+        }
+    }
+    // Only text went in.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+fn rows(report: &Report) -> Vec<Row> {
+    match &report.body {
+        Body::Listener(_, listener) => vec![listener_row(listener)],
+        Body::Flow(_, flow) => flow_rows(flow),
+        _ => Vec::new(),
+    }
+}
+
+fn listener_row(listener: &ListenerReport) -> Row {
+    let owner = listener.attribution.principal();
+    let others = listener.attribution.owners.len().saturating_sub(1);
+    let state = match listener.transport {
+        Transport::Tcp => "LISTEN",
+        Transport::Udp => "UNCONN",
+    };
+    let [process, user, unit, exe] = who(&listener.attribution, owner, others);
+    [
+        plain(listener.transport.name()),
+        plain(state),
+        plain(&local(listener)),
+        plain("*"),
+        plain(&netns_name(&listener.netns)),
+        process,
+        user,
+        unit,
+        exe,
+        verdict(&listener.verdict),
+    ]
+}
+
+/// A row for each end that is on this host, as `ss` has.
+fn flow_rows(flow: &FlowReport) -> Vec<Row> {
+    let here = |source: bool| of_side(&flow.attribution, source).next().is_some();
+    let row = |source: bool| {
+        let (local, remote) = match source {
+            true => (flow.source, flow.destination),
+            false => (flow.destination, flow.source),
+        };
+        flow_row(flow, local, remote, source)
+    };
+    match (here(true), here(false)) {
+        (true, true) => vec![row(true), row(false)],
+        (false, false) => vec![row(flow.direction == Direction::Egress)],
+        (source, _) => vec![row(source)],
+    }
+}
+
+fn flow_row(flow: &FlowReport, local: Endpoint, remote: Endpoint, source: bool) -> Row {
+    let mut owners = of_side(&flow.attribution, source);
+    let owner = owners.next();
+    let [process, user, unit, exe] = who(&flow.attribution, owner, owners.count());
+    [
+        plain(flow.transport.name()),
+        plain(flow.state.unwrap_or_default()),
+        plain(&local.to_string()),
+        plain(&remote.to_string()),
+        plain(&flow.netns.as_ref().map(netns_name).unwrap_or_default()),
+        process,
+        user,
+        unit,
+        exe,
+        plain(""),
+    ]
+}
+
+/// PROCESS, USER, UNIT, EXE.
+fn who(attribution: &Attribution, owner: Option<&Owner>, others: usize) -> [Cell; 4] {
+    let Some(owner) = owner else {
+        let nobody = format!("({})", in_a_word(attribution.ownership));
+        return [(Ink::Notable, nobody), plain(""), plain(""), plain("")];
+    };
+    let process = &*owner.process;
+    let more = if others > 0 { format!(" +{others}") } else { String::new() };
+    let exited = if owner.exited { " exited" } else { "" };
+    let name = &process.name;
+    [
+        (Ink::Name, format!("{name}[{}]{}{exited}{more}", process.pid, mark(owner.evidence))),
+        plain(&user(process).unwrap_or_default()),
+        plain(process.unit.as_deref().unwrap_or_default()),
+        (executable_ink(process), executable(process)),
+    ]
+}
+
+fn plain(text: &str) -> Cell {
+    (Ink::Plain, text.to_owned())
+}

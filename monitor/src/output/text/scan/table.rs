@@ -1,0 +1,164 @@
+//! Columns sized by what is in them, and made to fit a terminal.
+//!
+//! Elsewhere than on a terminal every column is there, and whole. On one that is too narrow,
+//! columns that say the same in each row go first, then names and paths are cut; addresses, ports
+//! and pids never are.
+
+use crate::escape::{escape, truncate, width};
+use crate::output::text::Look;
+use crate::output::text::line::{Ink, Line};
+
+/// A cell: text as it came, not escaped yet.
+pub(super) type Cell = (Ink, String);
+
+/// The cells of a row, one for each column.
+pub(super) type Row = [Cell; COLUMNS.len()];
+
+/// Writes the rows under the heads of their columns.
+pub(super) fn table(rows: &[Row], look: &Look, out: &mut Vec<u8>) {
+    let widths = widths(rows, look.width);
+    let mut head = Line::new(look);
+    for (column, width) in COLUMNS.iter().zip(widths).filter(|(_, width)| *width > 0) {
+        head.column(width);
+        head.put(Ink::Strong, column.head);
+    }
+    head.end(out);
+    for row in rows {
+        let mut line = Line::new(look);
+        for ((column, (ink, text)), width) in COLUMNS.iter().zip(row).zip(widths) {
+            if width > 0 {
+                line.column(width);
+                let text = if text.is_empty() { "-" } else { text };
+                line.put(*ink, &fit(text, width, column.cut));
+            }
+        }
+        line.end(out);
+    }
+}
+
+struct Column {
+    head: &'static str,
+    cut: Cut,
+    /// Left out on a narrow terminal when each row says the same.
+    dispensable: bool,
+}
+
+/// To how little a column may be cut, and how.
+#[derive(Clone, Copy)]
+enum Cut {
+    Never,
+    /// The end goes.
+    End(usize),
+    /// The first directories go.
+    Path(usize),
+    /// The end of the name goes, the `[pid]` stays.
+    Process(usize),
+}
+
+const COLUMNS: [Column; 10] = [
+    Column { head: "PROTO", cut: Cut::Never, dispensable: false },
+    Column { head: "STATE", cut: Cut::Never, dispensable: false },
+    Column { head: "LOCAL", cut: Cut::Never, dispensable: false },
+    Column { head: "REMOTE", cut: Cut::Never, dispensable: true },
+    Column { head: "NETNS", cut: Cut::End(6), dispensable: true },
+    Column { head: "PROCESS", cut: Cut::Process(12), dispensable: false },
+    Column { head: "USER", cut: Cut::End(5), dispensable: false },
+    Column { head: "UNIT", cut: Cut::End(6), dispensable: true },
+    Column { head: "EXE", cut: Cut::Path(8), dispensable: false },
+    Column { head: "VERDICT", cut: Cut::End(8), dispensable: false },
+];
+
+const GAP: usize = 2;
+
+/// The width of each column, 0 for one that is left out.
+fn widths(rows: &[Row], terminal: Option<usize>) -> [usize; COLUMNS.len()] {
+    let mut widths = COLUMNS.map(|column| width(column.head));
+    for row in rows {
+        for (widest, (_, text)) in widths.iter_mut().zip(row) {
+            *widest = (*widest).max(width(&escape(text)));
+        }
+    }
+    let Some(room) = terminal else {
+        return widths;
+    };
+    for (at, column) in COLUMNS.iter().enumerate() {
+        if taken(&widths) > room && column.dispensable && says_the_same(rows, at) {
+            if let Some(width) = widths.get_mut(at) {
+                *width = 0;
+            }
+        }
+    }
+    while taken(&widths) > room {
+        let spare = |(column, width): &(&Column, &mut usize)| match column.cut {
+            Cut::Never => 0,
+            Cut::End(least) | Cut::Path(least) | Cut::Process(least) => width.saturating_sub(least),
+        };
+        match COLUMNS.iter().zip(&mut widths).max_by_key(spare) {
+            Some(widest) if spare(&widest) > 0 => *widest.1 = widest.1.saturating_sub(1),
+            _ => break,
+        }
+    }
+    widths
+}
+
+fn taken(widths: &[usize]) -> usize {
+    let shown = widths.iter().filter(|width| **width > 0);
+    shown.map(|width| width.saturating_add(GAP)).sum::<usize>().saturating_sub(GAP)
+}
+
+fn says_the_same(rows: &[Row], column: usize) -> bool {
+    let mut texts = rows.iter().map(|row| row.get(column).map(|(_, text)| text));
+    let first = texts.next();
+    texts.all(|text| Some(text) == first)
+}
+
+/// The text, escaped, in at most so many columns.
+fn fit(text: &str, columns: usize, cut: Cut) -> String {
+    let whole = escape(text);
+    if width(&whole) <= columns {
+        return whole.into_owned();
+    }
+    let fitting = match cut {
+        Cut::Path(_) => last_directories(text, columns),
+        Cut::Process(_) => name_and_pid(text, columns),
+        Cut::End(_) | Cut::Never => None,
+    };
+    fitting.unwrap_or_else(|| truncate(text, columns).into_owned())
+}
+
+fn last_directories(path: &str, columns: usize) -> Option<String> {
+    path.match_indices('/')
+        .filter_map(|(at, _)| path.get(at..))
+        .map(|tail| format!("…{}", escape(tail)))
+        .find(|tail| width(tail) <= columns)
+}
+
+fn name_and_pid(text: &str, columns: usize) -> Option<String> {
+    let (name, pid) = text.split_at_checked(text.rfind('[')?)?;
+    let room = columns.checked_sub(width(pid)).filter(|room| *room > 1)?;
+    Some(format!("{}{}", truncate(name, room), escape(pid)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_keeps_what_tells_most() {
+        let path = "/usr/lib/jvm/java-17/bin/java";
+        let table = [
+            (path, 40, Cut::Path(8), path),
+            (path, 15, Cut::Path(8), "…/bin/java"),
+            (path, 20, Cut::Path(8), "…/java-17/bin/java"),
+            (path, 6, Cut::Path(8), "…/java"),
+            (path, 4, Cut::Path(8), "/us…"),
+            ("cardbridged[812]~ +1", 16, Cut::Process(12), "cardbr…[812]~ +1"),
+            ("cardbridged[812]~ +1", 8, Cut::Process(12), "cardbri…"),
+            ("(owner unknown)", 8, Cut::Process(12), "(owner …"),
+            ("session-3.scope", 8, Cut::End(6), "session…"),
+        ];
+        for (text, columns, cut, expected) in table {
+            assert_eq!(fit(text, columns, cut), expected);
+        }
+    }
+}

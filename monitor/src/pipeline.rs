@@ -1,0 +1,313 @@
+//! The whole way from records to reports, on one page: decode → ledger → flows and sockets →
+//! attribution → policy → reports.
+//!
+//! No I/O, no clock, no lock: one task owns it and hands it records, readings, answers and the time.
+//! The same records give the same reports, live or replayed.
+
+mod counting;
+mod flows;
+mod listeners;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use monitor_ebpf::wire::{FlowRecord, SampleRecord};
+
+use crate::attribution::{Known, Namespaces, ProcessKey, Processes, Request, Sockets};
+use crate::clock::Clock;
+use crate::decode::{self, Event};
+use crate::endpoint::Netns;
+use crate::flow::{FlowId, FlowTable, Limits};
+use crate::host;
+use crate::kernel::flow_table::Reading;
+use crate::ledger::Ledger;
+use crate::owner::Process;
+use crate::policy::Policy;
+use crate::ports::PortSet;
+use crate::report::{Body, InterfaceChange, InterfaceReport, Report};
+
+pub use counting::Kernel as KernelCounts;
+
+/// Flows followed at once.
+const MAX_FLOWS: usize = 65_536;
+/// Sockets remembered at once.
+const MAX_SOCKETS: usize = 65_536;
+/// Processes remembered at once.
+const MAX_PROCESSES: usize = 16_384;
+/// A flow's start waits this long for the names of its processes.
+const FLOW_PATIENCE_NS: u64 = 250_000_000;
+/// Time between two sweeps of the flow table for flows that are over.
+const SWEEP_NS: u64 = 500_000_000;
+
+/// What may be shown of a sampled packet.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Payload {
+    /// Nothing of its bytes.
+    None,
+    /// Headers; no byte of the payload, which may be a secret.
+    #[default]
+    Masked,
+    /// Everything that was captured.
+    Full,
+}
+
+/// What a pipeline is made for.
+#[derive(Debug)]
+pub struct Settings {
+    /// The watched ports.
+    pub ports: PortSet,
+    /// What is expected.
+    pub policy: Policy,
+    /// What may be shown of samples.
+    pub payload: Payload,
+    /// Time between two reports of an active flow.
+    pub interval: Duration,
+    /// A flow without a packet for this long is over.
+    pub idle_timeout: Duration,
+    /// Slots of the kernel's flow table; 0 when no packets are watched.
+    pub slots: usize,
+    /// Nanoseconds of a jiffy of the kernel.
+    pub jiffy_ns: u64,
+    /// The namespace packets are seen in.
+    pub netns: Netns,
+    /// Boot time to Unix time.
+    pub clock: Clock,
+}
+
+/// The core: records, readings and answers in; reports and requests out.
+#[derive(Debug)]
+pub struct Pipeline {
+    ports: PortSet,
+    policy: Policy,
+    payload: Payload,
+    netns: Netns,
+    clock: Clock,
+    ledger: Ledger,
+    flows: FlowTable,
+    known: Known,
+    listeners: listeners::Listeners,
+    counting: counting::Counting,
+    last_sweep_ns: u64,
+    sequence: u64,
+    reports: Vec<Report>,
+    requests: Vec<Request>,
+}
+
+impl Pipeline {
+    /// A pipeline that has seen nothing.
+    pub fn new(settings: Settings) -> Self {
+        let limits = Limits {
+            capacity: MAX_FLOWS,
+            idle_timeout: settings.idle_timeout,
+            update_interval: settings.interval,
+            jiffy_ns: settings.jiffy_ns,
+        };
+        Self {
+            ports: settings.ports,
+            policy: settings.policy,
+            payload: settings.payload,
+            clock: settings.clock,
+            ledger: Ledger::new(settings.slots),
+            flows: FlowTable::new(limits),
+            known: Known {
+                processes: Processes::new(MAX_PROCESSES),
+                sockets: Sockets::new(MAX_SOCKETS),
+                namespaces: Namespaces::default(),
+                own_netns: settings.netns.inode,
+            },
+            netns: settings.netns,
+            listeners: listeners::Listeners::default(),
+            counting: counting::Counting::default(),
+            last_sweep_ns: 0,
+            sequence: 0,
+            reports: Vec::new(),
+            requests: Vec::new(),
+        }
+    }
+
+    /// Takes in one record of either ring.
+    pub fn ingest(&mut self, record: &[u8], now_ns: u64) {
+        self.counting.read(record);
+        match decode::decode(record) {
+            Ok(Event::Flow(flow)) => self.flow_record(&flow, now_ns),
+            Ok(Event::Sample(sample, data)) => self.sample(&sample, data),
+            Ok(Event::Socket(socket)) => {
+                let Known { processes, sockets, namespaces, .. } = &mut self.known;
+                sockets.record(&socket, processes, namespaces);
+            }
+            // Counted; a log line per record would be a flood that others could cause.
+            Err(_refused) => self.counting.undecodable(record),
+        }
+    }
+
+    /// Would reading this slot of the flow table tell nothing new?
+    pub fn is_current(&self, slot: u32, count: u64) -> bool {
+        self.ledger.is_current(slot, count)
+    }
+
+    /// Takes in one slot of the kernel's flow table.
+    pub fn reading(&mut self, reading: &Reading, now_ns: u64) {
+        if let Some(credit) = self.ledger.read(reading.slot, &reading.content) {
+            self.counting.credit(&credit, &self.ports);
+            self.flows.credit(&credit, false, now_ns, &self.ports);
+        }
+    }
+
+    fn flow_record(&mut self, record: &FlowRecord, now_ns: u64) {
+        if let Some(credit) = self.ledger.evicted(record) {
+            self.counting.credit(&credit, &self.ports);
+            let begins_anew = FlowId::of(&record.key).0 == FlowId::of(&record.evicted_key).0;
+            // What the slot held counts for the flow that ends, not for the one that begins.
+            if begins_anew {
+                self.flows.announce(record, &self.ports);
+                self.flows.credit(&credit, true, now_ns, &self.ports);
+                return;
+            }
+            self.flows.credit(&credit, false, now_ns, &self.ports);
+        }
+        self.flows.announce(record, &self.ports);
+    }
+
+    fn sample(&mut self, sample: &SampleRecord, data: &[u8]) {
+        self.counting.sampled();
+        let report = self.sample_report(sample, data);
+        self.report(sample.header.ktime_ns, Body::Sample(Box::new(report)));
+    }
+
+    /// Takes in the sockets and namespaces of the whole host.
+    pub fn snapshot(
+        &mut self,
+        namespaces: Vec<(Netns, Option<u64>)>,
+        sockets: &[host::sockets::Socket],
+        now_ns: u64,
+    ) {
+        self.namespaces(namespaces);
+        for socket in sockets {
+            self.known.sockets.found(socket, &self.known.namespaces, now_ns);
+        }
+    }
+
+    /// Takes in the network namespaces of the host.
+    pub fn namespaces(&mut self, namespaces: Vec<(Netns, Option<u64>)>) {
+        self.known.namespaces.learn(namespaces);
+        self.known.sockets.resolve(&mut self.known.namespaces);
+        // What is still missing is gone: asking again would ask for ever.
+        self.known.namespaces.take_missing();
+    }
+
+    /// Takes in who holds descriptors of these sockets now: `(cookie, pid)`, complete for all of them.
+    pub fn holders(&mut self, sockets: &[u64], holders: &[(u64, u32)], now_ns: u64) {
+        let mut sorted = holders.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        for &cookie in sockets {
+            let start = sorted.partition_point(|(other, _)| *other < cookie);
+            let of_socket = sorted.iter().skip(start).take_while(|(other, _)| *other == cookie);
+            let processes: Vec<ProcessKey> =
+                of_socket.map(|(_, pid)| self.known.processes.present(*pid, now_ns)).collect();
+            self.known.sockets.held_by(cookie, &processes);
+        }
+    }
+
+    /// The open listeners, whose holders are worth asking for again.
+    pub fn open_listeners(&self) -> Vec<u64> {
+        let open = self.known.sockets.all_listeners().filter(|socket| socket.closed_ns.is_none());
+        open.map(|socket| socket.cookie).collect()
+    }
+
+    /// Takes in what `/proc` says of a process.
+    pub fn identified(&mut self, key: ProcessKey, process: Arc<Process>, now_ns: u64) {
+        let known = self.known.processes.identified(key, process, now_ns);
+        if known != key {
+            self.known.sockets.rename(key, known);
+        }
+        self.known.sockets.process_changed(known);
+    }
+
+    /// Takes in the hash of a process's executable, or why there is none.
+    pub fn hashed(&mut self, key: ProcessKey, hash: Result<String, String>) {
+        self.known.processes.hashed(key, hash);
+        self.known.sockets.process_changed(key);
+    }
+
+    /// Processes that were alive when last seen: `(key, pid, start ticks)`.
+    pub fn alive(&self) -> Vec<(ProcessKey, u32, u64)> {
+        self.known.processes.alive()
+    }
+
+    /// Takes in that a process has exited.
+    pub fn exited(&mut self, key: ProcessKey) {
+        self.known.processes.exited(key);
+        self.known.sockets.process_changed(key);
+    }
+
+    /// What is known of a process.
+    pub fn process(&self, key: ProcessKey) -> Option<Arc<Process>> {
+        self.known.processes.get(key).map(|(process, _)| Arc::clone(process))
+    }
+
+    /// Lets time pass: reports what is ready, ends what is over.
+    pub fn tick(&mut self, now_ns: u64) {
+        self.report_listeners(now_ns, false);
+        self.report_started_flows(now_ns);
+        if now_ns.saturating_sub(self.last_sweep_ns) >= SWEEP_NS {
+            self.last_sweep_ns = now_ns;
+            let changes = self.flows.sweep(now_ns);
+            self.report_flows(changes, now_ns);
+        }
+        self.take_up_requests();
+    }
+
+    /// Collects what is to be looked up, without waiting for the next tick.
+    pub fn take_up_requests(&mut self) {
+        self.requests.extend(self.known.processes.take_requests());
+        if self.known.namespaces.take_missing() {
+            self.requests.push(Request::Namespaces);
+        }
+    }
+
+    /// Sockets that were closed but never released: the kernel side may forget them.
+    pub fn expire_sockets(&mut self, now_ns: u64) -> Vec<u64> {
+        self.known.sockets.expire(now_ns)
+    }
+
+    /// Ends everything that is going on.
+    pub fn finish(&mut self, now_ns: u64) {
+        self.report_listeners(now_ns, true);
+        let changes = self.flows.finish();
+        self.report_flows(changes, now_ns);
+    }
+
+    /// An interface came or went.
+    pub fn interface(&mut self, change: InterfaceChange, interface: InterfaceReport, now_ns: u64) {
+        self.counting.interface(&interface.interface);
+        self.report(now_ns, Body::Interface(change, interface));
+    }
+
+    /// Interfaces that are observed from the start, without an event of their own.
+    pub fn observe(&mut self, interface: &InterfaceReport) {
+        self.counting.interface(&interface.interface);
+    }
+
+    /// Nothing is being looked up for any process.
+    pub fn is_settled(&self) -> bool {
+        self.requests.is_empty() && self.known.processes.are_settled()
+    }
+
+    /// Adds a report of the caller's making, numbered and dated.
+    pub fn report(&mut self, time_ns: u64, body: Body) {
+        self.sequence += 1;
+        let time_unix_ns = self.clock.unix_ns(time_ns);
+        self.reports.push(Report { time_unix_ns, sequence: self.sequence, body });
+    }
+
+    /// Takes the reports made so far.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// Takes what is to be looked up on the host.
+    pub fn take_requests(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.requests)
+    }
+}

@@ -1,0 +1,199 @@
+//! Counts on the way, and the counters that leave it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use monitor_ebpf::wire::{Fates, Header, PROGRAMS, Place, aside};
+use zerocopy::FromBytes as _;
+
+use crate::endpoint::{Direction, Interface, Netns};
+use crate::kernel::tally::PortTotal;
+use crate::ledger::Credit;
+use crate::pipeline::Pipeline;
+use crate::ports::PortSet;
+use crate::report::{
+    Counters, InterfaceCount, PlaceCount, PortCount, RecordCounts, RunEnded, SinkCount,
+};
+
+/// The kernel's half of the counters, read at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Kernel {
+    /// Totals per port and direction.
+    pub totals: Vec<PortTotal>,
+    /// Fates by program, in the order of [`PROGRAMS`].
+    pub fates: Vec<Fates>,
+    /// Packets counted apart, by the indexes of [`aside`].
+    pub aside: Vec<u64>,
+}
+
+/// What user space counted.
+#[derive(Debug, Default)]
+pub(super) struct Counting {
+    read: BTreeMap<&'static str, RecordCounts>,
+    undecodable: u64,
+    read_in_all: u64,
+    samples: u64,
+    places: HashMap<(u32, u16, Direction), (u64, u64)>,
+    names: HashMap<u32, String>,
+    pub(super) findings: u64,
+    pub(super) listeners: u64,
+}
+
+impl Counting {
+    pub(super) fn read(&mut self, record: &[u8]) {
+        self.read_in_all += 1;
+        if let Some(program) = program_of(record) {
+            self.read.entry(program).or_default().read += 1;
+        }
+    }
+
+    pub(super) fn undecodable(&mut self, record: &[u8]) {
+        self.undecodable += 1;
+        if let Some(program) = program_of(record) {
+            self.read.entry(program).or_default().undecodable += 1;
+        }
+    }
+
+    pub(super) const fn sampled(&mut self) {
+        self.samples += 1;
+    }
+
+    pub(super) fn credit(&mut self, credit: &Credit, ports: &PortSet) {
+        let place = Place(credit.key.place);
+        let direction = if place.is_egress() { Direction::Egress } else { Direction::Ingress };
+        let port = crate::flow::watched_port(&credit.key, ports);
+        let count = self.places.entry((place.ifindex(), port, direction)).or_default();
+        count.0 = count.0.wrapping_add(credit.packets);
+        count.1 = count.1.wrapping_add(credit.bytes);
+    }
+
+    /// Remembers a name: it is needed after the interface is gone.
+    pub(super) fn interface(&mut self, interface: &Interface) {
+        self.names.insert(interface.ifindex, interface.name.clone());
+    }
+
+    pub(super) fn named(&self, ifindex: u32) -> Interface {
+        let name = self.names.get(&ifindex).cloned();
+        Interface { ifindex, name: name.unwrap_or_else(|| format!("if{ifindex}")) }
+    }
+
+    fn interfaces(&self, netns: &Netns) -> Vec<InterfaceCount> {
+        let mut counts: Vec<InterfaceCount> = self
+            .places
+            .iter()
+            .map(|(&(ifindex, port, direction), &(packets, bytes))| InterfaceCount {
+                port,
+                place: PlaceCount {
+                    interface: self.named(ifindex),
+                    netns: netns.clone(),
+                    direction,
+                    packets,
+                    bytes,
+                },
+            })
+            .collect();
+        counts.sort_by_key(|count| {
+            (count.place.interface.ifindex, count.port, count.place.direction)
+        });
+        counts
+    }
+}
+
+impl Pipeline {
+    /// The counters, from the kernel's half and what was counted here.
+    pub fn counters(&self, kernel: &Kernel, sinks: Vec<SinkCount>) -> Counters {
+        let set_aside = |index: u32| kernel.aside.get(index as usize).copied().unwrap_or(0);
+        let mut programs = self.counting.read.clone();
+        for (name, fates) in PROGRAMS.iter().zip(&kernel.fates) {
+            if fates.seen > 0 {
+                let counts = programs.entry(name).or_default();
+                counts.seen = fates.seen;
+                counts.filtered = fates.filtered;
+                counts.submitted = fates.submitted;
+                counts.ring_full = fates.ring_full;
+            }
+        }
+        let mut records = programs.values().fold(RecordCounts::default(), |sum, counts| {
+            RecordCounts {
+                seen: sum.seen + counts.seen,
+                filtered: sum.filtered + counts.filtered,
+                submitted: sum.submitted + counts.submitted,
+                ring_full: sum.ring_full + counts.ring_full,
+                read: sum.read,
+                undecodable: sum.undecodable,
+            }
+        });
+        records.read = self.counting.read_in_all;
+        records.undecodable = self.counting.undecodable;
+        let seen = kernel.totals.iter().filter(|row| row.total.packets > 0);
+        Counters {
+            ports: kernel.totals.iter().map(port_count).collect(),
+            overflow: seen.filter_map(overflow_count).collect(),
+            interfaces: self.counting.interfaces(&self.netns),
+            fragments_first: set_aside(aside::FRAGMENT_FIRST),
+            fragments_later: set_aside(aside::FRAGMENT_LATER),
+            icmp_errors: set_aside(aside::ICMP_ERROR),
+            unparsable: UNPARSABLE
+                .iter()
+                .map(|&(index, reason)| (reason, set_aside(index)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            records,
+            programs,
+            samples_taken: self.counting.samples,
+            samples_suppressed: records.filtered,
+            sinks,
+        }
+    }
+
+    /// The end of the run.
+    pub fn run_ended(&self, reason: &str, counters: Option<Counters>) -> RunEnded {
+        RunEnded {
+            reason: reason.to_owned(),
+            counters,
+            listeners: self.counting.listeners,
+            flows: self.flows.seen(),
+            findings: self.counting.findings,
+        }
+    }
+
+    /// Findings reported so far.
+    pub const fn findings(&self) -> u64 {
+        self.counting.findings
+    }
+}
+
+fn program_of(record: &[u8]) -> Option<&'static str> {
+    let (header, _) = Header::read_from_prefix(record).ok()?;
+    PROGRAMS.get(usize::try_from(header.program).ok()?).copied()
+}
+
+fn port_count(row: &PortTotal) -> PortCount {
+    PortCount {
+        port: row.port,
+        direction: row.direction,
+        packets: row.total.packets,
+        bytes: row.total.bytes,
+        wire_packets: Some(row.total.wire_packets),
+        wire_bytes: Some(row.total.wire_bytes),
+    }
+}
+
+fn overflow_count(row: &PortTotal) -> Option<PortCount> {
+    (row.total.overflow_packets > 0).then_some(PortCount {
+        port: row.port,
+        direction: row.direction,
+        packets: row.total.overflow_packets,
+        bytes: row.total.overflow_bytes,
+        wire_packets: None,
+        wire_bytes: None,
+    })
+}
+
+/// Reasons in `portwatch.counters.unparsable`.
+const UNPARSABLE: [(u32, &str); 5] = [
+    (aside::SHORT_LINK_HEADER, "short-link-header"),
+    (aside::BAD_IP_HEADER, "bad-ip-header"),
+    (aside::SHORT_TRANSPORT, "short-transport-header"),
+    (aside::EXTENSION_CHAIN, "extension-header-chain"),
+    (aside::VLAN_STACK, "vlan-stack"),
+];

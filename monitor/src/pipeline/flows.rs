@@ -1,0 +1,196 @@
+//! Reports of flows and samples.
+
+use monitor_ebpf::wire::{Place, SampleRecord};
+
+use crate::endpoint::{Direction, Endpoint, Transport};
+use crate::flow::{Flow, FlowId};
+use crate::host;
+use crate::owner::{Owner, Side};
+use crate::pipeline::{FLOW_PATIENCE_NS, Payload, Pipeline};
+use crate::report::{Body, FlowChange, FlowReport, FlowRole, PlaceCount, SampleReport};
+
+impl Pipeline {
+    pub(super) fn report_started_flows(&mut self, now_ns: u64) {
+        let known = &self.known;
+        let started = self.flows.started(now_ns, FLOW_PATIENCE_NS, |flow| {
+            let answer = known.of_flow(flow, None);
+            answer.settled && !answer.attribution.owners.is_empty()
+        });
+        for flow in started {
+            let report = self.flow_report(&flow, false, now_ns);
+            self.report(flow.start_ns, Body::Flow(FlowChange::Started, Box::new(report)));
+        }
+    }
+
+    pub(super) fn report_flows(&mut self, changes: Vec<(FlowChange, Flow)>, now_ns: u64) {
+        for (change, flow) in changes {
+            let over = matches!(change, FlowChange::Ended(_));
+            let time_ns = if change == FlowChange::Started { flow.start_ns } else { now_ns };
+            let report = self.flow_report(&flow, over, now_ns);
+            self.report(time_ns, Body::Flow(change, Box::new(report)));
+        }
+    }
+
+    fn flow_report(&self, flow: &Flow, over: bool, now_ns: u64) -> FlowReport {
+        let (opener, other) = (flow.opener, flow.opener.other());
+        let mut role = flow.role(&self.ports, over, now_ns);
+        let attribution = self.known.of_flow(flow, role).attribution;
+        let receives = |owner: &Owner| owner.side == Some(Side::Destination);
+        // A datagram need not be answered to have reached its receiver.
+        if role == Some(FlowRole::Unanswered)
+            && flow.id.transport == Transport::Udp
+            && attribution.owners.iter().any(receives)
+        {
+            role = Some(FlowRole::Server);
+        }
+        let (source_packets, source_bytes) = flow.sent_by(opener);
+        let (destination_packets, destination_bytes) = flow.sent_by(other);
+        let tcp = flow.id.transport == Transport::Tcp;
+        FlowReport {
+            source: flow.id.endpoint(opener),
+            destination: flow.id.endpoint(other),
+            transport: flow.id.transport,
+            family: flow.id.family,
+            port: flow.port,
+            direction: flow.direction,
+            role,
+            source_packets,
+            source_bytes,
+            destination_packets,
+            destination_bytes,
+            start_unix_ns: self.clock.unix_ns(flow.start_ns),
+            last_unix_ns: self.clock.unix_ns(flow.last_ns.max(flow.start_ns)),
+            tcp_flags: tcp.then_some(flow.low.tcp_flags | flow.high.tcp_flags),
+            state: None,
+            netns: None,
+            interfaces: self.places(flow),
+            community_id: community_id(
+                flow.id.endpoint(opener),
+                flow.id.endpoint(other),
+                flow.id.transport,
+            ),
+            attribution,
+        }
+    }
+
+    /// Reports the connections that are there, for a command that watches no packets.
+    pub fn report_connections(&mut self, sockets: &[host::sockets::Socket], now_ns: u64) {
+        let mut reports: Vec<FlowReport> = sockets
+            .iter()
+            .filter(|socket| !socket.is_listener())
+            .filter_map(|socket| self.connection_report(socket, now_ns))
+            .collect();
+        reports.sort_by_key(|report| (report.transport, report.source, report.destination));
+        for report in reports {
+            self.report(now_ns, Body::Flow(FlowChange::Updated, Box::new(report)));
+        }
+    }
+
+    fn connection_report(
+        &self,
+        found: &host::sockets::Socket,
+        now_ns: u64,
+    ) -> Option<FlowReport> {
+        let (local, remote) = (found.local, found.remote?);
+        let socket = self.known.sockets.get(found.cookie)?;
+        // Whoever listens on the local port was called; otherwise this end is the caller.
+        let called = self
+            .known
+            .sockets
+            .listeners(found.transport, local.port)
+            .any(|listener| listener.netns == socket.netns);
+        let (source, destination, side, role) = match (called, self.ports.contains(remote.port)) {
+            (true, _) => (remote, local, Side::Destination, FlowRole::Server),
+            (false, true) => (local, remote, Side::Source, FlowRole::Client),
+            (false, false) => (local, remote, Side::Source, FlowRole::Ephemeral),
+        };
+        let port = if self.ports.contains(local.port) { local.port } else { remote.port };
+        let now_unix_ns = self.clock.unix_ns(now_ns);
+        Some(FlowReport {
+            source,
+            destination,
+            transport: found.transport,
+            family: local.family(),
+            port,
+            direction: if called { Direction::Ingress } else { Direction::Egress },
+            role: Some(role),
+            source_packets: 0,
+            source_bytes: 0,
+            destination_packets: 0,
+            destination_bytes: 0,
+            start_unix_ns: now_unix_ns,
+            last_unix_ns: now_unix_ns,
+            tcp_flags: None,
+            state: Some(found.state.name()),
+            netns: socket.netns.clone(),
+            interfaces: Vec::new(),
+            community_id: community_id(source, destination, found.transport),
+            attribution: self.known.of_connection(socket, side).attribution,
+        })
+    }
+
+    /// Every interface and direction, both ends of the flow added up.
+    fn places(&self, flow: &Flow) -> Vec<PlaceCount> {
+        let mut counts: Vec<PlaceCount> = Vec::with_capacity(flow.places.len());
+        for place in &flow.places {
+            let same = |count: &&mut PlaceCount| {
+                count.interface.ifindex == place.ifindex && count.direction == place.direction
+            };
+            match counts.iter_mut().find(same) {
+                Some(count) => {
+                    count.packets = count.packets.wrapping_add(place.packets);
+                    count.bytes = count.bytes.wrapping_add(place.bytes);
+                }
+                None => counts.push(PlaceCount {
+                    interface: self.counting.named(place.ifindex),
+                    netns: self.netns.clone(),
+                    direction: place.direction,
+                    packets: place.packets,
+                    bytes: place.bytes,
+                }),
+            }
+        }
+        counts
+    }
+
+    pub(super) fn sample_report(&self, sample: &SampleRecord, data: &[u8]) -> SampleReport {
+        let place = Place(sample.key.place);
+        let source = Endpoint::from_mapped(sample.key.source, sample.key.source_port);
+        let destination =
+            Endpoint::from_mapped(sample.key.destination, sample.key.destination_port);
+        let (id, _) = FlowId::of(&sample.key);
+        let headers = usize::try_from(sample.payload_offset).unwrap_or(0).min(data.len());
+        let shown = match self.payload {
+            Payload::None => &[],
+            Payload::Masked => data.get(..headers).unwrap_or_default(),
+            Payload::Full => data,
+        };
+        SampleReport {
+            source,
+            destination,
+            transport: id.transport,
+            community_id: community_id(source, destination, id.transport),
+            interface: self.counting.named(sample.ifindex),
+            direction: if place.is_egress() { Direction::Egress } else { Direction::Ingress },
+            length: sample.length,
+            represents: sample.represents,
+            captured: sample.captured,
+            data: shown.to_vec(),
+        }
+    }
+}
+
+/// Community ID v1 with seed 0: the same for both directions, and in Zeek, Suricata and Wireshark.
+fn community_id(source: Endpoint, destination: Endpoint, transport: Transport) -> String {
+    community_id::calculate_community_id(
+        0,
+        source.ip,
+        destination.ip,
+        Some(source.port),
+        Some(destination.port),
+        transport.iana_number(),
+        false,
+    )
+    // Both ends of a packet have one family; were it otherwise, there would be no such id.
+    .unwrap_or_default()
+}

@@ -1,0 +1,254 @@
+//! Listeners: found, opened, updated, closed; and the finding when nobody expects one.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::attribution::Socket;
+use crate::endpoint::{Endpoint, Netns, Transport};
+use crate::owner::{Attribution, Owner, Process};
+use crate::pipeline::Pipeline;
+use crate::policy::ListenerView;
+use crate::report::{
+    Body, FindingKind, FindingReport, ListenerChange, ListenerReport, NearMiss, Verdict,
+};
+
+/// A listener is reported when everything about it is known, or after this long.
+const PATIENCE_NS: u64 = 500_000_000;
+
+/// What was reported of listeners.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    /// Open listeners by cookie, as last reported.
+    reported: HashMap<u64, ListenerReport>,
+    /// Changed, but not everything is known yet; since when.
+    waiting: HashMap<u64, u64>,
+    /// What findings were about: the same listener again is no news.
+    found_before: HashSet<Identity>,
+}
+
+/// What makes two listeners the same to a person.
+type Identity = (FindingKind, Transport, Endpoint, Option<u64>, String);
+
+impl Pipeline {
+    /// Reports what changed and is settled, or has waited long enough; with `all`, everything.
+    pub(super) fn report_listeners(&mut self, now_ns: u64, all: bool) {
+        for cookie in self.known.sockets.take_changed() {
+            self.listeners.waiting.entry(cookie).or_insert(now_ns);
+        }
+        let mut ready: Vec<u64> = Vec::new();
+        for (&cookie, &since_ns) in &self.listeners.waiting {
+            let waited = all || now_ns.saturating_sub(since_ns) >= PATIENCE_NS;
+            let settled = self.known.sockets.get(cookie).is_none_or(|socket| {
+                self.known.of_socket(socket).settled
+            });
+            if waited || settled {
+                ready.push(cookie);
+            }
+        }
+        ready.sort_unstable();
+        for cookie in ready {
+            self.listeners.waiting.remove(&cookie);
+            if let Some(socket) = self.known.sockets.get(cookie).cloned() {
+                self.report_listener(&socket, now_ns);
+            }
+        }
+    }
+
+    fn report_listener(&mut self, socket: &Socket, now_ns: u64) {
+        if !socket.listens {
+            return;
+        }
+        let Some((report, expired)) = self.listener_report(socket, now_ns) else { return };
+        let before = self.listeners.reported.get(&socket.cookie);
+        let change = match before {
+            None if socket.found => Some((ListenerChange::Found, now_ns)),
+            None => Some((ListenerChange::Opened, socket.since_ns)),
+            Some(before) if *before != report => Some((ListenerChange::Updated, now_ns)),
+            Some(_) => None,
+        };
+        if let Some((change, time_ns)) = change {
+            if change != ListenerChange::Updated {
+                self.counting.listeners += 1;
+            }
+            self.listeners.reported.insert(socket.cookie, report.clone());
+            self.report(time_ns, Body::Listener(change, Box::new(report.clone())));
+            self.judge(&report, expired.as_deref(), now_ns);
+        }
+        if let Some(closed_ns) = socket.closed_ns
+            && self.listeners.reported.remove(&socket.cookie).is_some()
+        {
+            self.known.sockets.no_longer_listens(socket.cookie);
+            self.report(closed_ns, Body::Listener(ListenerChange::Closed, Box::new(report)));
+        }
+    }
+
+    fn listener_report(
+        &self,
+        socket: &Socket,
+        now_ns: u64,
+    ) -> Option<(ListenerReport, Option<String>)> {
+        let local = socket.local?;
+        let attribution = self.known.of_socket(socket).attribution;
+        let view =
+            ListenerView { local, transport: socket.transport, attribution: &attribution };
+        let judgement = self.policy.judge(&view, self.clock.date(now_ns));
+        let report = ListenerReport {
+            local,
+            transport: socket.transport,
+            family: socket.family,
+            netns: socket.netns.clone().unwrap_or(Netns { inode: 0, name: None }),
+            interface: (socket.interface != 0)
+                .then(|| self.counting.named(socket.interface).name),
+            cookie: socket.cookie,
+            attribution,
+            verdict: judgement.verdict,
+        };
+        Some((report, judgement.expired))
+    }
+
+    /// Reports a finding for a listener that no rule expects, once.
+    fn judge(&mut self, report: &ListenerReport, expired: Option<&str>, now_ns: u64) {
+        let Verdict::Unknown { nearest } = &report.verdict else { return };
+        let owner = report.attribution.principal();
+        let name = owner.map(|owner| name(&owner.process)).unwrap_or_default();
+        let netns = (report.netns.inode != 0).then_some(report.netns.inode);
+        let (kind, nearest) = match expired {
+            Some(_) => (FindingKind::ExpiredRule, nearest.clone()),
+            None => (FindingKind::UnknownListener, nearest.clone()),
+        };
+        let identity = (kind, report.transport, report.local, netns, name);
+        if !self.listeners.found_before.insert(identity) {
+            return;
+        }
+        let finding = FindingReport {
+            kind,
+            severity: severity(report),
+            message: sentence(report, owner, expired, nearest.as_ref()),
+            evidence: evidence(report, owner),
+            nearest,
+            listener: Some(Box::new(report.clone())),
+        };
+        self.counting.findings += 1;
+        self.report(now_ns, Body::Finding(Box::new(finding)));
+    }
+
+    /// Reports that something is not observed.
+    pub fn coverage_gap(&mut self, message: String, evidence: Vec<String>, now_ns: u64) {
+        let finding = FindingReport {
+            kind: FindingKind::CoverageGap,
+            severity: MEDIUM,
+            message,
+            evidence,
+            nearest: None,
+            listener: None,
+        };
+        self.counting.findings += 1;
+        self.report(now_ns, Body::Finding(Box::new(finding)));
+    }
+}
+
+/// ECS severities as Elastic's own rules use them.
+const MEDIUM: u8 = 47;
+const HIGH: u8 = 73;
+const CRITICAL: u8 = 99;
+
+fn severity(report: &ListenerReport) -> u8 {
+    let deleted = report.attribution.owners.iter().any(|owner| owner.process.deleted);
+    if deleted {
+        CRITICAL
+    } else if report.local.ip.is_loopback() {
+        MEDIUM
+    } else {
+        HIGH
+    }
+}
+
+/// One sentence a colleague would understand.
+fn sentence(
+    report: &ListenerReport,
+    owner: Option<&Owner>,
+    expired: Option<&str>,
+    nearest: Option<&NearMiss>,
+) -> String {
+    let who = match owner {
+        Some(owner) => {
+            let process = &owner.process;
+            let user = process.user.clone().or_else(|| process.uid.map(|uid| format!("uid {uid}")));
+            let user = user.map(|user| format!(", user {user}")).unwrap_or_default();
+            let gone = if owner.exited { ", exited" } else { "" };
+            format!("{} (pid {}{user}{gone})", name(process), process.pid)
+        }
+        None => "Something no process can be named for".to_owned(),
+    };
+    let place = if report.on_all_addresses() { " on all addresses" } else { "" };
+    let netns = match &report.netns.name {
+        Some(name) => format!(" in network namespace {name}"),
+        None => String::new(),
+    };
+    let listens = match report.transport {
+        Transport::Tcp => "listens",
+        Transport::Udp => "receives datagrams",
+    };
+    let transport = report.transport.name();
+    let local = report.local;
+    let why = match (expired, nearest) {
+        (Some(rule), _) => format!("the rule {rule} that expected it has expired"),
+        (None, Some(nearest)) => {
+            let differences = nearest.differences.join("; ");
+            format!("the nearest rule is {}, but {differences}", nearest.rule)
+        }
+        (None, None) => "no policy rule expects it".to_owned(),
+    };
+    format!("{who} {listens} on {transport} {local}{place}{netns}, and {why}.")
+}
+
+fn evidence(report: &ListenerReport, owner: Option<&Owner>) -> Vec<String> {
+    let mut lines = vec![report.attribution.reason.clone()];
+    let Some(owner) = owner else { return lines };
+    let process = &owner.process;
+    if let Some(executable) = &process.executable {
+        let deleted = if process.deleted { " (deleted)" } else { "" };
+        lines.push(format!("executable: {}{deleted}", executable.display()));
+    }
+    if let Some(sha256) = &process.sha256 {
+        lines.push(format!("sha256: {sha256}"));
+    }
+    if !process.args.is_empty() {
+        lines.push(format!("command line: {}", process.args.join(" ")));
+    }
+    if !process.ancestors.is_empty() {
+        let parents: Vec<String> = process
+            .ancestors
+            .iter()
+            .map(|parent| format!("{}[{}]", parent.name, parent.pid))
+            .collect();
+        lines.push(format!("started by: {}", parents.join(" ← ")));
+    }
+    if let Some(unit) = &process.unit {
+        lines.push(format!("systemd unit: {unit}"));
+    }
+    if let Some(container) = &process.container_id {
+        lines.push(format!("container: {container}"));
+    }
+    lines.extend(process.missing.iter().map(|missing| format!("not known: {missing}")));
+    let others = report.attribution.owners.len().saturating_sub(1);
+    if others > 0 {
+        lines.push(holders(&report.attribution));
+    }
+    lines
+}
+
+fn holders(attribution: &Attribution) -> String {
+    let owners: Vec<String> = attribution
+        .owners
+        .iter()
+        .map(|owner| {
+            let process = &owner.process;
+            format!("{} {}[{}]", owner.role.name(), process.name, process.pid)
+        })
+        .collect();
+    format!("all who had to do with it: {}", owners.join(", "))
+}
+
+fn name(process: &Process) -> String {
+    if process.name.is_empty() { "an unnamed process".to_owned() } else { process.name.clone() }
+}

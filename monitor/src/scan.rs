@@ -1,0 +1,123 @@
+//! `portwatch scan`: one look at every listener and connection on the port, in every network
+//! namespace, and who owns it.
+//!
+//! Attaches nothing. The kernel side is loaded only for its iterator, which finds the holders of a
+//! socket without walking `/proc`.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use crate::cli;
+use crate::clock::{self, Clock};
+use crate::failure::{self, Failure};
+use crate::host::identity::Identity;
+use crate::host::netns;
+use crate::kernel::object::{self, Object};
+use crate::kernel::preflight::{self, Needs};
+use crate::lookup::{Answer, Lookup};
+use crate::output::Output;
+use crate::pipeline::{Payload, Pipeline, Settings};
+use crate::report::{Body, RunStarted};
+use crate::session::{self, Snapshot};
+use crate::watch;
+
+/// A scan waits this long for `/proc` and for hashes; what is not known by then is said to be missing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Looks once; the exit code.
+pub async fn run(
+    args: cli::Scan,
+    identity: &Identity,
+    output: Output,
+) -> Result<u8, Failure> {
+    let obstacles = preflight::obstacles(Needs::Look);
+    if !obstacles.is_empty() {
+        return Err(Failure::Unobservable(obstacles));
+    }
+    let ports = args.common.ports();
+    let policy = watch::policy(&args.common)?;
+    let mut degraded = Vec::new();
+    let mut object = load(&ports, &mut degraded);
+    let (lookup, mut answers) = Lookup::start(identity)?;
+    let mut pipeline = Pipeline::new(Settings {
+        ports: ports.clone(),
+        policy,
+        payload: Payload::None,
+        interval: Duration::MAX,
+        idle_timeout: Duration::MAX,
+        slots: 0,
+        jiffy_ns: object::jiffy_ns()?,
+        netns: netns::own().context("reading the own network namespace")?.netns,
+        clock: Clock::of_host(),
+    });
+    let snapshot = Snapshot::take(&ports)?;
+    let sockets = snapshot.apply(object.as_mut(), &mut pipeline, &mut degraded)?;
+    let started = RunStarted {
+        command: "scan",
+        ports: ports.to_string(),
+        interfaces: Vec::new(),
+        attached: Vec::new(),
+        degraded,
+    };
+    pipeline.report(clock::boot_ns(), Body::RunStarted(started));
+    settle(&mut pipeline, &lookup, &mut answers).await;
+    let now_ns = clock::boot_ns();
+    pipeline.finish(now_ns);
+    pipeline.report_connections(&sockets, now_ns);
+    let ended = pipeline.run_ended("looked once", None);
+    pipeline.report(clock::boot_ns(), Body::RunEnded(ended.clone()));
+    for report in pipeline.take_reports() {
+        output.send_last(report);
+    }
+    output.drain();
+    Ok(if output.has_failed() {
+        failure::OUTPUT_FAILED
+    } else if ended.findings > 0 {
+        failure::FINDINGS
+    } else {
+        failure::DONE
+    })
+}
+
+/// The kernel side, for its iterator. Without it `/proc` is walked, which says so.
+fn load(ports: &crate::ports::PortSet, degraded: &mut Vec<String>) -> Option<Object> {
+    let settings = object::Settings {
+        ports: ports.clone(),
+        ring_bytes: 4096,
+        flow_table_bytes: 0,
+        sample_every: 0,
+        snaplen: 1,
+    };
+    match Object::load(&settings) {
+        Ok(object) => {
+            degraded.extend_from_slice(object.degraded());
+            Some(object)
+        }
+        Err(error) => {
+            degraded.push(format!("holders of sockets are looked up in /proc: {error:#}"));
+            None
+        }
+    }
+}
+
+/// Asks and takes in answers until nothing is outstanding.
+async fn settle(
+    pipeline: &mut Pipeline,
+    lookup: &Lookup,
+    answers: &mut mpsc::Receiver<Answer>,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    pipeline.take_up_requests();
+    session::ask(pipeline, lookup);
+    while !pipeline.is_settled() {
+        match timeout_at(deadline, answers.recv()).await {
+            Ok(Some(answer)) => session::answer(pipeline, answer),
+            Ok(None) | Err(_) => return,
+        }
+        pipeline.take_up_requests();
+        session::ask(pipeline, lookup);
+    }
+}

@@ -1,0 +1,215 @@
+//! The kernel side and the pipeline, wired: what `watch` and `scan` share.
+//!
+//! Start order: load → hooks → only then the snapshot of what is already there, so that nothing falls
+//! between the two.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
+use monitor_ebpf::wire::SocketOwner;
+
+use crate::attribution::Request;
+use crate::clock;
+use crate::endpoint::{Family, Netns};
+use crate::host::sockets::Socket;
+use crate::host::{self, netns};
+use crate::kernel::flow_table::FlowTable;
+use crate::kernel::object::Object;
+use crate::kernel::tally::Tally;
+use crate::kernel::{cgroup, holders};
+use crate::lookup::{Answer, Lookup};
+use crate::pipeline::{KernelCounts, Pipeline};
+use crate::ports::PortSet;
+
+/// Packet records read in one go: what keeps user space below a quarter of a core under a flood. What
+/// is not read in time finds the ring full, which the kernel side counts.
+const RECORDS_PER_READ: usize = 20_000;
+
+/// What is read from the kernel while it runs.
+pub struct Readers {
+    packets: RingBuf<MapData>,
+    table: FlowTable,
+    tally: Tally,
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl Readers {
+    /// Takes the maps out of a loaded object.
+    pub fn new(object: &mut Object) -> Result<Self> {
+        Ok(Self {
+            packets: object.packet_ring()?,
+            table: object.flow_table()?,
+            tally: object.tally()?,
+        })
+    }
+
+    /// How many slots the flow table has.
+    pub const fn slots(&self) -> usize {
+        self.table.slots()
+    }
+
+    /// Hands what is in the ring of packets to the pipeline. True: there may be more.
+    pub fn read_packets(&mut self, pipeline: &mut Pipeline, now_ns: u64) -> bool {
+        read_ring(&mut self.packets, pipeline, now_ns)
+    }
+
+    /// Hands what is news in the flow table to the pipeline.
+    pub fn read_table(&self, pipeline: &mut Pipeline, now_ns: u64) {
+        let mut news = Vec::new();
+        let is_news = |slot, count| !pipeline.is_current(slot, count);
+        self.table.read(is_news, |reading| news.push(reading));
+        for reading in &news {
+            pipeline.reading(reading, now_ns);
+        }
+    }
+
+    /// The kernel's counters now.
+    pub fn counts(&self) -> Result<KernelCounts> {
+        Ok(KernelCounts {
+            totals: self.tally.totals(),
+            fates: self.tally.fates()?,
+            aside: self.tally.aside()?,
+        })
+    }
+}
+
+/// Hands what is in a ring to the pipeline. True: there may be more.
+pub fn read_ring(ring: &mut RingBuf<MapData>, pipeline: &mut Pipeline, now_ns: u64) -> bool {
+    for _ in 0..RECORDS_PER_READ {
+        let Some(record) = ring.next() else { return false };
+        pipeline.ingest(&record, now_ns);
+    }
+    true
+}
+
+/// Everything that is already there: namespaces and the sockets on the watched ports in them.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Network namespaces with their cookies.
+    pub namespaces: Vec<(Netns, Option<u64>)>,
+    /// Sockets in all of them.
+    pub sockets: Vec<Socket>,
+    /// What could not be looked at, a sentence each.
+    pub degraded: Vec<String>,
+}
+
+impl Snapshot {
+    /// Looks at every network namespace of the host.
+    pub fn take(ports: &PortSet) -> Result<Self> {
+        let namespaces = netns::enumerate().context("listing network namespaces")?;
+        let mut snapshot = Self { degraded: namespaces.unseen, ..Self::default() };
+        for namespace in &namespaces.found {
+            match host::sockets::list(namespace, &|port| ports.contains(port)) {
+                Ok(sockets) => {
+                    snapshot.sockets.extend(sockets.found);
+                    snapshot.degraded.extend(sockets.degraded);
+                }
+                Err(error) => snapshot.degraded.push(format!(
+                    "the sockets of network namespace {} are not seen: {error}",
+                    namespace.netns.inode
+                )),
+            }
+        }
+        snapshot.degraded.dedup();
+        snapshot.namespaces = namespaces
+            .found
+            .into_iter()
+            .map(|namespace| (namespace.netns, namespace.cookie))
+            .collect();
+        Ok(snapshot)
+    }
+
+    /// Hands the snapshot to the pipeline, with who holds each socket. `object` is the loaded kernel
+    /// side, if there is one; else `/proc` tells.
+    pub fn apply(
+        mut self,
+        object: Option<&mut Object>,
+        pipeline: &mut Pipeline,
+        degraded: &mut Vec<String>,
+    ) -> Result<Vec<Socket>> {
+        let now_ns = clock::boot_ns();
+        pipeline.snapshot(std::mem::take(&mut self.namespaces), &self.sockets, now_ns);
+        let cookies: Vec<u64> = self.sockets.iter().map(|socket| socket.cookie).collect();
+        let held = match object {
+            Some(object) if holders::is_available(object) => {
+                object.remember_sockets(self.sockets.iter().map(owner))?;
+                by_iterator(object)?
+            }
+            _ => by_proc(&self.sockets, degraded)?,
+        };
+        pipeline.holders(&cookies, &held, now_ns);
+        degraded.append(&mut self.degraded);
+        Ok(self.sockets)
+    }
+}
+
+/// Who holds the sockets the kernel side knows: `(cookie, pid)`.
+pub fn by_iterator(object: &mut Object) -> Result<Vec<(u64, u32)>> {
+    Ok(holders::list(object)?.into_iter().map(|holder| (holder.cookie, holder.tgid)).collect())
+}
+
+fn by_proc(sockets: &[Socket], degraded: &mut Vec<String>) -> Result<Vec<(u64, u32)>> {
+    let inodes: BTreeSet<u64> =
+        sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
+    let holders = host::holders::find(&inodes).context("looking for holders in /proc")?;
+    degraded.extend(holders.unseen);
+    let cookies = |inode: u64| sockets.iter().filter(move |socket| socket.inode == inode);
+    Ok(holders
+        .found
+        .iter()
+        .flat_map(|held| cookies(held.inode).map(|socket| (socket.cookie, held.pid)))
+        .collect())
+}
+
+fn owner(socket: &Socket) -> (u64, SocketOwner) {
+    let owner = SocketOwner {
+        // Nobody was seen using it yet.
+        tgid: 0,
+        local_port: socket.local.port,
+        family: match socket.family {
+            Family::Ipv4 => 4,
+            Family::Ipv6 => 6,
+        },
+        protocol: socket.transport.iana_number(),
+    };
+    (socket.cookie, owner)
+}
+
+/// Passes the pipeline's requests on. What cannot be asked is answered at once.
+pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
+    for request in pipeline.take_requests() {
+        let process = match request {
+            Request::Hash { key } => pipeline.process(key),
+            Request::Identify { .. } | Request::Namespaces => None,
+        };
+        if let Some(refusal) = lookup.ask(request, process) {
+            answer(pipeline, refusal);
+        }
+    }
+}
+
+/// Hands an answer to the pipeline.
+pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
+    match answer {
+        Answer::Identified { key, process, at_ns } => pipeline.identified(key, process, at_ns),
+        Answer::Hashed { key, hash } => pipeline.hashed(key, hash),
+        Answer::Namespaces(namespaces) => pipeline.namespaces(namespaces),
+        Answer::Exited(keys) => keys.into_iter().for_each(|key| pipeline.exited(key)),
+    }
+}
+
+/// Attaches the socket hooks.
+pub fn attach_socket_hooks(
+    object: &mut Object,
+    degraded: &mut Vec<String>,
+) -> Result<Vec<(String, String)>> {
+    let attached = cgroup::attach(object, degraded)?;
+    Ok(attached.into_iter().map(|name| (name, "cgroup".to_owned())).collect())
+}

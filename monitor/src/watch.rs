@@ -1,0 +1,338 @@
+//! `portwatch watch`: attach, read, report, until told to stop.
+//!
+//! The only file with an event loop. It hands records, answers and the time to the pipeline, and the
+//! pipeline's reports to the outputs; everything in between is in modules that know no clock.
+
+mod command;
+mod ending;
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::cli;
+use crate::clock::{self, Clock};
+use crate::endpoint::Netns;
+use crate::failure::Failure;
+use crate::host::identity::Identity;
+use crate::host::netns;
+use crate::interfaces::{Change, Interfaces};
+use crate::kernel::interface::Hook;
+use crate::kernel::object::{self, Object};
+use crate::kernel::preflight::{self, Needs};
+use crate::lookup::{Answer, Lookup};
+use crate::output::Output;
+use crate::pipeline::{Payload, Pipeline, Settings};
+use crate::policy::Policy;
+use crate::report::{Body, RunStarted};
+use crate::session::{self, Readers, Snapshot};
+use crate::sys;
+
+/// Time between two looks at the ring of packets and at what is due: fifty wake-ups a second.
+const TICK: Duration = Duration::from_millis(20);
+/// Time between two readings of the flow table.
+const TABLE: Duration = Duration::from_millis(250);
+/// Time between two looks at who holds the listeners and who has exited.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// Everything that lives while portwatch watches.
+struct Watch {
+    args: cli::Watch,
+    object: Object,
+    readers: Readers,
+    sockets: AsyncFd<RingBuf<MapData>>,
+    interfaces: AsyncFd<Interfaces>,
+    lookup: Lookup,
+    answers: mpsc::Receiver<Answer>,
+    pipeline: Pipeline,
+    output: Output,
+    reported: u64,
+}
+
+/// Why the loop ended.
+enum Stop {
+    Interrupted,
+    Duration,
+    Count,
+    OutputClosed,
+    Command(std::process::ExitStatus),
+}
+
+/// Watches until something ends it; the exit code.
+pub async fn run(
+    args: cli::Watch,
+    ready: Option<OwnedFd>,
+    identity: &Identity,
+    output: Output,
+) -> Result<u8, Failure> {
+    let obstacles = preflight::obstacles(Needs::Watch);
+    if !obstacles.is_empty() {
+        return Err(Failure::Unobservable(obstacles));
+    }
+    check_interfaces(&args.interfaces)?;
+    let policy = policy(&args.common)?;
+    let signals = ending::Signals::new()?;
+    let mut watch = Watch::start(args, policy, identity, output)?;
+    let command = command::start(&watch.args.command);
+    if let Some(ready) = ready {
+        // A reader that went away does not need to know.
+        drop(rustix::io::write(&ready, b"\n"));
+    }
+    let stop = match command {
+        Ok(command) => watch.watch(signals, command).await?,
+        Err(refused) => {
+            watch.end("the command cannot be run")?;
+            tracing::error!("{}", refused.line);
+            return Ok(refused.code);
+        }
+    };
+    ending::end(watch, &stop)
+}
+
+/// The policy the user named, or one without rules.
+pub(crate) fn policy(common: &cli::Common) -> Result<Policy, Failure> {
+    match &common.policy {
+        Some(path) => Policy::load(path).map_err(|error| Failure::Usage(error.to_string())),
+        None => Ok(Policy::default()),
+    }
+}
+
+fn check_interfaces(wanted: &[String]) -> Result<(), Failure> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let there_are = crate::interfaces::names()?;
+    match wanted.iter().find(|name| !there_are.contains(name)) {
+        None => Ok(()),
+        Some(missing) => {
+            let names: Vec<_> =
+                there_are.iter().map(|name| crate::escape::escape(name).into_owned()).collect();
+            Err(Failure::Usage(format!(
+                "no interface {}; there are {}",
+                crate::escape::quote(missing),
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+impl Watch {
+    /// Hooks first, then the snapshot: nothing falls between them.
+    fn start(
+        args: cli::Watch,
+        policy: Policy,
+        identity: &Identity,
+        output: Output,
+    ) -> Result<Self> {
+        let mut object = Object::load(&kernel_settings(&args))?;
+        let readers = Readers::new(&mut object)?;
+        let sockets = object.socket_ring()?;
+        crate::kernel::log::start(&mut object);
+        let mut degraded = object.degraded().to_vec();
+        let mut attached = session::attach_socket_hooks(&mut object, &mut degraded)?;
+        let netns = netns::own().context("reading the own network namespace")?.netns;
+        let mut interfaces = Interfaces::open(&args.interfaces, hook(args.attach), netns.clone())?;
+        let changes = interfaces.rescan(&mut object)?;
+        let observed = interfaces.observed();
+        anyhow::ensure!(!observed.is_empty(), "no interface can be observed");
+        attached.extend(observed.iter().flat_map(|interface| {
+            ["pw_ingress", "pw_egress"]
+                .map(|name| (format!("{name}@{}", interface.interface.name), interface.mode.to_owned()))
+        }));
+        let (lookup, answers) = Lookup::start(identity)?;
+        let mut pipeline = Pipeline::new(settings(&args, policy, readers.slots(), netns)?);
+        let snapshot = Snapshot::take(&args.common.ports())?;
+        snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
+        observed.iter().for_each(|interface| pipeline.observe(interface));
+        let started = RunStarted {
+            command: "watch",
+            ports: args.common.ports().to_string(),
+            interfaces: observed,
+            attached,
+            degraded,
+        };
+        let now_ns = clock::boot_ns();
+        pipeline.report(now_ns, Body::RunStarted(started));
+        for change in changes {
+            if let Change::Unseen { .. } = change {
+                report_change(&mut pipeline, change, now_ns);
+            }
+        }
+        Ok(Self {
+            args,
+            object,
+            readers,
+            sockets: sys::readable(sockets)?,
+            interfaces: sys::readable(interfaces)?,
+            lookup,
+            answers,
+            pipeline,
+            output,
+            reported: 0,
+        })
+    }
+
+    /// The loop.
+    async fn watch(
+        &mut self,
+        mut signals: ending::Signals,
+        mut command: Option<tokio::process::Child>,
+    ) -> Result<Stop> {
+        let mut tick = every(TICK);
+        let mut table = every(TABLE);
+        let mut refresh = every(REFRESH);
+        let mut counters = every(self.args.interval);
+        let started = Instant::now();
+        let deadline = self.args.duration.and_then(|duration| started.checked_add(duration));
+        loop {
+            if let Some(stop) = self.deliver() {
+                return Ok(stop);
+            }
+            tokio::select! {
+                biased;
+                () = signals.received() => return Ok(Stop::Interrupted),
+                status = command::ended(&mut command) => return Ok(Stop::Command(status?)),
+                () = ending::reached(deadline) => return Ok(Stop::Duration),
+                ready = self.sockets.readable_mut() => {
+                    let mut ready = ready?;
+                    session::read_ring(
+                        ready.get_inner_mut(),
+                        &mut self.pipeline,
+                        clock::boot_ns(),
+                    );
+                    ready.clear_ready();
+                    // Whoever opened the socket may be gone in a millisecond.
+                    self.pipeline.take_up_requests();
+                    session::ask(&mut self.pipeline, &self.lookup);
+                }
+                Some(answer) = self.answers.recv() => {
+                    session::answer(&mut self.pipeline, answer);
+                    session::ask(&mut self.pipeline, &self.lookup);
+                }
+                ready = self.interfaces.readable_mut() => {
+                    let mut ready = ready?;
+                    let changes = ready.get_inner_mut().changes(&mut self.object);
+                    ready.clear_ready();
+                    self.take_in(changes)?;
+                }
+                _ = tick.tick() => self.tick(),
+                _ = table.tick() => {
+                    self.readers.read_table(&mut self.pipeline, clock::boot_ns());
+                }
+                _ = refresh.tick() => self.refresh()?,
+                _ = counters.tick() => self.report_counters()?,
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now_ns = clock::boot_ns();
+        self.readers.read_packets(&mut self.pipeline, now_ns);
+        self.pipeline.tick(now_ns);
+        session::ask(&mut self.pipeline, &self.lookup);
+    }
+
+    /// Asks again who holds the listeners, and who has exited.
+    fn refresh(&mut self) -> Result<()> {
+        let now_ns = clock::boot_ns();
+        let listeners = self.pipeline.open_listeners();
+        if !listeners.is_empty() && crate::kernel::holders::is_available(&self.object) {
+            let held = session::by_iterator(&mut self.object)?;
+            self.pipeline.holders(&listeners, &held, now_ns);
+        }
+        self.lookup.ask_who_exited(self.pipeline.alive());
+        for cookie in self.pipeline.expire_sockets(now_ns) {
+            self.object.forget_socket(cookie)?;
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, changes: Result<Vec<Change>>) -> Result<()> {
+        for change in changes? {
+            report_change(&mut self.pipeline, change, clock::boot_ns());
+        }
+        Ok(())
+    }
+
+    fn report_counters(&mut self) -> Result<()> {
+        let now_ns = clock::boot_ns();
+        self.readers.read_packets(&mut self.pipeline, now_ns);
+        self.readers.read_table(&mut self.pipeline, now_ns);
+        let counters = self.pipeline.counters(&self.readers.counts()?, self.output.counts());
+        self.pipeline.report(now_ns, Body::Counters(Box::new(counters)));
+        Ok(())
+    }
+
+    /// Hands the reports made so far to the output.
+    fn deliver(&mut self) -> Option<Stop> {
+        for report in self.pipeline.take_reports() {
+            let is_event = !matches!(report.body, Body::RunStarted(_));
+            self.output.send(report);
+            self.reported += u64::from(is_event);
+            if self.args.count.is_some_and(|count| self.reported >= count.get()) {
+                return Some(Stop::Count);
+            }
+        }
+        self.output.is_closed().then_some(Stop::OutputClosed)
+    }
+}
+
+fn report_change(pipeline: &mut Pipeline, change: Change, now_ns: u64) {
+    match change {
+        Change::Seen(change, interface) => pipeline.interface(change, interface, now_ns),
+        Change::Unseen { interface, reason } => {
+            let message = format!(
+                "Traffic on interface {} is not seen: nothing could be attached to it.",
+                interface.name
+            );
+            pipeline.coverage_gap(message, vec![reason], now_ns);
+        }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+fn kernel_settings(args: &cli::Watch) -> object::Settings {
+    object::Settings {
+        ports: args.common.ports(),
+        ring_bytes: args.ring_size,
+        flow_table_bytes: args.flow_table,
+        sample_every: u16::try_from(args.sample).unwrap_or(u16::MAX),
+        snaplen: u16::try_from(args.snaplen).unwrap_or(u16::MAX),
+    }
+}
+
+fn settings(args: &cli::Watch, policy: Policy, slots: usize, netns: Netns) -> Result<Settings> {
+    Ok(Settings {
+        ports: args.common.ports(),
+        policy,
+        payload: match args.payload {
+            cli::Payload::None => Payload::None,
+            cli::Payload::Masked => Payload::Masked,
+            cli::Payload::Full => Payload::Full,
+        },
+        interval: args.interval,
+        idle_timeout: args.idle_timeout,
+        slots,
+        jiffy_ns: object::jiffy_ns()?,
+        netns,
+        clock: Clock::of_host(),
+    })
+}
+
+const fn hook(mode: cli::AttachMode) -> Hook {
+    match mode {
+        cli::AttachMode::Auto => Hook::Auto,
+        cli::AttachMode::Tcx => Hook::Tcx,
+        cli::AttachMode::Clsact => Hook::Clsact,
+    }
+}

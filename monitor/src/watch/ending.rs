@@ -1,0 +1,113 @@
+//! How a run ends: detach, drain, end all flows, print the summary, choose the exit code.
+
+use std::future::pending;
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+use crate::clock;
+use crate::failure::{self, Failure};
+use crate::kernel::cgroup;
+use crate::report::{Body, RunEnded};
+use crate::session;
+use crate::watch::{Stop, Watch, command};
+
+/// SIGINT and SIGTERM.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on neither ends the process by itself.
+    pub(super) fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("asking for signals");
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    /// Waits for either.
+    pub(super) async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Waits until the deadline; for ever if there is none.
+pub(super) async fn reached(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+impl Stop {
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Interrupted => "interrupted",
+            Self::Duration => "duration reached",
+            Self::Count => "count reached",
+            Self::OutputClosed => "output closed",
+            Self::Command(_) => "command ended",
+        }
+    }
+}
+
+/// Ends the run and gives the exit code.
+pub(super) fn end(mut watch: Watch, stop: &Stop) -> Result<u8, Failure> {
+    let ended = watch.end(stop.reason())?;
+    let lost = ended.counters.as_ref().is_some_and(|counters| !counters.losses().is_empty());
+    let code = if watch.output.has_failed() {
+        failure::OUTPUT_FAILED
+    } else if lost && watch.args.fail_on_loss {
+        failure::LOSS
+    } else if ended.findings > 0 && watch.args.fail_on_finding {
+        failure::FINDINGS
+    } else if let Stop::Command(status) = stop {
+        command::code(*status)
+    } else {
+        failure::DONE
+    };
+    Ok(code)
+}
+
+impl Watch {
+    /// Detaches, reads what is left, and reports the end. The counters are exact from here on: nothing
+    /// runs in the kernel any more.
+    pub(super) fn end(&mut self, reason: &str) -> Result<RunEnded> {
+        self.interfaces.get_mut().detach();
+        cgroup::detach(&mut self.object)?;
+        let now_ns = clock::boot_ns();
+        while session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns) {}
+        while self.readers.read_packets(&mut self.pipeline, now_ns) {}
+        self.readers.read_table(&mut self.pipeline, now_ns);
+        self.settle();
+        self.pipeline.finish(clock::boot_ns());
+        for report in self.pipeline.take_reports() {
+            self.output.send(report);
+        }
+        self.output.drain();
+        let counters = self.pipeline.counters(&self.readers.counts()?, self.output.counts());
+        for broken in counters.broken_equations() {
+            tracing::error!("the counters contradict each other: {broken}");
+        }
+        let ended = self.pipeline.run_ended(reason, Some(counters));
+        self.pipeline.report(clock::boot_ns(), Body::RunEnded(ended.clone()));
+        for report in self.pipeline.take_reports() {
+            self.output.send_last(report);
+        }
+        self.output.drain();
+        Ok(ended)
+    }
+
+    /// Takes in the answers that are still under way, for a moment.
+    fn settle(&mut self) {
+        self.pipeline.take_up_requests();
+        session::ask(&mut self.pipeline, &self.lookup);
+        while let Ok(answer) = self.answers.try_recv() {
+            session::answer(&mut self.pipeline, answer);
+        }
+    }
+}
