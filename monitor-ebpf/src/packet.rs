@@ -172,7 +172,7 @@ fn ipv4(bytes: Bytes, network: usize) -> Result<Ip, Packet> {
     };
     let header_len = ((header.u8::<0>() & 0x0f) as usize) * 4;
     let length = header.u16::<2>();
-    let contradicts = length != 0 && (length as usize) < header_len;
+    let contradicts = length != 0 && usize::from(length) < header_len;
     if header.u8::<0>() >> 4 != 4 || header_len < IPV4_LEN || contradicts {
         return Err(Packet::Aside(aside::BAD_IP_HEADER));
     }
@@ -184,7 +184,7 @@ fn ipv4(bytes: Bytes, network: usize) -> Result<Ip, Packet> {
         network,
         transport: network + header_len,
         protocol: header.u8::<9>(),
-        length: length as u32,
+        length: u32::from(length),
         ipv6: false,
         first_fragment: fragment & 0x2000 != 0,
     })
@@ -200,7 +200,7 @@ fn ipv6(bytes: Bytes, network: usize) -> Result<Ip, Packet> {
     }
     let length = match header.u16::<4>() {
         0 => 0,
-        payload => payload as u32 + IPV6_LEN as u32,
+        payload => u32::from(payload) + 40,
     };
     let ip = Ip {
         network,
@@ -326,10 +326,9 @@ fn quoted_ports(ports: Option<Window<4>>, protocol: u8) -> Packet {
         return Packet::Other;
     }
     match ports {
-        Some(ports) => Packet::IcmpError {
-            source_port: ports.u16::<0>(),
-            destination_port: ports.u16::<2>(),
-        },
+        Some(ports) => {
+            Packet::IcmpError { source_port: ports.u16::<0>(), destination_port: ports.u16::<2>() }
+        }
         None => Packet::Short(aside::SHORT_TRANSPORT),
     }
 }

@@ -126,9 +126,8 @@ fn addressed(ctx: &SockAddrContext, program: u32, action: u8) -> i32 {
     }
     let ipv4 = program == program::CONNECT4 || program == program::SENDMSG4;
     // SAFETY: as above; only the fields of the program's own family may be read.
-    let (remote, family) = unsafe {
-        if ipv4 { (mapped((*addr).user_ip4), 4) } else { (words!((*addr).user_ip6), 6) }
-    };
+    let (remote, family) =
+        unsafe { if ipv4 { (mapped((*addr).user_ip4), 4) } else { (words!((*addr).user_ip6), 6) } };
     let socket =
         Socket { program, action, family, protocol, remote, remote_port: port, ..Socket::NONE };
     report(ctx, Hook::Cgroup, &socket);
@@ -139,9 +138,8 @@ fn addressed(ctx: &SockAddrContext, program: u32, action: u8) -> i32 {
 #[inline(always)]
 fn already_sends(ctx: &SockAddrContext) -> bool {
     // SAFETY: helpers that read the context and the current task.
-    let (cookie, tgid) = unsafe {
-        (bpf_get_socket_cookie(ctx.as_ptr()), (bpf_get_current_pid_tgid() >> 32) as u32)
-    };
+    let (cookie, tgid) =
+        unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (bpf_get_current_pid_tgid() >> 32) as u32) };
     // SAFETY: a copy of four plain words; user space alone deletes entries, long after.
     unsafe { SOCKETS.get(&cookie).is_some_and(|owner| owner.tgid == tgid) }
 }
@@ -175,9 +173,8 @@ fn pw_sock_ops(ctx: SockOpsContext) -> u32 {
         _ => action::STATE,
     };
     // SAFETY: the context the kernel called us with.
-    let (old_state, new_state) = unsafe {
-        ((*ops).__bindgen_anon_1.args[0], (*ops).__bindgen_anon_1.args[1])
-    };
+    let (old_state, new_state) =
+        unsafe { ((*ops).__bindgen_anon_1.args[0], (*ops).__bindgen_anon_1.args[1]) };
     if action == action::STATE && new_state != TCP_CLOSE {
         return PROCEED as u32;
     }
@@ -235,8 +232,9 @@ fn pw_release(ctx: SockContext) -> i32 {
         ..Socket::NONE
     };
     report(&ctx, Hook::Cgroup, &socket);
-    // Gone already when user space was quicker: either way it is gone.
-    drop(SOCKETS.remove(&cookie));
+    if SOCKETS.remove(&cookie).is_err() {
+        // User space was quicker: either way it is gone.
+    }
     PROCEED
 }
 

@@ -304,7 +304,9 @@ pub struct SocketOwner {
 /// Totals of one watched port in one direction on one CPU, the value type of `pw_totals`.
 ///
 /// Nothing can evict a row: it is the truth that flows are checked against.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C, align(64))]
 pub struct Total {
     /// Packets as TC saw them (skbs: after GRO, before GSO).
@@ -324,7 +326,9 @@ pub struct Total {
 }
 
 /// Samples a CPU may still take, the value type of `pw_budget`.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct Budget {
     /// `bpf_jiffies64()` when the budget was last whole.
@@ -402,7 +406,9 @@ pub mod helper {
 /// What became of the records a program wanted to send, the value type of `pw_fates`.
 ///
 /// `seen == filtered + submitted + ring_full`, always.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct Fates {
     /// Records the program wanted to send.

@@ -8,9 +8,9 @@ mod processes;
 mod sockets;
 mod ends;
 
-pub use processes::{ProcessKey, Processes};
 pub use ends::Known;
-pub use sockets::{Namespaces, Socket, Sockets};
+pub use processes::{Captured, ProcessKey, Processes};
+pub use sockets::{Namespaces, OwnerKey, Socket, Sockets};
 
 use crate::owner::Attribution;
 

@@ -1,8 +1,8 @@
 //! One clock in kernel records, another on paper: boot time to Unix time.
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Converts `CLOCK_BOOTTIME`, which records carry, to Unix time. Fixed for a run, so that two events

@@ -1,8 +1,6 @@
 //! Ring buffer records to events: total, typed and silent. The caller counts what is refused.
 
-use monitor_ebpf::wire::{
-    FlowRecord, Header, SampleRecord, SocketRecord, WIRE_VERSION, kind,
-};
+use monitor_ebpf::wire::{FlowRecord, Header, SampleRecord, SocketRecord, WIRE_VERSION, kind};
 use zerocopy::FromBytes as _;
 
 /// A decoded record.
@@ -95,10 +93,7 @@ mod tests {
         let mut flow = FlowRecord::new_zeroed();
         flow.header = Header { version: WIRE_VERSION + 1, ..header(kind::FLOW) };
 
-        assert_eq!(
-            decode(flow.as_bytes()),
-            Err(DecodeError::Version { found: WIRE_VERSION + 1 })
-        );
+        assert_eq!(decode(flow.as_bytes()), Err(DecodeError::Version { found: WIRE_VERSION + 1 }));
     }
 
     #[test]

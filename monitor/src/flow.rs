@@ -46,6 +46,7 @@ pub enum End {
 
 impl End {
     /// The other end.
+    #[must_use]
     pub const fn other(self) -> Self {
         match self {
             Self::Low => Self::High,
@@ -317,8 +318,7 @@ impl FlowTable {
             previous.drain().chain(flows.drain()).map(|(_, flow)| flow).collect();
         rest.sort_by_key(|flow| (flow.start_ns, flow.id));
         for flow in rest {
-            let reason =
-                if flow.is_closed() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
+            let reason = if flow.is_closed() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
             end(&mut changes, flow, reason);
         }
         changes

@@ -100,9 +100,10 @@ impl Lookup {
             }
             Request::Namespaces => {
                 // When the queue is full, the next unknown cookie asks again.
-                self.identities.try_send(Job::Namespaces).is_err().then(|| {
-                    Answer::Namespaces(Vec::new())
-                })
+                self.identities
+                    .try_send(Job::Namespaces)
+                    .is_err()
+                    .then(|| Answer::Namespaces(Vec::new()))
             }
         }
     }

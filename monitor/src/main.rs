@@ -75,9 +75,9 @@ fn run_id() -> String {
 
 fn take_ready_fd(watch: &cli::Watch) -> Result<Option<OwnedFd>, Failure> {
     let Some(number) = watch.ready_fd else { return Ok(None) };
-    descriptor::take(number).map(Some).map_err(|error| {
-        Failure::Usage(format!("--ready-fd {number}: {error}"))
-    })
+    descriptor::take(number)
+        .map(Some)
+        .map_err(|error| Failure::Usage(format!("--ready-fd {number}: {error}")))
 }
 
 fn answer(exit: &cli::Exit) -> ExitCode {

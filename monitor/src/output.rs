@@ -97,9 +97,8 @@ impl Output {
     /// Waits until everything queued has been written.
     pub fn drain(&self) {
         let (done, wait) = sync_channel(1);
-        if self.queue.send(Message::Drain(done)).is_ok() {
-            // An error means that the thread is gone, and with it everything to wait for.
-            drop(wait.recv());
+        if self.queue.send(Message::Drain(done)).is_err() || wait.recv().is_err() {
+            tracing::debug!("the thread that writes to stdout is gone");
         }
     }
 
@@ -183,8 +182,9 @@ impl Writer {
                     Ok(Message::Drain(done)) => {
                         self.encoder.complete(&mut self.buffer);
                         self.write();
-                        // Whoever asked may have given up waiting.
-                        drop(done.send(()));
+                        if done.send(()).is_err() {
+                            tracing::debug!("nobody waits for the output any more");
+                        }
                     }
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }

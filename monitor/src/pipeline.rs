@@ -246,10 +246,14 @@ impl Pipeline {
         self.known.processes.get(key).map(|(process, _)| Arc::clone(process))
     }
 
+    /// Reports the flows that started, with what the last reading of the flow table counted.
+    pub fn flows_read(&mut self, now_ns: u64) {
+        self.report_started_flows(now_ns);
+    }
+
     /// Lets time pass: reports what is ready, ends what is over.
     pub fn tick(&mut self, now_ns: u64) {
         self.report_listeners(now_ns, false);
-        self.report_started_flows(now_ns);
         if now_ns.saturating_sub(self.last_sweep_ns) >= SWEEP_NS {
             self.last_sweep_ns = now_ns;
             let changes = self.flows.sweep(now_ns);

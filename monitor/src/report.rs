@@ -485,9 +485,8 @@ impl Counters {
             broken.push(format!("records submitted {submitted} ≠ read {read}"));
         }
         for row in &self.ports {
-            let is_row = |port: u16, direction: Direction| {
-                port == row.port && direction == row.direction
-            };
+            let is_row =
+                |port: u16, direction: Direction| port == row.port && direction == row.direction;
             let in_flows = self
                 .interfaces
                 .iter()

@@ -28,11 +28,7 @@ use crate::watch;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks once; the exit code.
-pub async fn run(
-    args: cli::Scan,
-    identity: &Identity,
-    output: Output,
-) -> Result<u8, Failure> {
+pub async fn run(args: cli::Scan, identity: &Identity, output: Output) -> Result<u8, Failure> {
     let obstacles = preflight::obstacles(Needs::Look);
     if !obstacles.is_empty() {
         return Err(Failure::Unobservable(obstacles));
@@ -104,11 +100,7 @@ fn load(ports: &crate::ports::PortSet, degraded: &mut Vec<String>) -> Option<Obj
 }
 
 /// Asks and takes in answers until nothing is outstanding.
-async fn settle(
-    pipeline: &mut Pipeline,
-    lookup: &Lookup,
-    answers: &mut mpsc::Receiver<Answer>,
-) {
+async fn settle(pipeline: &mut Pipeline, lookup: &Lookup, answers: &mut mpsc::Receiver<Answer>) {
     let deadline = Instant::now() + PATIENCE;
     pipeline.take_up_requests();
     session::ask(pipeline, lookup);

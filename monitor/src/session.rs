@@ -68,6 +68,7 @@ impl Readers {
         for reading in &news {
             pipeline.reading(reading, now_ns);
         }
+        pipeline.flows_read(now_ns);
     }
 
     /// The kernel's counters now.

@@ -36,7 +36,7 @@ use crate::sys;
 /// Time between two looks at the ring of packets and at what is due: fifty wake-ups a second.
 const TICK: Duration = Duration::from_millis(20);
 /// Time between two readings of the flow table.
-const TABLE: Duration = Duration::from_millis(250);
+const TABLE: Duration = Duration::from_millis(200);
 /// Time between two looks at who holds the listeners and who has exited.
 const REFRESH: Duration = Duration::from_secs(5);
 
@@ -80,8 +80,9 @@ pub async fn run(
     let mut watch = Watch::start(args, policy, identity, output)?;
     let command = command::start(&watch.args.command);
     if let Some(ready) = ready {
-        // A reader that went away does not need to know.
-        drop(rustix::io::write(&ready, b"\n"));
+        if rustix::io::write(&ready, b"\n").is_err() {
+            tracing::debug!("nobody reads the ready descriptor");
+        }
     }
     let stop = match command {
         Ok(command) => watch.watch(signals, command).await?,
@@ -141,14 +142,17 @@ impl Watch {
         let observed = interfaces.observed();
         anyhow::ensure!(!observed.is_empty(), "no interface can be observed");
         attached.extend(observed.iter().flat_map(|interface| {
-            ["pw_ingress", "pw_egress"]
-                .map(|name| (format!("{name}@{}", interface.interface.name), interface.mode.to_owned()))
+            ["pw_ingress", "pw_egress"].map(|name| {
+                (format!("{name}@{}", interface.interface.name), interface.mode.to_owned())
+            })
         }));
         let (lookup, answers) = Lookup::start(identity)?;
         let mut pipeline = Pipeline::new(settings(&args, policy, readers.slots(), netns)?);
         let snapshot = Snapshot::take(&args.common.ports())?;
         snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
-        observed.iter().for_each(|interface| pipeline.observe(interface));
+        for interface in &observed {
+            pipeline.observe(interface);
+        }
         let started = RunStarted {
             command: "watch",
             ports: args.common.ports().to_string(),

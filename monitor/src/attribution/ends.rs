@@ -44,11 +44,7 @@ impl Known {
                  or its holder hides",
             )
         } else {
-            Attribution {
-                ownership: Ownership::Process,
-                reason: reason(&owners),
-                owners,
-            }
+            Attribution { ownership: Ownership::Process, reason: reason(&owners), owners }
         };
         Answer { attribution, settled }
     }
@@ -70,9 +66,7 @@ impl Known {
     pub fn of_flow(&self, flow: &Flow, role: Option<FlowRole>) -> Answer {
         let mut owners = Vec::new();
         let mut settled = true;
-        for (side, end) in
-            [(Side::Destination, flow.opener.other()), (Side::Source, flow.opener)]
-        {
+        for (side, end) in [(Side::Destination, flow.opener.other()), (Side::Source, flow.opener)] {
             for (socket, join) in self.sockets_at(flow, end) {
                 owners.extend(self.owners(socket, Some(side), join));
                 settled &= self.are_settled(socket);
@@ -158,7 +152,13 @@ impl Known {
                     Join::Exact => owner.evidence,
                     Join::Addresses => Evidence::Inferred,
                 };
-                Some(Owner { side, role: owner.role, evidence, exited, process: Arc::clone(process) })
+                Some(Owner {
+                    side,
+                    role: owner.role,
+                    evidence,
+                    exited,
+                    process: Arc::clone(process),
+                })
             })
             .collect()
     }
@@ -182,7 +182,9 @@ fn nobody(role: Option<FlowRole>) -> Attribution {
         Some(FlowRole::Forwarded) => {
             (Ownership::Forwarded, "it came in at one interface and left at another")
         }
-        Some(FlowRole::Refused) => (Ownership::None, "the host answered with a reset: nobody listens"),
+        Some(FlowRole::Refused) => {
+            (Ownership::None, "the host answered with a reset: nobody listens")
+        }
         Some(FlowRole::Unanswered) => (Ownership::Unknown, "nobody answered, and no socket fits"),
         _ => (Ownership::Unknown, "no socket with these ends was seen"),
     };

@@ -229,11 +229,7 @@ impl Entry {
 
 /// What the kernel captured of a process that `/proc` no longer shows.
 fn merge(captured: &Process, found: &Process) -> Process {
-    Process {
-        missing: found.missing.clone(),
-        user: found.user.clone(),
-        ..captured.clone()
-    }
+    Process { missing: found.missing.clone(), user: found.user.clone(), ..captured.clone() }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::owner::{Evidence, Role};
 
 /// How long a closed socket is remembered for the flows it had.
 const REMEMBER_NS: u64 = 60_000_000_000;
-/// `TCP_CLOSE` of include/net/tcp_states.h.
+/// `TCP_CLOSE` of `include/net/tcp_states.h`.
 const TCP_CLOSE: u8 = 7;
 
 /// Network namespaces by cookie.
@@ -385,17 +385,17 @@ impl Sockets {
         let Some(local) = socket.local else { return };
         let ends = socket.remote.map(|remote| (socket.transport, local, remote));
         if let Some(ends) = ends {
-            remove(&mut self.by_ends, ends, socket.cookie);
+            remove(&mut self.by_ends, &ends, socket.cookie);
         }
-        remove(&mut self.listeners, (socket.transport, local.port), socket.cookie);
+        remove(&mut self.listeners, &(socket.transport, local.port), socket.cookie);
     }
 }
 
-fn remove<K: Eq + std::hash::Hash>(index: &mut HashMap<K, Vec<u64>>, key: K, cookie: u64) {
-    if let Some(list) = index.get_mut(&key) {
+fn remove<K: Eq + std::hash::Hash>(index: &mut HashMap<K, Vec<u64>>, key: &K, cookie: u64) {
+    if let Some(list) = index.get_mut(key) {
         list.retain(|other| *other != cookie);
         if list.is_empty() {
-            index.remove(&key);
+            index.remove(key);
         }
     }
 }
@@ -408,4 +408,3 @@ const fn role_of(action: u8) -> Option<Role> {
         _ => None,
     }
 }
-

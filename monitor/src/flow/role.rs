@@ -45,19 +45,22 @@ impl Flow {
 
     /// What is sent to `end` comes in and does not go out again.
     fn stays_here(&self, end: End) -> bool {
-        let comes_in = self.places_of(end.other()).any(|place| place.direction == Direction::Ingress);
+        let comes_in =
+            self.places_of(end.other()).any(|place| place.direction == Direction::Ingress);
         comes_in && !self.passes_through(end.other())
     }
 
     /// The packets of `sender` come in at one interface and go out at another.
     fn passes_through(&self, sender: End) -> bool {
-        self.places_of(sender).filter(|place| place.direction == Direction::Ingress).any(|ingress| {
-            self.places_of(sender).any(|egress| {
-                egress.direction == Direction::Egress
-                    && egress.ifindex != ingress.ifindex
-                    && egress.first_ns >= ingress.first_ns
-            })
-        })
+        self.places_of(sender).filter(|place| place.direction == Direction::Ingress).any(
+            |ingress| {
+                self.places_of(sender).any(|egress| {
+                    egress.direction == Direction::Egress
+                        && egress.ifindex != ingress.ifindex
+                        && egress.first_ns >= ingress.first_ns
+                })
+            },
+        )
     }
 
     fn is_forwarded(&self) -> bool {

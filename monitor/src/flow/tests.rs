@@ -58,10 +58,7 @@ fn traffic_that_goes_through_is_forwarded() {
 fn a_syn_answered_by_a_reset_is_refused_and_over_after_a_second() {
     let mut table = table();
     table.announce(&record(&key(CLIENT, SERVER, 2, false), SECOND, tcp::SYN), &ports());
-    table.announce(
-        &record(&key(SERVER, CLIENT, 2, true), SECOND, tcp::RST | tcp::ACK),
-        &ports(),
-    );
+    table.announce(&record(&key(SERVER, CLIENT, 2, true), SECOND, tcp::RST | tcp::ACK), &ports());
 
     let changes = table.sweep(2 * SECOND);
 

@@ -47,7 +47,7 @@ impl Offsets {
 
 /// The type section of a BTF blob, with the position of each type.
 struct Types<'a> {
-    types: &'a [u8],
+    section: &'a [u8],
     strings: &'a [u8],
     /// Position of type `id` at index `id - 1`.
     positions: Vec<u32>,
@@ -83,13 +83,13 @@ impl<'a> Types<'a> {
             let head = Head::at(types, at).context("a type is cut short")?;
             at = head.end(at)?;
         }
-        Ok(Self { types, strings, positions })
+        Ok(Self { section: types, strings, positions })
     }
 
     /// Byte offset of a member that may lie in anonymous structs or unions.
     fn member(&self, structure: &str, member: &str) -> Result<u32> {
         for &position in &self.positions {
-            let Some(head) = Head::at(self.types, position as usize) else { continue };
+            let Some(head) = Head::at(self.section, position as usize) else { continue };
             if head.kind == KIND_STRUCT && head.members > 0 && self.is(head.name, structure) {
                 let bits = self.bits_to(position as usize, member, MAX_NESTING);
                 return match bits {
@@ -102,11 +102,11 @@ impl<'a> Types<'a> {
     }
 
     fn bits_to(&self, position: usize, wanted: &str, nesting: u32) -> Option<u32> {
-        let head = Head::at(self.types, position)?;
+        let head = Head::at(self.section, position)?;
         for index in 0..head.members as usize {
             let at = position + 12 + index * 12;
-            let (name, type_id) = (word(self.types, at)?, word(self.types, at + 4)?);
-            let raw = word(self.types, at + 8)?;
+            let (name, type_id) = (word(self.section, at)?, word(self.section, at + 4)?);
+            let raw = word(self.section, at + 8)?;
             let bits = if head.bitfields { raw & 0x00ff_ffff } else { raw };
             if self.is(name, wanted) {
                 return Some(bits);
@@ -125,7 +125,7 @@ impl<'a> Types<'a> {
     /// Position of a type if it is a struct or union.
     fn structure(&self, type_id: u32) -> Option<usize> {
         let position = *self.positions.get(type_id.checked_sub(1)? as usize)? as usize;
-        let head = Head::at(self.types, position)?;
+        let head = Head::at(self.section, position)?;
         matches!(head.kind, KIND_STRUCT | KIND_UNION).then_some(position)
     }
 
@@ -210,12 +210,15 @@ mod tests {
     }
 
     fn blob(strings: &[u8], words: &[&[u32]]) -> Vec<u8> {
-        let types: Vec<u8> =
-            words.iter().flat_map(|words| words.iter().flat_map(|word| word.to_ne_bytes())).collect();
+        let types: Vec<u8> = words
+            .iter()
+            .flat_map(|words| words.iter().flat_map(|word| word.to_ne_bytes()))
+            .collect();
         let mut blob = Vec::new();
         blob.extend(MAGIC.to_ne_bytes());
         blob.extend([1, 0]);
-        let lengths = [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32];
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
+        let lengths = [24, 0, length(&types), length(&types), length(strings)];
         blob.extend(lengths.iter().flat_map(|word| word.to_ne_bytes()));
         blob.extend(types);
         blob.extend(strings);

@@ -47,11 +47,7 @@ impl FlowTable {
     ///
     /// A slot that the kernel rewrites at this very moment is passed over: it will be news next time,
     /// and what it held before travels through the ring.
-    pub fn read(
-        &self,
-        has_changed: impl Fn(u32, u64) -> bool,
-        mut each: impl FnMut(Reading),
-    ) {
+    pub fn read(&self, has_changed: impl Fn(u32, u64) -> bool, mut each: impl FnMut(Reading)) {
         for (slot, words) in (0_u32..).zip(self.mapping.words().chunks_exact(WORDS)) {
             let Some(count) = words.get(COUNT) else { continue };
             let before = count.load(Ordering::Acquire);

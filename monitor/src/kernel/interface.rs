@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::LinkOrder;
 use aya::programs::tc::{
     self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle,
 };
-use aya::programs::LinkOrder;
 use rustix::fs::FlockOperation;
 
 use crate::host::links::{Link, LinkLayer};
@@ -68,15 +68,28 @@ pub struct Attached {
 #[derive(Debug)]
 pub struct Attacher {
     hook: Hook,
-    /// Set once clsact was used: whether what is there under our name is left over from a killed
-    /// instance. The file holds the lock.
-    clsact: Option<Option<File>>,
+    /// Whether what clsact hooks have under our name is left over from a killed instance; asked when
+    /// clsact is first used.
+    leftovers: Leftovers,
+}
+
+/// Filters under our name on clsact hooks.
+#[derive(Debug)]
+enum Leftovers {
+    NotAsked,
+    /// No other instance lives: they may be cleaned up. The file holds the lock that says so.
+    Ours {
+        _lock: File,
+    },
+    /// Another instance lives, and they may be its.
+    MaybeAlive,
 }
 
 impl Attacher {
     /// An attacher that uses `hook`.
+    #[must_use]
     pub const fn new(hook: Hook) -> Self {
-        Self { hook, clsact: None }
+        Self { hook, leftovers: Leftovers::NotAsked }
     }
 
     /// Attaches both classifiers to an interface, or neither.
@@ -132,13 +145,12 @@ impl Attacher {
         let [ingress, egress] = names;
         if self.may_clean_up()? {
             for (name, hook) in [(ingress, TcAttachType::Ingress), (egress, TcAttachType::Egress)] {
-                match tc::qdisc_detach_program(&link.name, hook, name) {
-                    Ok(()) => tracing::info!(
+                // An error is the usual case: nothing of ours was there.
+                if tc::qdisc_detach_program(&link.name, hook, name).is_ok() {
+                    tracing::info!(
                         interface = %crate::escape::escape(&link.name),
                         "removed the filter {name}, left over from an instance that was killed"
-                    ),
-                    // Nothing of ours was there: the usual case.
-                    Err(_) => {}
+                    );
                 }
             }
         }
@@ -149,7 +161,7 @@ impl Attacher {
 
     /// Whether filters under our name are left over: true if no other instance uses clsact.
     fn may_clean_up(&mut self) -> Result<bool> {
-        if self.clsact.is_none() {
+        if matches!(self.leftovers, Leftovers::NotAsked) {
             let path = std::path::Path::new(CLSACT_LOCK);
             if let Some(directory) = path.parent() {
                 std::fs::create_dir_all(directory)
@@ -157,9 +169,12 @@ impl Attacher {
             }
             let file = File::create(path).with_context(|| format!("creating {CLSACT_LOCK}"))?;
             let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-            self.clsact = Some(lock.is_ok().then_some(file));
+            self.leftovers = match lock {
+                Ok(()) => Leftovers::Ours { _lock: file },
+                Err(_held) => Leftovers::MaybeAlive,
+            };
         }
-        Ok(matches!(self.clsact, Some(Some(_))))
+        Ok(matches!(self.leftovers, Leftovers::Ours { .. }))
     }
 }
 

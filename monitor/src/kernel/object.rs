@@ -26,6 +26,9 @@ const SAMPLES_PER_SECOND: u64 = 5_000;
 /// second's worth.
 const BUDGETS_PER_SECOND: u64 = 10;
 
+/// Insert only what is not there: include/uapi/linux/bpf.h.
+const BPF_NOEXIST: u64 = 1;
+
 /// What the user chose for the kernel side.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -83,8 +86,9 @@ impl Layout {
 impl Object {
     /// Creates the maps, sized for this host; programs are verified as they are attached.
     pub fn load(settings: &Settings) -> Result<Self> {
-        let cpus = aya::util::nr_cpus()
-            .map_err(|(path, error)| anyhow::Error::new(error).context(format!("reading {path}")))?;
+        let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
+            anyhow::Error::new(error).context(format!("reading {path}"))
+        })?;
         let ports: Vec<u16> = settings.ports.iter().collect();
         let layout = Layout::new(
             u32::try_from(cpus).context("counting CPUs")?,
@@ -148,8 +152,7 @@ impl Object {
         let mut map = self.sockets()?;
         for (cookie, owner) in sockets {
             let owner: [u8; size_of::<SocketOwner>()] = zerocopy::transmute!(owner);
-            // BPF_NOEXIST: what a hook wrote meanwhile is newer and knows more.
-            const BPF_NOEXIST: u64 = 1;
+            // What a hook wrote meanwhile is newer and knows more.
             match map.insert(cookie, owner, BPF_NOEXIST) {
                 Ok(()) => {}
                 Err(aya::maps::MapError::SyscallError(error))
@@ -216,7 +219,7 @@ impl Object {
     }
 
     fn fill_rows(&mut self) -> Result<()> {
-        let mut rows = Box::new([0_u16; 65536]);
+        let mut rows = vec![0_u16; 65536];
         for (row, port) in (0_u16..).zip(&self.ports) {
             if let Some(entry) = rows.get_mut(usize::from(*port)) {
                 *entry = row;
@@ -224,6 +227,10 @@ impl Object {
         }
         let map = self.ebpf.map_mut("pw_rows").context("the kernel object has no pw_rows")?;
         let mut array: Array<_, [u16; 65536]> = Array::try_from(map).context("opening pw_rows")?;
+        let rows: Box<[u16; 65536]> = rows
+            .into_boxed_slice()
+            .try_into()
+            .map_err(|_other_length| anyhow::anyhow!("pw_rows has a row for every port"))?;
         array.set(0, rows.as_ref(), 0).context("filling pw_rows")
     }
 }

@@ -112,16 +112,15 @@ impl Pipeline {
                 counts.ring_full = fates.ring_full;
             }
         }
-        let mut records = programs.values().fold(RecordCounts::default(), |sum, counts| {
-            RecordCounts {
+        let mut records =
+            programs.values().fold(RecordCounts::default(), |sum, counts| RecordCounts {
                 seen: sum.seen + counts.seen,
                 filtered: sum.filtered + counts.filtered,
                 submitted: sum.submitted + counts.submitted,
                 ring_full: sum.ring_full + counts.ring_full,
                 read: sum.read,
                 undecodable: sum.undecodable,
-            }
-        });
+            });
         records.read = self.counting.read_in_all;
         records.undecodable = self.counting.undecodable;
         let seen = kernel.totals.iter().filter(|row| row.total.packets > 0);

@@ -86,11 +86,7 @@ impl Pipeline {
         }
     }
 
-    fn connection_report(
-        &self,
-        found: &host::sockets::Socket,
-        now_ns: u64,
-    ) -> Option<FlowReport> {
+    fn connection_report(&self, found: &host::sockets::Socket, now_ns: u64) -> Option<FlowReport> {
         let (local, remote) = (found.local, found.remote?);
         let socket = self.known.sockets.get(found.cookie)?;
         // Whoever listens on the local port was called; otherwise this end is the caller.

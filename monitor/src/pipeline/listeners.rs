@@ -37,9 +37,11 @@ impl Pipeline {
         let mut ready: Vec<u64> = Vec::new();
         for (&cookie, &since_ns) in &self.listeners.waiting {
             let waited = all || now_ns.saturating_sub(since_ns) >= PATIENCE_NS;
-            let settled = self.known.sockets.get(cookie).is_none_or(|socket| {
-                self.known.of_socket(socket).settled
-            });
+            let settled = self
+                .known
+                .sockets
+                .get(cookie)
+                .is_none_or(|socket| self.known.of_socket(socket).settled);
             if waited || settled {
                 ready.push(cookie);
             }
@@ -88,16 +90,14 @@ impl Pipeline {
     ) -> Option<(ListenerReport, Option<String>)> {
         let local = socket.local?;
         let attribution = self.known.of_socket(socket).attribution;
-        let view =
-            ListenerView { local, transport: socket.transport, attribution: &attribution };
+        let view = ListenerView { local, transport: socket.transport, attribution: &attribution };
         let judgement = self.policy.judge(&view, self.clock.date(now_ns));
         let report = ListenerReport {
             local,
             transport: socket.transport,
             family: socket.family,
             netns: socket.netns.clone().unwrap_or(Netns { inode: 0, name: None }),
-            interface: (socket.interface != 0)
-                .then(|| self.counting.named(socket.interface).name),
+            interface: (socket.interface != 0).then(|| self.counting.named(socket.interface).name),
             cookie: socket.cookie,
             attribution,
             verdict: judgement.verdict,

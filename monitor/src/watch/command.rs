@@ -45,6 +45,7 @@ pub(super) async fn ended(command: &mut Option<Child>) -> io::Result<ExitStatus>
 
 /// The exit code a shell would give.
 pub(super) fn code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128_i32.saturating_add(signal)));
+    let code =
+        status.code().or_else(|| status.signal().map(|signal| 128_i32.saturating_add(signal)));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }

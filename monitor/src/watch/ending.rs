@@ -1,6 +1,7 @@
 //! How a run ends: detach, drain, end all flows, print the summary, choose the exit code.
 
 use std::future::pending;
+use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock;
 use crate::failure::{self, Failure};
 use crate::kernel::cgroup;
+use crate::output::text;
 use crate::report::{Body, RunEnded};
 use crate::session;
 use crate::watch::{Stop, Watch, command};
@@ -23,7 +25,10 @@ impl Signals {
     /// From now on neither ends the process by itself.
     pub(super) fn new() -> Result<Self> {
         let on = |kind| signal(kind).context("asking for signals");
-        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+        })
     }
 
     /// Waits for either.
@@ -99,6 +104,10 @@ impl Watch {
             self.output.send_last(report);
         }
         self.output.drain();
+        let summary = text::summary(&ended);
+        if writeln!(io::stderr(), "{summary}").is_err() {
+            tracing::debug!("nobody reads stderr");
+        }
         Ok(ended)
     }
 

@@ -8,13 +8,14 @@ use crate::endpoint::{Direction, Endpoint, Transport};
 use crate::owner::{Attribution, Owner};
 use crate::report::{Body, FlowReport, ListenerReport, Report, RunStarted};
 
-use self::table::{Cell, Row, table};
 use super::Look;
 use super::finding;
 use super::line::{Ink, Line};
 use super::network::{executable, executable_ink, local, verdict};
 use super::run::{netns_name, not_seen};
 use super::who::{in_a_word, mark, of_side, user};
+
+use self::table::{Cell, Row, table};
 
 /// Renders the reports of a scan; other reports than listeners, flows and findings are left out.
 pub fn scan(reports: &[Report], look: &Look) -> String {

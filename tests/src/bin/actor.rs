@@ -1,0 +1,279 @@
+//! Plays the processes of a test: performs steps given as arguments, and answers each with a line.
+//!
+//! After the last argument it exits; `stay` makes it take further steps from standard input until
+//! that is closed. A step that goes wrong ends it.
+
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::ffi::CString;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+
+fn main() -> Result<()> {
+    let mut actor = Actor::default();
+    for step in env::args().skip(1) {
+        match &*step {
+            "worker" => return echo(&TcpStream::from(stdin()?)).map(drop),
+            "heir" => return accept(&TcpListener::from(stdin()?)).and_then(|it| echo(&it)).map(drop),
+            "stay" => return io::stdin().lines().try_for_each(|step| actor.perform(&step?)),
+            step => actor.perform(step)?,
+        }
+    }
+    Ok(())
+}
+
+/// What the steps so far have opened.
+#[derive(Debug, Default)]
+struct Actor {
+    listener: Option<TcpListener>,
+    stream: Option<TcpStream>,
+    datagrams: Option<UdpSocket>,
+    worker: Option<Child>,
+}
+
+impl Actor {
+    fn perform(&mut self, step: &str) -> Result<()> {
+        let answer = self.step(step).with_context(|| format!("step `{step}`"))?;
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{answer}").and_then(|()| stdout.flush()).context("answer")
+    }
+
+    fn step(&mut self, step: &str) -> Result<String> {
+        // A name may contain anything.
+        if let Some(name) = step.strip_prefix("name ") {
+            rustix::thread::set_name(&CString::new(name)?)?;
+            return Ok("named".to_owned());
+        }
+        let words: Vec<&str> = step.split(' ').collect();
+        match *words.as_slice() {
+            ["listen", "tcp", address] => self.listen(address),
+            ["bind", "udp", address] => self.bind(address),
+            ["serve", count] => self.serve(count.parse()?),
+            ["sink", count] => self.sink(count.parse()?),
+            ["hand-over"] => self.hand_over(),
+            ["join"] => self.join(),
+            ["bequeath"] => self.bequeath(),
+            ["connect", "tcp", address] => self.connect_tcp(address),
+            ["connect", "udp", address] => self.connect_udp(address),
+            ["exchange", bytes] => self.exchange(bytes.parse()?),
+            ["send", count, size] => self.send(count.parse()?, size.parse()?),
+            ["roundtrips", count, size] => self.roundtrips(count.parse()?, size.parse()?),
+            ["sendto", address, size] => sendto(address.parse()?, size.parse()?),
+            ["spread", address, count] => spread(address.parse()?, count.parse()?),
+            ["close"] => {
+                drop((self.listener.take(), self.stream.take(), self.datagrams.take()));
+                Ok("closed".to_owned())
+            }
+            _ => bail!("no such step"),
+        }
+    }
+
+    /// Opens a TCP listener, without accepting yet.
+    fn listen(&mut self, address: &str) -> Result<String> {
+        let listener = TcpListener::bind(address)?;
+        let local = listener.local_addr()?;
+        self.listener = Some(limited(listener)?);
+        Ok(format!("listening {local}"))
+    }
+
+    fn bind(&mut self, address: &str) -> Result<String> {
+        let socket = UdpSocket::bind(address)?;
+        let local = socket.local_addr()?;
+        self.datagrams = Some(limited(socket)?);
+        Ok(format!("bound {local}"))
+    }
+
+    /// Echoes so many connections one after the other, or so many datagrams.
+    fn serve(&self, count: u64) -> Result<String> {
+        let mut bytes = 0_u64;
+        for _ in 0..count {
+            let echoed = match (&self.listener, &self.datagrams) {
+                (Some(listener), _) => echo(&accept(listener)?)?,
+                (None, Some(socket)) => echo_datagram(socket)?,
+                (None, None) => bail!("nothing to serve with"),
+            };
+            bytes = bytes.saturating_add(echoed);
+        }
+        Ok(format!("served {bytes}"))
+    }
+
+    /// Takes so many datagrams and answers none.
+    fn sink(&self, count: u64) -> Result<String> {
+        let socket = self.datagrams.as_ref().context("no socket")?;
+        for _ in 0..count {
+            socket.recv(&mut [0; MAX_DATAGRAM])?;
+        }
+        Ok(format!("took {count}"))
+    }
+
+    /// Accepts a connection and leaves it to a process of its own, as inetd does.
+    fn hand_over(&mut self) -> Result<String> {
+        let listener = self.listener.as_ref().context("no listener")?;
+        let worker = start("worker", accept(listener)?.into())?;
+        let answer = format!("worker {}", worker.id());
+        self.worker = Some(worker);
+        Ok(answer)
+    }
+
+    /// Waits for the worker.
+    fn join(&mut self) -> Result<String> {
+        let status = self.worker.take().context("no worker")?.wait()?;
+        ensure!(status.success(), "the worker ended with {status}");
+        Ok("joined".to_owned())
+    }
+
+    /// Leaves the listener to a process that survives this one; it serves one connection.
+    fn bequeath(&mut self) -> Result<String> {
+        let listener = self.listener.take().context("no listener")?;
+        Ok(format!("heir {}", start("heir", listener.into())?.id()))
+    }
+
+    fn connect_tcp(&mut self, address: &str) -> Result<String> {
+        let stream = TcpStream::connect(address)?;
+        let local = stream.local_addr()?;
+        self.stream = Some(limited(stream)?);
+        Ok(format!("connected {local}"))
+    }
+
+    fn connect_udp(&mut self, address: &str) -> Result<String> {
+        let remote: SocketAddr = address.parse()?;
+        let socket = UdpSocket::bind(any(remote))?;
+        socket.connect(remote)?;
+        let local = socket.local_addr()?;
+        self.datagrams = Some(limited(socket)?);
+        Ok(format!("connected {local}"))
+    }
+
+    /// Sends so many bytes over TCP, and checks that all of them come back unchanged.
+    fn exchange(&self, bytes: usize) -> Result<String> {
+        let mut stream = self.stream.as_ref().context("no connection")?;
+        let sent = noise(bytes);
+        let mut received = Vec::with_capacity(bytes);
+        thread::scope(|scope| -> Result<()> {
+            let writer = scope.spawn(|| -> io::Result<()> {
+                let mut stream = stream;
+                stream.write_all(&sent)?;
+                stream.shutdown(Shutdown::Write)
+            });
+            stream.read_to_end(&mut received)?;
+            writer.join().ok().context("the writer panicked")?.context("send")
+        })?;
+        ensure!(received == sent, "{} bytes came back, changed", received.len());
+        Ok(format!("exchanged {bytes}"))
+    }
+
+    /// Sends so many writes of so many bytes to whom it is connected to.
+    fn send(&self, count: u64, size: usize) -> Result<String> {
+        for _ in 0..count {
+            match (&self.stream, &self.datagrams) {
+                (Some(stream), _) => { let mut stream = stream; stream.write_all(&noise(size))? }
+                (None, Some(socket)) => ensure!(socket.send(&noise(size))? == size, "cut short"),
+                (None, None) => bail!("not connected"),
+            }
+        }
+        Ok(format!("sent {count}"))
+    }
+
+    /// Sends datagrams, each once the one before has come back unchanged.
+    fn roundtrips(&self, count: u64, size: usize) -> Result<String> {
+        let socket = self.datagrams.as_ref().context("no socket")?;
+        let sent = noise(size);
+        let mut received = vec![0; MAX_DATAGRAM];
+        for number in 0..count {
+            socket.send(&sent)?;
+            let length = socket.recv(&mut received).with_context(|| format!("datagram {number}"))?;
+            ensure!(received.get(..length) == Some(&sent), "datagram {number} came back changed");
+        }
+        Ok(format!("exchanged {count}"))
+    }
+}
+
+/// Sends one datagram from a socket that is not connected.
+fn sendto(remote: SocketAddr, size: usize) -> Result<String> {
+    let socket = UdpSocket::bind(any(remote))?;
+    socket.send_to(&noise(size), remote)?;
+    Ok(format!("sent {}", socket.local_addr()?))
+}
+
+/// Sends one byte from each of so many sockets: so many flows.
+fn spread(remote: SocketAddr, count: u64) -> Result<String> {
+    for _ in 0..count {
+        let socket = UdpSocket::bind(any(remote))?;
+        socket.send_to(&[0], remote)?;
+    }
+    Ok(format!("spread {count}"))
+}
+
+fn accept(listener: &TcpListener) -> Result<TcpStream> {
+    let (stream, _peer) = listener.accept().context("accept")?;
+    limited(stream)
+}
+
+/// Sends back what comes until the other side has nothing more to say.
+fn echo(mut stream: &TcpStream) -> Result<u64> {
+    let mut buffer = vec![0; 1 << 16];
+    let mut total = 0_u64;
+    loop {
+        let length = stream.read(&mut buffer).context("receive")?;
+        if length == 0 {
+            return Ok(total);
+        }
+        stream.write_all(buffer.get(..length).unwrap_or_default()).context("send")?;
+        total = total.saturating_add(u64::try_from(length)?);
+    }
+}
+
+fn echo_datagram(socket: &UdpSocket) -> Result<u64> {
+    let mut buffer = [0; MAX_DATAGRAM];
+    let (length, peer) = socket.recv_from(&mut buffer).context("receive")?;
+    socket.send_to(buffer.get(..length).unwrap_or_default(), peer).context("send")?;
+    Ok(u64::try_from(length)?)
+}
+
+/// Starts this program in another part, with a socket as its standard input.
+fn start(part: &str, socket: OwnedFd) -> Result<Child> {
+    let program = env::current_exe()?;
+    Command::new(program).arg(part).stdin(Stdio::from(socket)).spawn().context("start")
+}
+
+fn stdin() -> io::Result<OwnedFd> {
+    io::stdin().as_fd().try_clone_to_owned()
+}
+
+/// Nothing waits for ever, so that a test that fails leaves no process behind.
+fn limited<S: AsFd>(socket: S) -> Result<S> {
+    for direction in [Timeout::Recv, Timeout::Send] {
+        set_socket_timeout(&socket, direction, Some(PATIENCE))?;
+    }
+    Ok(socket)
+}
+
+/// Any address and port of the same family.
+fn any(remote: SocketAddr) -> &'static str {
+    if remote.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
+}
+
+/// Bytes that do not repeat, the same in each run (xorshift).
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut noise: Vec<u8> = std::iter::repeat_with(next).take(bytes.div_ceil(8)).flatten().collect();
+    noise.truncate(bytes);
+    noise
+}
+
+const PATIENCE: Duration = Duration::from_secs(25);
+const MAX_DATAGRAM: usize = 65_535;

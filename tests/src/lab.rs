@@ -1,0 +1,165 @@
+//! Network namespaces of a test's own, so that it neither sees nor disturbs anything else.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::actor::{Actor, Performed};
+use crate::portwatch::{Portwatch, program};
+use crate::process::{Finished, finish, succeed};
+use crate::skip;
+
+/// Two hosts and the cable between them.
+#[derive(Debug)]
+pub struct Lab {
+    /// Where clients usually are.
+    pub left: Host,
+    /// Where servers and portwatch usually are.
+    pub right: Host,
+}
+
+/// A network namespace with addresses; removed when dropped.
+#[derive(Debug)]
+pub struct Host {
+    namespace: String,
+    ipv4: Ipv4Addr,
+    ipv6: Ipv6Addr,
+    /// The program that plays processes.
+    actor: PathBuf,
+}
+
+impl Lab {
+    /// The device that leads to the other host, on either of them.
+    pub const DEVICE: &'static str = "veth0";
+
+    /// Two namespaces joined by a veth pair; `None`, noted as skipped, without the rights for it.
+    ///
+    /// `actor` is the program that plays processes: `env!("CARGO_BIN_EXE_actor")`.
+    pub fn two_hosts(actor: &str) -> Option<Self> {
+        if !is_root() {
+            return None;
+        }
+        let host = |last: u8, name: &str| {
+            let ipv4 = Ipv4Addr::new(10, 35, 16, last);
+            let ipv6 = Ipv6Addr::new(0xfd00, 0x35, 0x16, 0, 0, 0, 0, last.into());
+            Host::new(name, ipv4, ipv6, actor)
+        };
+        let lab = Self { left: host(1, "left"), right: host(2, "right") };
+        lab.plug_in(Self::DEVICE);
+        for host in [&lab.left, &lab.right] {
+            host.ip(&format!("addr add {}/24 dev {}", host.ipv4, Self::DEVICE));
+            host.ip(&format!("addr add {}/64 dev {} nodad", host.ipv6, Self::DEVICE));
+        }
+        Some(lab)
+    }
+
+    /// One namespace that has nothing but loopback; `None`, noted as skipped, without the rights.
+    pub fn loopback_only(actor: &str) -> Option<Host> {
+        is_root().then(|| Host::new("alone", Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, actor))
+    }
+
+    /// Joins the hosts by another cable, whose ends have this name; both are up.
+    pub fn plug_in(&self, device: &str) {
+        let (left, right) = (&self.left.namespace, &self.right.namespace);
+        ip(&format!(
+            "link add name {device} netns {left} type veth peer name {device} netns {right}"
+        ));
+        for host in [&self.left, &self.right] {
+            host.ip(&format!("link set {device} up"));
+        }
+    }
+}
+
+/// Is the test run by root? Noted as skipped if not.
+pub fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skip("needs root");
+    }
+    root
+}
+
+impl Host {
+    fn new(name: &str, ipv4: Ipv4Addr, ipv6: Ipv6Addr, actor: &str) -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("pwt-{}-{number}-{name}", process::id());
+        ip(&format!("netns add {namespace}"));
+        let host = Self { namespace, ipv4, ipv6, actor: PathBuf::from(actor) };
+        host.ip("link set lo up");
+        host
+    }
+
+    /// The IPv4 address with a port.
+    pub const fn v4(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.ipv4), port)
+    }
+
+    /// The IPv6 address with a port.
+    pub const fn v6(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V6(self.ipv6), port)
+    }
+
+    /// The name of the namespace.
+    pub fn name(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The inode of the namespace.
+    pub fn netns(&self) -> u64 {
+        self.namespace_file().metadata().expect("look at a network namespace").ino()
+    }
+
+    /// The namespace itself.
+    pub(crate) fn namespace_file(&self) -> File {
+        File::open(format!("/run/netns/{}", self.namespace)).expect("open a network namespace")
+    }
+
+    /// A command that will run here, with the pid that its child has.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]).arg(program);
+        command
+    }
+
+    /// `ip` with this line of arguments.
+    pub fn ip(&self, line: &str) {
+        ip(&format!("-netns {} {line}", self.namespace));
+    }
+
+    /// Starts an actor that performs these steps.
+    pub fn actor(&self, steps: &[&str]) -> Actor {
+        Actor::start(self.command(&self.actor).args(steps))
+    }
+
+    /// Lets an actor perform these steps and exit.
+    pub fn perform(&self, steps: &[&str]) -> Performed {
+        self.actor(steps).finish(steps.len())
+    }
+
+    /// Starts portwatch with `--format json` and waits until it is ready.
+    pub fn portwatch(&self, args: &[&str]) -> Portwatch {
+        Portwatch::start(self.command(program()), args)
+    }
+
+    /// Runs portwatch to its end.
+    pub fn finish_portwatch(&self, args: &[&str]) -> Finished {
+        finish(self.command(program()).args(args))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Not asserted: a test that fails already must not abort the others.
+        let removal = Command::new("ip").args(["netns", "del", &self.namespace]).status();
+        drop(removal);
+    }
+}
+
+fn ip(line: &str) {
+    succeed(Command::new("ip").args(line.split_whitespace()));
+}

@@ -1,0 +1,143 @@
+//! The program under test.
+
+use std::env;
+use std::fs;
+use std::io::{PipeReader, Read as _};
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::FdFlags;
+use rustix::process::Signal;
+
+use crate::event::Event;
+use crate::lines::Lines;
+use crate::process::{deadline, signal, wait};
+use crate::run::{Run, said};
+
+/// A running `portwatch watch`; killed when dropped.
+#[derive(Debug)]
+pub struct Portwatch {
+    child: Child,
+    events: Lines<Event>,
+    stderr: Lines<String>,
+    /// The child was waited for.
+    ended: bool,
+}
+
+/// The program under test: `PORTWATCH_BIN`, else what stands next to the test's directory.
+pub fn program() -> PathBuf {
+    let built = || {
+        let test = env::current_exe().expect("find the test program");
+        let directory = test.ancestors().nth(2).expect("find the directory of programs");
+        directory.join("portwatch")
+    };
+    env::var_os("PORTWATCH_BIN").map_or_else(built, PathBuf::from)
+}
+
+impl Portwatch {
+    /// Starts `command` with these arguments and waits until it says that it is ready.
+    pub fn start(mut command: Command, args: &[&str]) -> Self {
+        let (ready, announcer) = std::io::pipe().expect("make a pipe");
+        // Pipes close on exec; this end is for the child.
+        rustix::io::fcntl_setfd(&announcer, FdFlags::empty()).expect("hand on a pipe");
+        let (name, rest) = args.split_first().expect("a subcommand");
+        let fd = announcer.as_raw_fd().to_string();
+        command.arg(name).args(["--format", "json", "--ready-fd", &fd]).args(rest);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let started = command.spawn();
+        let mut child = started.unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+        drop(announcer);
+        let stdout = child.stdout.take().expect("take the events of portwatch");
+        let stderr = child.stderr.take().expect("take the log of portwatch");
+        let portwatch = Self {
+            child,
+            events: Lines::of(stdout, Event::parse),
+            stderr: Lines::of(stderr, str::to_owned),
+            ended: false,
+        };
+        assert!(is_announced(ready), "portwatch did not get ready");
+        portwatch
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        let directory = format!("/proc/{}/fd", self.pid());
+        fs::read_dir(directory).expect("list the descriptors of portwatch").count()
+    }
+
+    /// Waits for an event, or finds it among those already there; `what` names it if it never comes.
+    #[track_caller]
+    pub fn expect(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
+        let Some((_position, event)) = self.events.find(0, wanted) else {
+            panic!("portwatch does not report {what}");
+        };
+        event
+    }
+
+    /// Waits for an event after those that there are now.
+    #[track_caller]
+    pub fn expect_next(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
+        let Some((_position, event)) = self.events.find(self.events.so_far().len(), wanted) else {
+            panic!("portwatch does not report {what} again");
+        };
+        event
+    }
+
+    /// Stops it where it stands: it reads nothing until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        signal(&self.child, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        signal(&self.child, Signal::CONT);
+    }
+
+    /// Interrupts it and takes everything it said.
+    pub fn stop(self) -> Run {
+        signal(&self.child, Signal::INT);
+        self.finish()
+    }
+
+    /// Waits for its end and takes everything it said.
+    pub fn finish(mut self) -> Run {
+        let status = wait(&mut self.child).expect("portwatch does not end");
+        self.ended = true;
+        let events = self.events.all().expect("the events of portwatch do not end");
+        let stderr = self.stderr.all().expect("the log of portwatch does not end");
+        Run { events, stderr, code: status.code() }
+    }
+
+    /// Kills it without a chance to clean up.
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill portwatch");
+        self.child.wait().expect("wait for portwatch");
+        self.ended = true;
+    }
+}
+
+impl Drop for Portwatch {
+    fn drop(&mut self) {
+        if !self.ended {
+            drop(self.child.kill());
+            drop(self.child.wait());
+            said(&self.events.so_far(), &self.stderr.so_far());
+        }
+    }
+}
+
+/// Waits for the newline of `--ready-fd`.
+fn is_announced(mut ready: PipeReader) -> bool {
+    let waited = poll(&mut [PollFd::new(&ready, PollFlags::IN)], Some(&deadline()));
+    let mut newline = [0];
+    waited.expect("wait for portwatch") > 0
+        && ready.read(&mut newline).is_ok_and(|length| length == 1)
+        && newline == *b"\n"
+}
