@@ -332,3 +332,6 @@ fn quoted_ports(ports: Option<Window<4>>, protocol: u8) -> Packet {
         None => Packet::Short(aside::SHORT_TRANSPORT),
     }
 }
+
+#[cfg(test)]
+mod tests;

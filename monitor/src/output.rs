@@ -1,58 +1,68 @@
-//! Outputs: reports become lines on stdout, behind a bounded queue.
+//! Outputs: reports become documents or lines, behind a bounded queue.
 //!
-//! Writing happens on a thread of its own. A slow or broken reader loses its own reports, which is
-//! counted; it never holds up what is read from the kernel.
+//! Encoding and writing happen on a thread of the output's own. A slow or broken reader loses its
+//! own reports, which is counted; it never holds up what is read from the kernel. A second output
+//! is a second [`Output`]: both take the same `Arc<Report>`.
 
 pub mod ecs;
 #[cfg(test)]
 mod examples;
+#[cfg(test)]
+mod tests;
 pub mod text;
+mod writer;
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
 
 use anyhow::{Context as _, Result};
+use tokio::sync::Notify;
 
 use crate::report::{Report, SinkCount};
 
-/// Reports that wait to be written.
-const QUEUE: usize = 8192;
-/// Bytes that are written in one go while more reports wait.
-const BATCH: usize = 256 << 10;
+use self::writer::Writer;
 
-/// What reports look like on stdout.
+/// Reports that may wait to be written: some seconds of a busy host, some megabytes.
+const QUEUE: usize = 8192;
+
+/// What reports look like.
 #[derive(Clone, Debug)]
 pub enum Style {
     /// One ECS document a line.
     Json(ecs::RunIdentity),
     /// A line an event, for people.
     Lines(text::Look),
-    /// A table of everything, once it is all there.
+    /// A table of everything, written by [`Output::drain`] once it is all there.
     Table(text::Look),
 }
 
-/// Standard output.
+/// Where reports go.
 #[derive(Debug)]
 pub struct Output {
+    name: String,
     queue: SyncSender<Message>,
     state: Arc<State>,
 }
 
+/// What the writing thread tells.
 #[derive(Debug, Default)]
 struct State {
     delivered: AtomicU64,
     lost: AtomicU64,
     closed: AtomicBool,
     failed: AtomicBool,
+    closing: Notify,
 }
 
+/// What the writing thread is told.
+#[derive(Debug)]
 enum Message {
-    Report(Box<Report>),
+    Report(Arc<Report>),
     /// Write everything that came before, then answer.
     Drain(SyncSender<()>),
 }
@@ -60,173 +70,85 @@ enum Message {
 impl Output {
     /// Starts the thread that writes to stdout.
     pub fn stdout(style: Style) -> Result<Self> {
+        // A descriptor of our own: `io::stdout()` would buffer, and panic on a closed pipe in `print!`.
         let stdout = io::stdout().as_fd().try_clone_to_owned().context("opening stdout")?;
-        let (queue, messages) = sync_channel(QUEUE);
+        Self::file("stdout", stdout.into(), style)
+    }
+
+    /// Starts the thread that writes to a file. The name is the one in `portwatch.counters.sinks[]`.
+    pub fn file(name: impl Into<String>, file: File, style: Style) -> Result<Self> {
+        Self::start(name.into(), file, style, QUEUE)
+    }
+
+    fn start(name: String, file: File, style: Style, queue: usize) -> Result<Self> {
+        let (queue, messages) = sync_channel(queue);
         let state = Arc::new(State::default());
-        let writer = Writer {
-            file: stdout.into(),
-            encoder: Encoder::new(style),
-            buffer: Vec::new(),
-            pending: 0,
-            state: Arc::clone(&state),
-        };
+        let writer = Writer::new(name.clone(), file, style, Arc::clone(&state));
         thread::Builder::new()
-            .name("pw-stdout".to_owned())
+            .name(format!("pw-{name}"))
             .spawn(move || writer.run(&messages))
             .context("starting a thread")?;
-        Ok(Self { queue, state })
+        Ok(Self { name, queue, state })
     }
 
     /// Queues a report. Where the queue is full it is lost, and counted.
-    pub fn send(&self, report: Report) {
-        match self.queue.try_send(Message::Report(Box::new(report))) {
+    pub fn send(&self, report: impl Into<Arc<Report>>) {
+        match self.queue.try_send(Message::Report(report.into())) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.state.lost.fetch_add(1, Ordering::Relaxed);
-            }
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.state.lose(1),
         }
     }
 
     /// Queues a report that must not be lost, waiting for room.
-    pub fn send_last(&self, report: Report) {
-        if self.queue.send(Message::Report(Box::new(report))).is_err() {
-            self.state.lost.fetch_add(1, Ordering::Relaxed);
+    pub fn send_last(&self, report: impl Into<Arc<Report>>) {
+        if self.queue.send(Message::Report(report.into())).is_err() {
+            self.state.lose(1);
         }
     }
 
-    /// Waits until everything queued has been written.
+    /// Waits until everything queued has been written or lost. As long as the reader takes.
     pub fn drain(&self) {
         let (done, wait) = sync_channel(1);
         if self.queue.send(Message::Drain(done)).is_err() || wait.recv().is_err() {
-            tracing::debug!("the thread that writes to stdout is gone");
+            tracing::debug!(output = self.name, "the thread that writes is gone");
         }
     }
 
-    /// The reader went away: a normal end.
+    /// The reader went away: a normal end. What is sent from then on is neither delivered nor lost.
     pub fn is_closed(&self) -> bool {
         self.state.closed.load(Ordering::Relaxed)
     }
 
-    /// Something could not be written.
+    /// Waits until the reader goes away; for one task at a time.
+    pub async fn closed(&self) {
+        while !self.is_closed() {
+            self.state.closing.notified().await;
+        }
+    }
+
+    /// Something could not be written, now or earlier; the log has said why.
     pub fn has_failed(&self) -> bool {
         self.state.failed.load(Ordering::Relaxed)
     }
 
-    /// What became of the reports so far.
+    /// What became of the reports so far; exact after [`Output::drain`].
     pub fn counts(&self) -> Vec<SinkCount> {
         vec![SinkCount {
-            name: "stdout".to_owned(),
+            name: self.name.clone(),
             delivered: self.state.delivered.load(Ordering::Relaxed),
             lost: self.state.lost.load(Ordering::Relaxed),
         }]
     }
 }
 
-enum Encoder {
-    Json(ecs::Encoder),
-    Lines(text::Encoder),
-    Table { reports: Vec<Report>, look: text::Look },
-}
-
-impl Encoder {
-    fn new(style: Style) -> Self {
-        match style {
-            Style::Json(identity) => Self::Json(ecs::Encoder::new(identity)),
-            Style::Lines(look) => Self::Lines(text::Encoder::new(look)),
-            Style::Table(look) => Self::Table { reports: Vec::new(), look },
-        }
+impl State {
+    fn lose(&self, reports: u64) {
+        self.lost.fetch_add(reports, Ordering::Relaxed);
     }
 
-    fn encode(&mut self, report: Report, out: &mut Vec<u8>) -> bool {
-        match self {
-            Self::Json(encoder) => encoder.encode(&report, out).is_ok(),
-            Self::Lines(encoder) => {
-                encoder.encode(&report, out);
-                true
-            }
-            Self::Table { reports, .. } => {
-                reports.push(report);
-                true
-            }
-        }
-    }
-
-    /// What could not be written before everything was there.
-    fn complete(&mut self, out: &mut Vec<u8>) {
-        if let Self::Table { reports, look } = self
-            && !reports.is_empty()
-        {
-            out.extend(text::scan(reports, look).into_bytes());
-            reports.clear();
-        }
-    }
-}
-
-struct Writer {
-    file: File,
-    encoder: Encoder,
-    buffer: Vec<u8>,
-    /// Reports in the buffer.
-    pending: u64,
-    state: Arc<State>,
-}
-
-impl Writer {
-    /// Writes until the last sender is gone: at once when nothing waits, in batches when much does.
-    fn run(mut self, messages: &Receiver<Message>) {
-        while let Ok(first) = messages.recv() {
-            let mut next = Ok(first);
-            loop {
-                match next {
-                    Ok(Message::Report(report)) => self.take(*report),
-                    Ok(Message::Drain(done)) => {
-                        self.encoder.complete(&mut self.buffer);
-                        self.write();
-                        if done.send(()).is_err() {
-                            tracing::debug!("nobody waits for the output any more");
-                        }
-                    }
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
-                if self.buffer.len() >= BATCH {
-                    self.write();
-                }
-                next = messages.try_recv();
-            }
-            self.write();
-        }
-    }
-
-    fn take(&mut self, report: Report) {
-        if self.encoder.encode(report, &mut self.buffer) {
-            self.pending += 1;
-        } else {
-            self.state.lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn write(&mut self) {
-        if self.buffer.is_empty() {
-            return;
-        }
-        let written = self.file.write_all(&self.buffer);
-        self.buffer.clear();
-        let reports = std::mem::take(&mut self.pending);
-        match written {
-            Ok(()) => {
-                self.state.delivered.fetch_add(reports, Ordering::Relaxed);
-            }
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.state.closed.store(true, Ordering::Relaxed);
-            }
-            Err(error) => {
-                self.state.lost.fetch_add(reports, Ordering::Relaxed);
-                if !self.state.failed.swap(true, Ordering::Relaxed) {
-                    tracing::error!("writing to stdout: {error}; reports are being lost");
-                }
-                // A line may have been cut short: what comes next starts a line of its own.
-                self.buffer.push(b'\n');
-            }
-        }
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        // Kept for a task that only asks later.
+        self.closing.notify_one();
     }
 }

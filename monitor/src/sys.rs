@@ -87,6 +87,15 @@ pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives memory that was freed back to the kernel: reading BTF takes tens of megabytes, once.
+pub(crate) fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no precondition; it only returns pages that hold no allocation.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Takes ownership of a descriptor that was inherited, if there is one with this number.
 pub(crate) fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: reads the flags of a descriptor; harmless for a number that is none.

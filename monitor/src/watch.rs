@@ -33,8 +33,8 @@ use crate::report::{Body, RunStarted};
 use crate::session::{self, Readers, Snapshot};
 use crate::sys;
 
-/// Time between two looks at the ring of packets and at what is due: fifty wake-ups a second.
-const TICK: Duration = Duration::from_millis(20);
+/// Time between two looks at the ring of packets and at what is due: 25 wake-ups a second.
+const TICK: Duration = Duration::from_millis(40);
 /// Time between two readings of the flow table.
 const TABLE: Duration = Duration::from_millis(200);
 /// Time between two looks at who holds the listeners and who has exited.

@@ -2,12 +2,11 @@
 
 use std::iter::Sum;
 use std::ops::{Add, Sub};
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::lab::Host;
-use crate::process::{finish, succeed};
+use crate::process::{finish, is_installed, succeed};
 use crate::skip;
 
 /// Packets and IP bytes.
@@ -66,8 +65,7 @@ pub struct Nft<'a> {
 impl<'a> Nft<'a> {
     /// Starts to count; `None`, noted as skipped, where nftables cannot.
     pub fn on(host: &'a Host, device: &str, port: u16) -> Option<Self> {
-        if Command::new("nft").arg("--version").output().is_err() {
-            skip("nft is not installed");
+        if !is_installed("nft") {
             return None;
         }
         let chain = |hook: &str| {

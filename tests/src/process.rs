@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::DEADLINE;
+use crate::{DEADLINE, skip};
 
 /// A process that has come to its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,6 +43,15 @@ pub(crate) fn succeed(command: &mut Command) -> String {
     let Finished { code, stdout, stderr } = finish(command);
     assert_eq!(code, Some(0), "{command:?}: {stderr}");
     stdout
+}
+
+/// Is there such a tool? Noted as skipped if not.
+pub(crate) fn is_installed(tool: &str) -> bool {
+    let installed = Command::new(tool).arg("--version").output().is_ok();
+    if !installed {
+        skip(&format!("{tool} is not installed"));
+    }
+    installed
 }
 
 /// Waits until a child ends; kills it and returns `None` when it does not in time.

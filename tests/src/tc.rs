@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::lab::Host;
-use crate::process::succeed;
+use crate::process::{is_installed, succeed};
 use crate::skip;
 
 /// Names of the TCX programs on a device, those of ingress, then those of egress, in their order.
@@ -60,7 +60,12 @@ pub struct Guests {
 
 impl Guests {
     /// Puts a qdisc, a filter on each clsact hook and a rule on a device.
-    pub fn settle(host: &Host, device: &str) {
+    ///
+    /// `None`, noted as skipped, without the tools for it.
+    pub fn settle(host: &Host, device: &str) -> Option<Self> {
+        if !is_installed("tc") || !is_installed("nft") {
+            return None;
+        }
         let tc = |line: &str| succeed(host.command("tc").args(line.split_whitespace()));
         tc(&format!("qdisc add dev {device} root tbf rate 4gbit burst 1mb latency 50ms"));
         tc(&format!("qdisc add dev {device} clsact"));
@@ -75,6 +80,7 @@ impl Guests {
              priority 0; udp dport 9 drop; }}; }}"
         );
         succeed(host.command("nft").arg(rule));
+        Some(Self::on(host, device))
     }
 
     /// What is on a device now.

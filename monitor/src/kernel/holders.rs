@@ -3,10 +3,11 @@
 use std::io::Read as _;
 
 use anyhow::{Context as _, Result};
+use aya::programs::Iter;
 use monitor_ebpf::wire::HolderRecord;
 use zerocopy::FromBytes as _;
 
-use crate::kernel::object::Object;
+use crate::kernel::object::{ITERATOR, Object};
 
 /// A descriptor of a watched socket.
 pub type Holder = HolderRecord;
@@ -21,11 +22,7 @@ pub const fn is_available(object: &Object) -> bool {
 
 /// Every descriptor of every socket in `pw_sockets`, over all processes, namespaces and containers.
 pub fn list(object: &mut Object) -> Result<Vec<Holder>> {
-    const NAME: &str = "pw_task_file";
-    let (program, btf) = object.iterator(NAME)?;
-    if program.fd().is_err() {
-        program.load("task_file", btf).with_context(|| format!("loading {NAME}"))?;
-    }
+    let program: &mut Iter = object.program(ITERATOR)?.try_into()?;
     let id = program.attach().context("starting the task_file iterator")?;
     let link = program.take_link(id).context("starting the task_file iterator")?;
     let file = link.into_file().context("opening the task_file iterator")?;

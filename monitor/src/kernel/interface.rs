@@ -140,7 +140,13 @@ impl Attacher {
     ) -> Result<Attached> {
         match tc::qdisc_add_clsact(&link.name) {
             Ok(()) | Err(TcError::AlreadyAttached) => {}
-            Err(error) => return Err(error).context("adding a clsact qdisc"),
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                // Somebody has put one there before: it serves us both.
+                if !is_taken(&error) {
+                    return Err(error.context("adding a clsact qdisc"));
+                }
+            }
         }
         let [ingress, egress] = names;
         if self.may_clean_up()? {

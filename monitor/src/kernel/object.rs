@@ -14,6 +14,7 @@ use crate::kernel::btf::Offsets;
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::tally::Tally;
 use crate::ports::PortSet;
+use crate::sys;
 
 /// The compiled kernel object. Dual MIT/GPL.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portwatch-ebpf"));
@@ -25,6 +26,11 @@ const SAMPLES_PER_SECOND: u64 = 5_000;
 /// The sampling budget is whole again this many times a second, so that a burst does not eat a
 /// second's worth.
 const BUDGETS_PER_SECOND: u64 = 10;
+
+/// The program that finds the holders of sockets.
+pub(super) const ITERATOR: &str = "pw_task_file";
+/// What it means not to have it.
+const IN_PROC: &str = "holders of sockets are looked up in /proc, not by iterator";
 
 /// Insert only what is not there: include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
@@ -47,8 +53,8 @@ pub struct Settings {
 /// The loaded object and the maps in it.
 pub struct Object {
     pub(super) ebpf: Ebpf,
-    btf: Option<Btf>,
-    offsets: Option<Offsets>,
+    /// The iterator was accepted by this kernel.
+    can_iterate: bool,
     layout: Layout,
     ports: Vec<u16>,
     degraded: Vec<String>,
@@ -111,8 +117,13 @@ impl Object {
             loader.btf(Some(btf));
         }
         let ebpf = loader.load(OBJECT).context("creating the kernel maps")?;
-        let mut object = Self { ebpf, btf, offsets, layout, ports, degraded };
+        let mut object = Self { ebpf, can_iterate: false, layout, ports, degraded };
         object.fill_rows()?;
+        if let (Some(btf), Some(_)) = (&btf, offsets) {
+            object.load_iterator(btf);
+        }
+        drop(btf);
+        sys::release_free_memory();
         Ok(object)
     }
 
@@ -171,17 +182,25 @@ impl Object {
         }
     }
 
-    /// The kernel's types and the offsets the iterator needs are known.
+    /// The iterator was accepted by this kernel.
     pub(super) const fn can_iterate(&self) -> bool {
-        self.btf.is_some() && self.offsets.is_some()
+        self.can_iterate
     }
 
-    /// The program, and the running kernel's types to load it against.
-    pub(super) fn iterator(&mut self, name: &str) -> Result<(&mut Iter, &Btf)> {
-        let program = self.ebpf.program_mut(name);
-        let program = program.with_context(|| format!("the kernel object has no {name}"))?;
-        let btf = self.btf.as_ref().context("this kernel has no BTF")?;
-        Ok((program.try_into()?, btf))
+    /// Verifies the iterator at once, so that the kernel's types, tens of megabytes, need not be kept.
+    fn load_iterator(&mut self, btf: &Btf) {
+        let loaded = self.program(ITERATOR).and_then(|program| {
+            let program: &mut Iter = program.try_into()?;
+            program.load("task_file", btf).with_context(|| format!("loading {ITERATOR}"))
+        });
+        match loaded {
+            Ok(()) => self.can_iterate = true,
+            Err(error) => {
+                let chain = format!("{error:#}");
+                let reason = chain.lines().next().unwrap_or_default();
+                self.degraded.push(format!("{IN_PROC}: {reason}"));
+            }
+        }
     }
 
     /// Verifies a classifier unless that is done already.
@@ -241,9 +260,7 @@ fn running_kernel_types(degraded: &mut Vec<String>) -> (Option<Btf>, Option<Offs
         (Ok(btf), Ok(offsets)) => (Some(btf), Some(offsets)),
         (btf, offsets) => {
             if let Err(error) = offsets {
-                degraded.push(format!(
-                    "holders of sockets are looked up in /proc, not by iterator: {error:#}"
-                ));
+                degraded.push(format!("{IN_PROC}: {error:#}"));
             }
             (btf.ok(), None)
         }

@@ -66,6 +66,14 @@ impl Tally {
         totals
     }
 
+    /// Packets over all ports, directions and CPUs.
+    pub fn packets(&self) -> u64 {
+        let rows = self.totals.words().chunks_exact(WORDS);
+        rows.filter_map(|row| row.first()).fold(0, |sum, packets| {
+            sum.wrapping_add(packets.load(Ordering::Relaxed))
+        })
+    }
+
     fn sum(&self, row: usize) -> Total {
         let mut sum = [0_u64; WORDS];
         for cpu in 0..self.layout.cpus as usize {

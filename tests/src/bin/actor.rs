@@ -154,16 +154,17 @@ impl Actor {
 
     /// Sends so many bytes over TCP, and checks that all of them come back unchanged.
     fn exchange(&self, bytes: usize) -> Result<String> {
-        let mut stream = self.stream.as_ref().context("no connection")?;
+        let stream = self.stream.as_ref().context("no connection")?;
         let sent = noise(bytes);
         let mut received = Vec::with_capacity(bytes);
         thread::scope(|scope| -> Result<()> {
             let writer = scope.spawn(|| -> io::Result<()> {
-                let mut stream = stream;
-                stream.write_all(&sent)?;
-                stream.shutdown(Shutdown::Write)
+                let mut writing = stream;
+                writing.write_all(&sent)?;
+                writing.shutdown(Shutdown::Write)
             });
-            stream.read_to_end(&mut received)?;
+            let mut reading = stream;
+            reading.read_to_end(&mut received)?;
             writer.join().ok().context("the writer panicked")?.context("send")
         })?;
         ensure!(received == sent, "{} bytes came back, changed", received.len());
@@ -173,8 +174,8 @@ impl Actor {
     /// Sends so many writes of so many bytes to whom it is connected to.
     fn send(&self, count: u64, size: usize) -> Result<String> {
         for _ in 0..count {
-            match (&self.stream, &self.datagrams) {
-                (Some(stream), _) => { let mut stream = stream; stream.write_all(&noise(size))? }
+            match (self.stream.as_ref(), &self.datagrams) {
+                (Some(mut stream), _) => stream.write_all(&noise(size))?,
                 (None, Some(socket)) => ensure!(socket.send(&noise(size))? == size, "cut short"),
                 (None, None) => bail!("not connected"),
             }

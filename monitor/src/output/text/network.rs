@@ -117,11 +117,14 @@ pub(super) fn local(listener: &ListenerReport) -> String {
     }
 }
 
+/// Behind the path of an executable that has none any more.
+pub(super) const DELETED: &str = " (deleted)";
+
 /// The path of what runs, marked when there is no such file.
 pub(super) fn executable(process: &Process) -> String {
     let path = process.executable.as_ref();
     let path = path.map(|path| text_from_bytes(path.as_os_str().as_bytes())).unwrap_or_default();
-    let deleted = if process.deleted { " (deleted)" } else { "" };
+    let deleted = if process.deleted { DELETED } else { "" };
     format!("{path}{deleted}").trim_start().to_owned()
 }
 

@@ -64,12 +64,12 @@ pub(super) fn counters(mut line: Line<'_>, counters: &Counters, out: &mut Vec<u8
             line.column(0);
         }
     }
-    let losses = summary::losses(counters);
+    let losses = counters.losses();
     line.put(Ink::Plain, &plural(counters.records.read, "record"));
     if losses.is_empty() {
         line.put(Ink::Plain, ", 0 lost");
     } else {
-        line.put(Ink::Alarming, &format!("; lost: {}", losses.join(", ")));
+        line.foreign(Ink::Alarming, &format!("; lost: {}", losses.join(", ")));
     }
     line.end(out);
 }

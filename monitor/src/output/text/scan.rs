@@ -4,6 +4,8 @@
 
 mod table;
 
+use std::sync::Arc;
+
 use crate::endpoint::{Direction, Endpoint, Transport};
 use crate::owner::{Attribution, Owner};
 use crate::report::{Body, FlowReport, ListenerReport, Report, RunStarted};
@@ -18,9 +20,9 @@ use super::who::{in_a_word, mark, of_side, user};
 use self::table::{Cell, Row, table};
 
 /// Renders the reports of a scan; other reports than listeners, flows and findings are left out.
-pub fn scan(reports: &[Report], look: &Look) -> String {
+pub fn scan(reports: &[Arc<Report>], look: &Look) -> String {
     let mut out = Vec::new();
-    let rows: Vec<Row> = reports.iter().flat_map(rows).collect();
+    let rows: Vec<Row> = reports.iter().flat_map(|report| rows(report)).collect();
     if rows.is_empty() {
         let mut line = Line::new(look);
         line.put(Ink::Plain, "nothing listens and nothing is connected");

@@ -7,6 +7,7 @@
 use crate::escape::{escape, truncate, width};
 use crate::output::text::Look;
 use crate::output::text::line::{Ink, Line};
+use crate::output::text::network::DELETED;
 
 /// A cell: text as it came, not escaped yet.
 pub(super) type Cell = (Ink, String);
@@ -60,12 +61,12 @@ const COLUMNS: [Column; 10] = [
     Column { head: "STATE", cut: Cut::Never, dispensable: false },
     Column { head: "LOCAL", cut: Cut::Never, dispensable: false },
     Column { head: "REMOTE", cut: Cut::Never, dispensable: true },
-    Column { head: "NETNS", cut: Cut::End(6), dispensable: true },
+    Column { head: "NETNS", cut: Cut::End(10), dispensable: true },
     Column { head: "PROCESS", cut: Cut::Process(12), dispensable: false },
     Column { head: "USER", cut: Cut::End(5), dispensable: false },
     Column { head: "UNIT", cut: Cut::End(6), dispensable: true },
-    Column { head: "EXE", cut: Cut::Path(8), dispensable: false },
-    Column { head: "VERDICT", cut: Cut::End(8), dispensable: false },
+    Column { head: "EXE", cut: Cut::Path(14), dispensable: false },
+    Column { head: "VERDICT", cut: Cut::End(10), dispensable: false },
 ];
 
 const GAP: usize = 2;
@@ -126,11 +127,20 @@ fn fit(text: &str, columns: usize, cut: Cut) -> String {
     fitting.unwrap_or_else(|| truncate(text, columns).into_owned())
 }
 
-fn last_directories(path: &str, columns: usize) -> Option<String> {
-    path.match_indices('/')
-        .filter_map(|(at, _)| path.get(at..))
-        .map(|tail| format!("…{}", escape(tail)))
-        .find(|tail| width(tail) <= columns)
+/// The last directories and the file, with the mark of a deleted one.
+fn last_directories(text: &str, columns: usize) -> Option<String> {
+    let (path, mark) = match text.strip_suffix(DELETED) {
+        Some(path) => (path, DELETED),
+        None => (text, ""),
+    };
+    let room = columns.checked_sub(width(mark)).filter(|room| *room > 3)?;
+    let mut tails = path.match_indices('/').filter_map(|(at, _)| path.get(at..));
+    let whole = tails.clone().map(escape).find(|tail| width(tail) < room);
+    let tail = match whole {
+        Some(tail) => tail,
+        None => truncate(tails.next_back()?, room.saturating_sub(1)),
+    };
+    Some(format!("…{tail}{mark}"))
 }
 
 fn name_and_pid(text: &str, columns: usize) -> Option<String> {
@@ -151,7 +161,10 @@ mod tests {
             (path, 15, Cut::Path(8), "…/bin/java"),
             (path, 20, Cut::Path(8), "…/java-17/bin/java"),
             (path, 6, Cut::Path(8), "…/java"),
-            (path, 4, Cut::Path(8), "/us…"),
+            (path, 5, Cut::Path(8), "…/ja…"),
+            (path, 3, Cut::Path(8), "/u…"),
+            ("/tmp/.hidden (deleted)", 18, Cut::Path(8), "…/.hidd… (deleted)"),
+            ("/tmp/.hidden (deleted)", 12, Cut::Path(8), "/tmp/.hidde…"),
             ("cardbridged[812]~ +1", 16, Cut::Process(12), "cardbr…[812]~ +1"),
             ("cardbridged[812]~ +1", 8, Cut::Process(12), "cardbri…"),
             ("(owner unknown)", 8, Cut::Process(12), "(owner …"),

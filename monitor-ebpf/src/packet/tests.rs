@@ -1,0 +1,367 @@
+//! Every shape of packet the parser tells apart, cut off at every byte, and bytes nobody should send.
+
+extern crate std;
+
+mod frames;
+
+use std::vec;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::{Headers, Link, Packet, parse};
+use crate::bytes::Bytes;
+use crate::wire::aside;
+use frames::*;
+
+#[test]
+fn a_tcp_packet_shows_its_ports_its_flags_and_where_its_payload_is() {
+    let packet = ethernet(0x0800, &ipv4(TCP, &tcp(5)));
+
+    assert_eq!(parsed(&packet), Packet::Flow(TCP_IN_IPV4));
+}
+
+#[test]
+fn a_udp_packet_has_no_flags() {
+    let packet = ethernet(0x0800, &ipv4(UDP, &udp()));
+
+    assert_eq!(parsed(&packet), Packet::Flow(UDP_IN_IPV4));
+}
+
+#[test]
+fn tcp_options_stand_before_the_payload() {
+    for words in 5..=15 {
+        let packet = ethernet(0x0800, &ipv4(TCP, &tcp(words)));
+
+        let header = usize::from(words) * 4;
+        let expected =
+            Headers { payload: 34 + header, length: 25 + u32::from(words) * 4, ..TCP_IN_IPV4 };
+        assert_eq!(parsed(&packet), Packet::Flow(expected), "{words} words");
+    }
+}
+
+#[test]
+fn ipv4_options_of_every_length_are_skipped() {
+    for words in 6..=15 {
+        let options = (usize::from(words) - 5) * 4;
+        let packet = ethernet(0x0800, &Ipv4 { words, ..Ipv4::of(UDP) }.around(&udp()));
+
+        let expected = Headers {
+            payload: UDP_IN_IPV4.payload + options,
+            length: UDP_IN_IPV4.length + u32::try_from(options).unwrap(),
+            ..UDP_IN_IPV4
+        };
+        assert_eq!(parsed(&packet), Packet::Flow(expected), "{words} words");
+    }
+}
+
+#[test]
+fn one_vlan_tag_is_skipped() {
+    for kind in [0x8100, 0x88a8] {
+        let packet = ethernet(kind, &tag(0x0800, &ipv4(TCP, &tcp(5))));
+
+        assert_eq!(parsed(&packet), Packet::Flow(moved(TCP_IN_IPV4, 4)), "{kind:#x}");
+    }
+}
+
+#[test]
+fn two_vlan_tags_are_skipped() {
+    let packet = ethernet(0x88a8, &tag(0x8100, &tag(0x86dd, &ipv6(UDP, &udp()))));
+
+    assert_eq!(parsed(&packet), Packet::Flow(moved(UDP_IN_IPV6, 8)));
+}
+
+#[test]
+fn three_vlan_tags_are_too_many() {
+    let packet = ethernet(0x88a8, &tag(0x8100, &tag(0x8100, &tag(0x0800, &ipv4(TCP, &tcp(5))))));
+
+    assert_eq!(parsed(&packet), Packet::Aside(aside::VLAN_STACK));
+}
+
+#[test]
+fn what_is_not_ip_is_none_of_our_business() {
+    // ARP, LLDP, MPLS, PPPoE, and an IEEE 802.3 length.
+    for ethertype in [0x0806, 0x88cc, 0x8847, 0x8864, 0x0026] {
+        let inner = ipv4(TCP, &tcp(5));
+
+        assert_eq!(parsed(&ethernet(ethertype, &inner)), Packet::Other, "{ethertype:#x}");
+        assert_eq!(parsed(&ethernet(0x8100, &tag(ethertype, &inner))), Packet::Other);
+        assert_eq!(parsed(&ethernet(0x88a8, &tag(0x8100, &tag(ethertype, &inner)))), Packet::Other);
+    }
+}
+
+#[test]
+fn a_device_without_link_headers_carries_both_families() {
+    let table = [
+        (ipv4(TCP, &tcp(5)), Packet::Flow(Headers { network: 0, payload: 40, ..TCP_IN_IPV4 })),
+        (ipv6(UDP, &udp()), Packet::Flow(Headers { network: 0, payload: 48, ..UDP_IN_IPV6 })),
+        (vec![0x50; 60], Packet::Other),
+        (Vec::new(), Packet::Short(aside::BAD_IP_HEADER)),
+    ];
+    for (packet, expected) in table {
+        assert_eq!(parsed_on(Link::Bare, &packet), expected);
+    }
+}
+
+#[test]
+fn ipv6_carries_tcp_and_udp() {
+    let (tcp, udp) = (ipv6(TCP, &tcp(5)), ipv6(UDP, &udp()));
+
+    assert_eq!(parsed(&ethernet(0x86dd, &tcp)), Packet::Flow(TCP_IN_IPV6));
+    assert_eq!(parsed(&ethernet(0x86dd, &udp)), Packet::Flow(UDP_IN_IPV6));
+}
+
+#[test]
+fn extension_headers_are_skipped_by_their_own_units() {
+    // What the length field says, and how many bytes that is: RFC 8200, 4.3, 4.4, 4.6; RFC 4302, 2.2.
+    let table = [
+        (HOP_BY_HOP, 0, 8),
+        (HOP_BY_HOP, 5, 48),
+        (ROUTING, 2, 24),
+        (DESTINATION, 255, 2048),
+        (AUTHENTICATION, 1, 12),
+        (AUTHENTICATION, 4, 24),
+    ];
+    for (kind, units, length) in table {
+        let extension = extension(UDP, units, length, &udp());
+        let packet = ethernet(0x86dd, &ipv6(kind, &extension));
+
+        let expected = longer(UDP_IN_IPV6, length);
+        assert_eq!(parsed(&packet), Packet::Flow(expected), "kind {kind}, {units} units");
+    }
+}
+
+#[test]
+fn a_chain_of_six_extension_headers_is_followed_and_one_of_seven_is_not() {
+    let chain = |length: usize| {
+        let chained = |packet: Vec<u8>, index: usize| {
+            let next = if index == 0 { TCP } else { DESTINATION };
+            extension(next, 0, 8, &packet)
+        };
+        ethernet(0x86dd, &ipv6(DESTINATION, &(0..length).fold(tcp(5), chained)))
+    };
+
+    assert_eq!(parsed(&chain(6)), Packet::Flow(longer(TCP_IN_IPV6, 48)));
+    assert_eq!(parsed(&chain(7)), Packet::Aside(aside::EXTENSION_CHAIN));
+}
+
+#[test]
+fn a_fragment_header_tells_first_later_and_atomic_fragments_apart() {
+    let whole = longer(UDP_IN_IPV6, 8);
+    let table = [
+        (0x0001, Packet::Flow(Headers { first_fragment: true, ..whole })),
+        // RFC 6946: neither an offset nor more to come.
+        (0x0000, Packet::Flow(whole)),
+        // The two reserved bits say nothing.
+        (0x0006, Packet::Flow(whole)),
+        (0x0008, Packet::Aside(aside::FRAGMENT_LATER)),
+        (0xfff9, Packet::Aside(aside::FRAGMENT_LATER)),
+    ];
+    for (offset, expected) in table {
+        let packet = ethernet(0x86dd, &ipv6(FRAGMENT, &fragment(UDP, offset, &udp())));
+        assert_eq!(parsed(&packet), expected, "{offset:#x}");
+    }
+}
+
+#[test]
+fn a_fragment_header_may_stand_anywhere_in_the_chain() {
+    let fragmented = fragment(DESTINATION, 1, &extension(UDP, 0, 8, &udp()));
+    let packet = ethernet(0x86dd, &ipv6(HOP_BY_HOP, &extension(FRAGMENT, 0, 8, &fragmented)));
+
+    let expected = Headers { first_fragment: true, ..longer(UDP_IN_IPV6, 24) };
+    assert_eq!(parsed(&packet), Packet::Flow(expected));
+}
+
+#[test]
+fn only_the_first_fragment_of_ipv4_has_ports() {
+    let first = Headers { first_fragment: true, ..UDP_IN_IPV4 };
+    let table = [
+        (0x2000, Packet::Flow(first)),
+        // "Don't fragment", and the bit that is always 0: whole.
+        (0x4000, Packet::Flow(UDP_IN_IPV4)),
+        (0x8000, Packet::Flow(UDP_IN_IPV4)),
+        (0x2001, Packet::Aside(aside::FRAGMENT_LATER)),
+        (0x1fff, Packet::Aside(aside::FRAGMENT_LATER)),
+    ];
+    for (fragment, expected) in table {
+        let packet = ethernet(0x0800, &Ipv4 { fragment, ..Ipv4::of(UDP) }.around(&udp()));
+        assert_eq!(parsed(&packet), expected, "{fragment:#x}");
+    }
+}
+
+#[test]
+fn other_transports_are_none_of_our_business() {
+    // IGMP, GRE, ESP, "no next header", OSPF, SCTP, and the ICMP of the other family.
+    for protocol in [2, 47, 50, 59, 89, 132] {
+        assert_eq!(parsed(&ethernet(0x0800, &ipv4(protocol, &tcp(5)))), Packet::Other);
+        assert_eq!(parsed(&ethernet(0x86dd, &ipv6(protocol, &tcp(5)))), Packet::Other);
+    }
+    let error = icmp(3, &ipv4(TCP, &tcp(5)));
+    assert_eq!(parsed(&ethernet(0x0800, &ipv4(ICMPV6, &error))), Packet::Other);
+    assert_eq!(parsed(&ethernet(0x86dd, &ipv6(ICMP, &error))), Packet::Other);
+}
+
+#[test]
+fn an_icmp_error_names_the_ports_of_the_packet_it_quotes() {
+    let with_options = Ipv4 { words: 8, ..Ipv4::of(UDP) }.around(&udp());
+    for kind in [3, 4, 5, 11, 12] {
+        for quoted in [ipv4(TCP, &tcp(5)), ipv4(UDP, &udp()), with_options.clone()] {
+            let packet = ethernet(0x0800, &ipv4(ICMP, &icmp(kind, &quoted)));
+            assert_eq!(parsed(&packet), QUOTED_PORTS, "type {kind}");
+        }
+    }
+}
+
+#[test]
+fn an_icmpv6_error_names_the_ports_of_the_packet_it_quotes() {
+    for kind in 1..=4 {
+        for quoted in [ipv6(TCP, &tcp(5)), ipv6(UDP, &udp())] {
+            let packet = ethernet(0x86dd, &ipv6(ICMPV6, &icmp(kind, &quoted)));
+            assert_eq!(parsed(&packet), QUOTED_PORTS, "type {kind}");
+        }
+    }
+}
+
+#[test]
+fn an_icmp_message_that_is_no_error_quotes_nothing() {
+    // Echo and its reply, timestamp; echo and its reply, router and neighbour discovery.
+    for kind in [0, 8, 13] {
+        let packet = ethernet(0x0800, &ipv4(ICMP, &icmp(kind, &ipv4(TCP, &tcp(5)))));
+        assert_eq!(parsed(&packet), Packet::Other, "type {kind}");
+    }
+    for kind in [0, 128, 129, 133, 136] {
+        let packet = ethernet(0x86dd, &ipv6(ICMPV6, &icmp(kind, &ipv6(TCP, &tcp(5)))));
+        assert_eq!(parsed(&packet), Packet::Other, "type {kind}");
+    }
+}
+
+#[test]
+fn an_icmp_error_about_a_packet_without_ports_is_none_of_our_business() {
+    let later = Ipv4 { fragment: 1, ..Ipv4::of(TCP) }.around(&tcp(5));
+    let too_short = Ipv4 { words: 4, ..Ipv4::of(TCP) }.around(&tcp(5));
+    let quotes = [ipv4(ICMP, &icmp(8, &[])), ipv6(TCP, &tcp(5)), later, too_short];
+    for quoted in quotes {
+        let packet = ethernet(0x0800, &ipv4(ICMP, &icmp(3, &quoted)));
+        assert_eq!(parsed(&packet), Packet::Other, "{quoted:?}");
+    }
+    let packet = ethernet(0x86dd, &ipv6(ICMPV6, &icmp(1, &ipv6(ICMPV6, &icmp(128, &[])))));
+    assert_eq!(parsed(&packet), Packet::Other);
+}
+
+#[test]
+fn an_ip_header_that_contradicts_itself_is_set_aside() {
+    let bad = |ipv4: Ipv4| parsed(&ethernet(0x0800, &ipv4.around(&tcp(5))));
+    let good = Ipv4::of(TCP);
+
+    assert_eq!(bad(Ipv4 { version: 6, ..good }), Packet::Aside(aside::BAD_IP_HEADER));
+    assert_eq!(bad(Ipv4 { words: 4, ..good }), Packet::Aside(aside::BAD_IP_HEADER));
+    assert_eq!(bad(Ipv4 { length: Some(19), ..good }), Packet::Aside(aside::BAD_IP_HEADER));
+    assert_eq!(
+        bad(Ipv4 { words: 6, length: Some(23), ..good }),
+        Packet::Aside(aside::BAD_IP_HEADER)
+    );
+    let not_ipv6 = ethernet(0x86dd, &ipv4(TCP, &tcp(30)));
+    assert_eq!(parsed(&not_ipv6), Packet::Aside(aside::BAD_IP_HEADER));
+}
+
+#[test]
+fn a_packet_too_large_for_its_length_field_leaves_its_length_open() {
+    let ipv4 = ethernet(0x0800, &Ipv4 { length: Some(0), ..Ipv4::of(TCP) }.around(&tcp(5)));
+    let mut ipv6 = ethernet(0x86dd, &ipv6(TCP, &tcp(5)));
+    ipv6[18..20].fill(0);
+
+    assert_eq!(parsed(&ipv4), Packet::Flow(Headers { length: 0, ..TCP_IN_IPV4 }));
+    assert_eq!(parsed(&ipv6), Packet::Flow(Headers { length: 0, ..TCP_IN_IPV6 }));
+}
+
+#[test]
+fn a_packet_that_ends_within_its_headers_is_short_and_no_flow() {
+    for (packet, headers) in packets_with_ports() {
+        for length in 0..packet.len() {
+            let cut = parsed(&packet[..length]);
+
+            if length < headers {
+                assert!(matches!(cut, Packet::Short(_)), "{length} of {packet:?}: {cut:?}");
+            } else {
+                assert_eq!(cut, parsed(&packet), "{length} of {packet:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_header_that_is_cut_off_is_named() {
+    let double_tagged = ethernet(0x88a8, &tag(0x8100, &tag(0x0800, &ipv4(TCP, &tcp(5)))));
+    let ipv4 = ethernet(0x0800, &ipv4(UDP, &udp()));
+    let ipv6 = ethernet(0x86dd, &ipv6(HOP_BY_HOP, &extension(UDP, 0, 8, &udp())));
+    let table = [
+        (&ipv4[..13], aside::SHORT_LINK_HEADER),
+        (&double_tagged[..17], aside::SHORT_LINK_HEADER),
+        (&double_tagged[..21], aside::SHORT_LINK_HEADER),
+        (&ipv4[..33], aside::BAD_IP_HEADER),
+        (&ipv6[..53], aside::BAD_IP_HEADER),
+        (&ipv6[..61], aside::BAD_IP_HEADER),
+        (&ipv4[..41], aside::SHORT_TRANSPORT),
+        (&ipv6[..69], aside::SHORT_TRANSPORT),
+    ];
+    for (packet, reason) in table {
+        assert_eq!(parsed(packet), Packet::Short(reason), "{} bytes", packet.len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn bytes_behind_the_end_say_nothing(packet in any_packet(), tail in any::<[u8; 64]>()) {
+        let mut longer = packet.clone();
+        longer.extend(tail);
+
+        for link in [Link::Ethernet, Link::Bare] {
+            prop_assert_eq!(parsed_on(link, &longer[..packet.len()]), parsed_on(link, &packet));
+        }
+    }
+
+    #[test]
+    fn more_of_a_packet_only_answers_what_was_short(packet in any_packet(), end in any::<prop::sample::Index>()) {
+        let start = &packet[..end.index(packet.len() + 1)];
+
+        for link in [Link::Ethernet, Link::Bare] {
+            let before = parsed_on(link, start);
+            let is_open = matches!(before, Packet::Short(_));
+            prop_assert!(is_open || before == parsed_on(link, &packet), "{:?}", before);
+        }
+    }
+}
+
+fn parsed(packet: &[u8]) -> Packet {
+    parsed_on(Link::Ethernet, packet)
+}
+
+fn parsed_on(link: Link, packet: &[u8]) -> Packet {
+    let start = packet.as_ptr().expose_provenance();
+    // SAFETY: `packet` is borrowed until the parser returns.
+    parse(unsafe { Bytes::new(start, start + packet.len()) }, link)
+}
+
+/// The same headers behind `tags` bytes of VLAN tags.
+fn moved(headers: Headers, tags: usize) -> Headers {
+    Headers { network: headers.network + tags, payload: headers.payload + tags, ..headers }
+}
+
+/// The same headers with `more` bytes between the IP header and the transport header.
+fn longer(headers: Headers, more: usize) -> Headers {
+    let length = headers.length + u32::try_from(more).unwrap();
+    Headers { payload: headers.payload + more, length, ..headers }
+}
+
+/// Noise, and packets of every shape with a few bytes changed.
+fn any_packet() -> impl Strategy<Value = Vec<u8>> {
+    let packets = packets_with_ports().map(|(packet, _)| packet).to_vec();
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    let changed = (prop::sample::select(packets), changes).prop_map(|(mut packet, changes)| {
+        for (place, byte) in changes {
+            *place.get_mut(&mut packet) = byte;
+        }
+        packet
+    });
+    prop_oneof![prop::collection::vec(any::<u8>(), 0..200), changed]
+}

@@ -1,0 +1,206 @@
+//! Packets and bytes are counted exactly: as sent, as nftables counts them, and flow by flow.
+
+use std::net::SocketAddr;
+
+use portwatch_tests::{Count, Host, Lab, Nft, Performed, Portwatch, Run};
+
+const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
+const PORT: u16 = 3516;
+const DATAGRAMS: u64 = 10_000;
+const TRANSFER: u64 = 8_000_000;
+
+#[test]
+fn datagrams_between_hosts_are_counted_exactly() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let Some(nft) = Nft::on(&lab.right, Lab::DEVICE, PORT) else { return };
+    let portwatch = lab.right.portwatch(&["watch"]);
+
+    let client = echo_datagrams(&lab.left, &lab.right, lab.right.v4(PORT));
+    let run = portwatch.stop();
+
+    let each_way = Count::of(DATAGRAMS, IPV4_AND_UDP + SIZE);
+    assert_eq!(counted(&run), [each_way; 2]);
+    assert_eq!([nft.ingress(), nft.egress()], [each_way; 2]);
+    assert_eq!(of_flow(&run, &client), [each_way; 2]);
+    run.assert_sound();
+}
+
+#[test]
+fn ipv6_datagrams_between_hosts_are_counted_exactly() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let Some(nft) = Nft::on(&lab.right, Lab::DEVICE, PORT) else { return };
+    let portwatch = lab.right.portwatch(&["watch"]);
+
+    let client = echo_datagrams(&lab.left, &lab.right, lab.right.v6(PORT));
+    let run = portwatch.stop();
+
+    let each_way = Count::of(DATAGRAMS, IPV6_AND_UDP + SIZE);
+    assert_eq!(counted(&run), [each_way; 2]);
+    assert_eq!([nft.ingress(), nft.egress()], [each_way; 2]);
+    assert_eq!(of_flow(&run, &client), [each_way; 2]);
+    run.assert_sound();
+}
+
+#[test]
+fn tcp_transfers_each_way_are_counted_as_nftables_counts_them() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let Some(nft) = Nft::on(&lab.right, Lab::DEVICE, PORT) else { return };
+    let portwatch = lab.right.portwatch(&["watch"]);
+
+    let clients = [lab.right.v4(PORT), lab.right.v6(PORT)]
+        .map(|server| transfer(&lab.left, &lab.right, server));
+    let [ended4, ended6] = clients.map(|client| end_of_flow(&portwatch, &client));
+    let run = portwatch.stop();
+
+    assert_eq!(counted(&run), [nft.ingress(), nft.egress()]);
+    assert!(counted(&run).iter().all(|count| count.bytes > 2 * TRANSFER), "{}", run.ended());
+    assert_eq!([ended4, ended6], ["end of flow", "end of flow"]);
+    assert_wire_estimate(&run);
+    run.assert_sound();
+}
+
+#[test]
+fn datagrams_on_loopback_count_at_both_hooks_and_once_in_their_flow() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let Some(nft) = Nft::on(&host, "lo", PORT) else { return };
+    let portwatch = host.portwatch(&["watch"]);
+
+    let client = echo_datagrams(&host, &host, host.v4(PORT));
+    let run = portwatch.stop();
+
+    let once = Count::of(DATAGRAMS, IPV4_AND_UDP + SIZE);
+    assert_eq!(counted(&run), [once + once; 2]);
+    assert_eq!([nft.ingress(), nft.egress()], [once + once; 2]);
+    assert_eq!(of_flow(&run, &client), [once; 2]);
+    run.assert_sound();
+}
+
+#[test]
+fn a_tcp_transfer_on_loopback_is_counted_as_nftables_counts_it() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let Some(nft) = Nft::on(&host, "lo", PORT) else { return };
+    let portwatch = host.portwatch(&["watch"]);
+
+    let client = transfer(&host, &host, host.v6(PORT));
+    let ended = end_of_flow(&portwatch, &client);
+    let run = portwatch.stop();
+
+    let [source, destination] = of_flow(&run, &client);
+    assert_eq!(counted(&run), [nft.ingress(), nft.egress()]);
+    assert_eq!(counted(&run), [source + destination; 2]);
+    assert!(source.bytes > TRANSFER && destination.bytes > TRANSFER, "{source:?} {destination:?}");
+    assert_eq!(ended, "end of flow");
+    run.assert_sound();
+}
+
+#[test]
+fn traffic_on_other_ports_is_not_counted() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch", "-p", "3516,40000-40010"]);
+
+    for port in [3515, 3517, 39_999, 40_011] {
+        transfer(&lab.left, &lab.right, lab.right.v4(port));
+    }
+    let watched = transfer(&lab.left, &lab.right, lab.right.v4(40_005));
+    let run = portwatch.stop();
+
+    let sources: Vec<_> = run.of("flow-ended").map(|flow| flow.endpoint("source")).collect();
+    assert_eq!(sources, [Some(watched.address())]);
+    assert_eq!(run.counted(PORT, "ingress"), Count::default());
+    assert!(run.counted(40_005, "ingress").bytes > TRANSFER);
+    run.assert_sound();
+}
+
+#[test]
+fn later_fragments_are_counted_apart() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch"]);
+    let address = lab.right.v4(PORT);
+    let mut server = lab.right.actor(&[&format!("bind udp {address}"), "stay"]);
+    server.answer();
+
+    // Of 4 008 bytes after the IP header, 1 480 fit into a packet of 1 500.
+    lab.left.perform(&[&format!("connect udp {address}"), "send 10 4000"]);
+    server.ask("sink 10");
+    let run = portwatch.stop();
+
+    assert_eq!(run.counted(PORT, "ingress"), Count::of(10, 1500));
+    assert_eq!(run.counter("fragments.first"), 10);
+    assert_eq!(run.counter("fragments.later"), 20);
+    run.assert_sound();
+}
+
+#[test]
+fn a_packet_that_crosses_a_bridge_counts_once_in_its_flow() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    lab.right.ip("addr flush dev veth0");
+    lab.right.ip("link add br0 type bridge");
+    lab.right.ip("link set veth0 master br0");
+    lab.right.ip("link set br0 up");
+    lab.right.ip("addr add 10.35.16.2/24 dev br0");
+    let portwatch = lab.right.portwatch(&["watch"]);
+
+    let client = echo_datagrams(&lab.left, &lab.right, lab.right.v4(PORT));
+    let run = portwatch.stop();
+
+    let once = Count::of(DATAGRAMS, IPV4_AND_UDP + SIZE);
+    assert_eq!(counted(&run), [once + once; 2]);
+    assert_eq!(of_flow(&run, &client), [once; 2]);
+    run.assert_sound();
+}
+
+const IPV4_AND_UDP: u64 = 28;
+const IPV6_AND_UDP: u64 = 48;
+const SIZE: u64 = 100;
+
+/// Sends [`DATAGRAMS`] datagrams to a server that sends each back.
+fn echo_datagrams(from: &Host, to: &Host, address: SocketAddr) -> Performed {
+    let mut server = to.actor(&[&format!("bind udp {address}"), "stay"]);
+    server.answer();
+    server.tell(&format!("serve {DATAGRAMS}"));
+    let roundtrips = format!("roundtrips {DATAGRAMS} {SIZE}");
+    let client = from.perform(&[&format!("connect udp {address}"), &roundtrips]);
+    server.answer();
+    client
+}
+
+/// Sends [`TRANSFER`] bytes over TCP to a server that sends them back.
+fn transfer(from: &Host, to: &Host, address: SocketAddr) -> Performed {
+    let mut server = to.actor(&[&format!("listen tcp {address}"), "stay"]);
+    server.answer();
+    server.tell("serve 1");
+    let exchange = format!("exchange {TRANSFER}");
+    let client = from.perform(&[&format!("connect tcp {address}"), &exchange]);
+    server.answer();
+    client
+}
+
+/// Ingress and egress of the port.
+fn counted(run: &Run) -> [Count; 2] {
+    ["ingress", "egress"].map(|direction| run.counted(PORT, direction))
+}
+
+/// What the flow of a client says of its source and of its destination.
+fn of_flow(run: &Run, client: &Performed) -> [Count; 2] {
+    let ended = |flow: &&_| portwatch_tests::Event::is_flow(flow, "flow-ended", client.address());
+    let flows: Vec<_> = run.events.iter().filter(ended).collect();
+    assert_eq!(flows.len(), 1, "one flow of {client:?}");
+    ["source", "destination"].map(|side| flows.iter().map(|flow| Count::read(flow.at(side))).sum())
+}
+
+/// Waits for the end of a client's flow, and gives the reason.
+fn end_of_flow(portwatch: &Portwatch, client: &Performed) -> String {
+    let address = client.address();
+    let flow = portwatch.expect("the end of a flow", |event| event.is_flow("flow-ended", address));
+    flow.text("event.reason").to_owned()
+}
+
+/// A packet of the kernel is one packet of the wire or several, each with headers of its own.
+fn assert_wire_estimate(run: &Run) {
+    for port in run.ended().list("portwatch.counters.ports") {
+        let Count { packets, bytes } = Count::read(port);
+        let wire = ["wire_packets", "wire_bytes"].map(|key| port[key].as_u64().unwrap_or_default());
+        assert!(wire[0] > packets && wire[1] > bytes, "{port}");
+        assert!(wire[1] <= wire[0] * 1500, "{port}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What is lost under a flood is counted and said; what counts packets loses none.
+
+use portwatch_tests::{Count, Lab, Portwatch, Run};
+
+const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
+const PORT: u16 = 3516;
+const FLOWS: u64 = 5000;
+
+/// 20 bytes of IPv4, 8 of UDP and one.
+const DATAGRAM: u64 = 29;
+
+#[test]
+fn records_lost_at_a_full_ring_are_counted_and_said() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch", "--ring-size", "4096", "--fail-on-loss"]);
+
+    // Reads nothing meanwhile: the ring is sure to fill.
+    portwatch.pause();
+    flood(&lab);
+    portwatch.resume();
+    let run = portwatch.stop();
+
+    assert!(run.counter("records.ring_full") > 0, "{}", run.ended());
+    assert_eq!(run.counted(PORT, "ingress"), Count::of(FLOWS, DATAGRAM));
+    let summary = summary(&run);
+    let lost = grouped(run.counter("records.ring_full"));
+    assert!(summary.contains(&format!("{lost} records at the full ring")), "{summary}");
+    assert_eq!(run.code, Some(4));
+    run.assert_sound();
+}
+
+#[test]
+fn a_flood_that_portwatch_keeps_reading_is_counted_exactly() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch", "--ring-size", "4096"]);
+
+    flood(&lab);
+    let run = portwatch.stop();
+
+    assert_eq!(run.counted(PORT, "ingress"), Count::of(FLOWS, DATAGRAM));
+    assert_eq!(run.code, Some(0));
+    run.assert_sound();
+}
+
+#[test]
+fn a_flow_table_that_is_too_small_counts_every_packet() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let small = ["watch", "--ring-size", "4096", "--flow-table", "64KiB", "--fail-on-loss"];
+    let portwatch = lab.right.portwatch(&small);
+
+    portwatch.pause();
+    flood(&lab);
+    portwatch.resume();
+    let run = portwatch.stop();
+
+    let overflow = run.ended().list("portwatch.counters.overflow");
+    let overflow: Count = overflow.iter().map(Count::read).sum();
+    assert!(overflow.packets > 0, "{}", run.ended());
+    assert_eq!(run.counted(PORT, "ingress"), Count::of(FLOWS, DATAGRAM));
+    assert_eq!(run.code, Some(4));
+    run.assert_sound();
+}
+
+#[test]
+fn a_quiet_run_says_that_nothing_was_lost() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch", "--fail-on-loss"]);
+
+    lab.left.perform(&[&format!("sendto {} 1", lab.right.v4(PORT))]);
+    portwatch.expect("the datagram", |event| event.is("flow-started"));
+    let run = portwatch.stop();
+
+    let summary = summary(&run);
+    assert!(summary.starts_with("portwatch: 3516/tcp+udp: 1 packets in"), "{summary}");
+    assert!(summary.ends_with(", 0 lost"), "{summary}");
+    assert_eq!(run.counted(PORT, "ingress"), Count::of(1, DATAGRAM));
+    assert_eq!(run.code, Some(0));
+    run.assert_sound();
+}
+
+#[test]
+fn samples_stay_within_their_budget_and_stand_for_every_packet() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch: Portwatch = lab.right.portwatch(&["watch", "--sample", "10"]);
+    let address = lab.right.v4(PORT);
+    let server = lab.right.actor(&[&format!("bind udp {address}"), "sink 1000"]);
+
+    lab.left.perform(&[&format!("connect udp {address}"), "send 1000 100"]);
+    server.finish(2);
+    let run = portwatch.stop();
+
+    let samples: Vec<_> = run.of("packet-sampled").collect();
+    let represented: u64 =
+        samples.iter().map(|sample| sample.number("portwatch.sample.represents")).sum();
+    assert!(samples.len() >= 100, "{} samples", samples.len());
+    assert_eq!(run.counter("samples.taken"), u64::try_from(samples.len()).unwrap());
+    // What follows the last sample is represented by none.
+    assert!((990..=1000).contains(&represented), "{represented}");
+    run.assert_sound();
+}
+
+/// Sends one datagram from each of [`FLOWS`] sockets to a listener that reads none of them.
+fn flood(lab: &Lab) {
+    let address = lab.right.v4(PORT);
+    let mut receiver = lab.right.actor(&[&format!("bind udp {address}"), "stay"]);
+    receiver.answer();
+    lab.left.perform(&[&format!("spread {address} {FLOWS}")]);
+}
+
+/// The line that a run leaves behind.
+fn summary(run: &Run) -> &str {
+    run.stderr.last().map_or("", String::as_str)
+}
+
+/// `12 345`, as people write it.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
