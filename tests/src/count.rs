@@ -102,8 +102,8 @@ impl<'a> Nft<'a> {
         let list = ["-j", "list", "counter", "netdev", "portwatch_tests", name];
         let listed = succeed(self.host.command("nft").args(list));
         let listed: Value = serde_json::from_str(&listed).expect("read the answer of nft");
-        let objects = listed.get("nftables").and_then(Value::as_array).into_iter().flatten();
-        let counter = objects.filter_map(|object| object.get("counter")).next();
+        let objects = listed.get("nftables").and_then(Value::as_array);
+        let counter = objects.into_iter().flatten().find_map(|object| object.get("counter"));
         Count::read(counter.expect("find a counter of nft"))
     }
 }

@@ -64,8 +64,7 @@ impl<T: Clone + Send + 'static> Lines<T> {
     /// All lines, once the writer has closed its end; `None` when it does not in time.
     pub(crate) fn all(&self) -> Option<Vec<T>> {
         let state = self.shared.lock();
-        let waited =
-            self.shared.changed.wait_timeout_while(state, DEADLINE, |state| !state.ended);
+        let waited = self.shared.changed.wait_timeout_while(state, DEADLINE, |state| !state.ended);
         let (state, _timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         state.ended.then(|| state.lines.clone())
     }

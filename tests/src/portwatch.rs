@@ -106,6 +106,12 @@ impl Portwatch {
         self.finish()
     }
 
+    /// Terminates it and takes everything it said.
+    pub fn terminate(self) -> Run {
+        signal(&self.child, Signal::TERM);
+        self.finish()
+    }
+
     /// Waits for its end and takes everything it said.
     pub fn finish(mut self) -> Run {
         let status = wait(&mut self.child).expect("portwatch does not end");

@@ -1,5 +1,7 @@
 //! Packets and bytes are counted exactly: as sent, as nftables counts them, and flow by flow.
 
+#![cfg(test)]
+
 use std::net::SocketAddr;
 
 use portwatch_tests::{Count, Host, Lab, Nft, Performed, Portwatch, Run};

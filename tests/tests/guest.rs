@@ -1,5 +1,7 @@
 //! portwatch is a good guest: what others have on an interface stays, and no packet is touched.
 
+#![cfg(test)]
+
 use portwatch_tests::{Count, Guests, Lab, Nft, tcx_programs};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");

@@ -1,5 +1,7 @@
 //! Interfaces that come and go are observed and let go of.
 
+#![cfg(test)]
+
 use std::net::SocketAddr;
 
 use portwatch_tests::{Count, Event, Lab, Portwatch};

@@ -1,5 +1,7 @@
 //! Listeners are found, opened and closed, in every namespace, and judged by the policy.
 
+#![cfg(test)]
+
 use std::fs;
 use std::path::Path;
 
@@ -47,8 +49,11 @@ fn a_listener_inside_another_namespace_is_found_and_flagged() {
 fn scan_finds_listeners_in_every_namespace() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let bind = format!("bind udp 0.0.0.0:{PORT}");
-    let mut servers = [&lab.left, &lab.right].map(|host| host.actor(&[&bind, "stay"]));
-    servers.each_mut().map(|server| server.answer());
+    let servers = [&lab.left, &lab.right].map(|host| {
+        let mut server = host.actor(&[&bind, "stay"]);
+        server.answer();
+        server
+    });
 
     let scan = lab.right.finish_portwatch(&["scan", "--format", "json"]);
 

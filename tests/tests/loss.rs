@@ -1,5 +1,7 @@
 //! What is lost under a flood is counted and said; what counts packets loses none.
 
+#![cfg(test)]
+
 use portwatch_tests::{Count, Lab, Portwatch, Run};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");

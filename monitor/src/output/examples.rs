@@ -154,7 +154,7 @@ pub(super) fn counters() -> Counters {
             ..port(Direction::Ingress, 1, 60, 1)
         }],
         interfaces: vec![
-            InterfaceCount { port: 3516, place: place(Direction::Ingress, 13, 1_492) },
+            InterfaceCount { port: 3516, place: place(Direction::Ingress, 12, 1_432) },
             InterfaceCount { port: 3516, place: place(Direction::Egress, 9, 6_812) },
         ],
         fragments_first: 1,

@@ -64,7 +64,10 @@ impl Pipeline {
         let change = match before {
             None if socket.found => Some((ListenerChange::Found, now_ns)),
             None => Some((ListenerChange::Opened, socket.since_ns)),
-            Some(before) if *before != report => Some((ListenerChange::Updated, now_ns)),
+            // The last change of a closed listener is part of the report that it is closed.
+            Some(before) if *before != report && socket.closed_ns.is_none() => {
+                Some((ListenerChange::Updated, now_ns))
+            }
             Some(_) => None,
         };
         if let Some((change, time_ns)) = change {

@@ -22,7 +22,9 @@ fn main() -> Result<()> {
     for step in env::args().skip(1) {
         match &*step {
             "worker" => return echo(&TcpStream::from(stdin()?)).map(drop),
-            "heir" => return accept(&TcpListener::from(stdin()?)).and_then(|it| echo(&it)).map(drop),
+            "heir" => {
+                return accept(&TcpListener::from(stdin()?)).and_then(|it| echo(&it)).map(drop);
+            }
             "stay" => return io::stdin().lines().try_for_each(|step| actor.perform(&step?)),
             step => actor.perform(step)?,
         }
@@ -108,8 +110,9 @@ impl Actor {
     /// Takes so many datagrams and answers none.
     fn sink(&self, count: u64) -> Result<String> {
         let socket = self.datagrams.as_ref().context("no socket")?;
+        let mut buffer = vec![0; MAX_DATAGRAM];
         for _ in 0..count {
-            socket.recv(&mut [0; MAX_DATAGRAM])?;
+            socket.recv(&mut buffer)?;
         }
         Ok(format!("took {count}"))
     }
@@ -190,7 +193,8 @@ impl Actor {
         let mut received = vec![0; MAX_DATAGRAM];
         for number in 0..count {
             socket.send(&sent)?;
-            let length = socket.recv(&mut received).with_context(|| format!("datagram {number}"))?;
+            let length =
+                socket.recv(&mut received).with_context(|| format!("datagram {number}"))?;
             ensure!(received.get(..length) == Some(&sent), "datagram {number} came back changed");
         }
         Ok(format!("exchanged {count}"))
@@ -233,7 +237,7 @@ fn echo(mut stream: &TcpStream) -> Result<u64> {
 }
 
 fn echo_datagram(socket: &UdpSocket) -> Result<u64> {
-    let mut buffer = [0; MAX_DATAGRAM];
+    let mut buffer = vec![0; MAX_DATAGRAM];
     let (length, peer) = socket.recv_from(&mut buffer).context("receive")?;
     socket.send_to(buffer.get(..length).unwrap_or_default(), peer).context("send")?;
     Ok(u64::try_from(length)?)
@@ -271,7 +275,8 @@ fn noise(bytes: usize) -> Vec<u8> {
         state ^= state << 17;
         state.to_le_bytes()
     };
-    let mut noise: Vec<u8> = std::iter::repeat_with(next).take(bytes.div_ceil(8)).flatten().collect();
+    let mut noise: Vec<u8> =
+        std::iter::repeat_with(next).take(bytes.div_ceil(8)).flatten().collect();
     noise.truncate(bytes);
     noise
 }

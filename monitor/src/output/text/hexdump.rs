@@ -24,7 +24,11 @@ pub(super) fn lines(margin: &Line<'_>, data: &[u8], out: &mut Vec<u8>) {
 }
 
 fn hex(pair: &[u8]) -> String {
-    pair.iter().map(|byte| format!("{byte:02x}")).collect()
+    match pair {
+        [first, second] => format!("{first:02x}{second:02x}"),
+        [only] => format!("{only:02x}"),
+        _ => String::new(),
+    }
 }
 
 const fn printable(byte: u8) -> char {

@@ -81,7 +81,11 @@ impl<'a> Line<'a> {
         self.padding = self.padding.saturating_sub(width(words));
         let style = ink.style();
         if self.look.colour && ink != Ink::Plain {
-            self.text.push_str(&format!("{style}{words}{style:#}"));
+            self.text.extend([
+                &*style.render().to_string(),
+                words,
+                &style.render_reset().to_string(),
+            ]);
         } else {
             self.text.push_str(words);
         }

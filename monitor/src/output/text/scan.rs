@@ -83,10 +83,8 @@ fn listener_row(listener: &ListenerReport) -> Row {
 fn flow_rows(flow: &FlowReport) -> Vec<Row> {
     let here = |source: bool| of_side(&flow.attribution, source).next().is_some();
     let row = |source: bool| {
-        let (local, remote) = match source {
-            true => (flow.source, flow.destination),
-            false => (flow.destination, flow.source),
-        };
+        let (local, remote) =
+            if source { (flow.source, flow.destination) } else { (flow.destination, flow.source) };
         flow_row(flow, local, remote, source)
     };
     match (here(true), here(false)) {

@@ -37,7 +37,7 @@ pub fn summary(run: &RunEnded) -> String {
     }
     let unparsable = sum(counters.unparsable.values().copied());
     if unparsable > 0 {
-        text.push_str(&format!("; {} could not be parsed", plural(unparsable, "packet")));
+        text.extend(["; ", &plural(unparsable, "packet"), " could not be parsed"]);
     }
     text
 }
@@ -88,6 +88,11 @@ mod tests {
     use crate::report::SinkCount;
 
     use super::*;
+
+    #[test]
+    fn the_counters_of_the_examples_add_up() {
+        assert_eq!(examples::counters().broken_equations(), Vec::<String>::new());
+    }
 
     #[test]
     fn a_run_without_losses_says_so() {

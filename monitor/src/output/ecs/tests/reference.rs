@@ -1,10 +1,12 @@
 //! docs/events.md against the documents: it names every field, and its examples are theirs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::output::examples;
+use crate::output::{examples, text};
+use crate::report::Report;
 
 use super::{all, flatten, render};
 
@@ -34,7 +36,14 @@ fn the_reference_shows_each_event_as_it_is() {
     for line in render(&examples::run()).lines() {
         let document: Value = serde_json::from_str(line).unwrap();
         let action = document["event"]["action"].as_str().unwrap();
-        reference = with_example(&reference, action, &laid_out(line, 0));
+        let example = format!("```json\n{}\n```\n", laid_out(line, 0));
+        reference = with_example(&reference, &format!("example: {action}"), &example);
+    }
+    let run = text_of(&examples::run());
+    let scan = text::scan(&arcs(examples::scan()), &text::Look::plain());
+    for (name, text) in [("run", run), ("scan", scan)] {
+        let example = format!("```text\n{text}```\n");
+        reference = with_example(&reference, &format!("text: {name}"), &example);
     }
 
     examples::assert_file("../docs/events.md", &reference);
@@ -57,28 +66,43 @@ fn named_as_in_reference(name: &str) -> String {
         .replace(".programs.pw_ingress.", ".programs.NAME.")
 }
 
-/// The text with what stands between the marks of this example replaced.
-fn with_example(text: &str, name: &str, example: &str) -> String {
-    let start = format!("<!-- example: {name} -->\n");
-    let end = "<!-- end of example -->";
-    let Some((before, rest)) = text.split_once(&start) else {
-        return text.to_owned();
+/// The reference with what stands between the marks of this example replaced, if it has them.
+fn with_example(reference: &str, mark: &str, example: &str) -> String {
+    let start = format!("<!-- {mark} -->\n");
+    let Some((before, rest)) = reference.split_once(&start) else {
+        return reference.to_owned();
     };
-    let (_, after) = rest.split_once(end).unwrap();
-    format!("{before}{start}```json\n{example}\n```\n{end}{after}")
+    let (_, after) = rest.split_once("<!-- end of ").unwrap();
+    format!("{before}{start}{example}<!-- end of {after}")
+}
+
+fn text_of(reports: &[Report]) -> String {
+    let mut encoder = text::Encoder::new(text::Look::plain());
+    let mut out = Vec::new();
+    for report in reports {
+        encoder.encode(report, &mut out);
+    }
+    String::from_utf8(out).unwrap()
+}
+
+fn arcs(reports: Vec<Report>) -> Vec<Arc<Report>> {
+    reports.into_iter().map(Arc::new).collect()
 }
 
 /// Compact JSON with what fits on a line on one, in the order of the document.
 fn laid_out(json: &str, indent: usize) -> String {
-    let (open, close) = (&json[..1], &json[json.len() - 1..]);
-    if !matches!(open, "{" | "[") {
+    let within = |(open, close)| {
+        let inner = json.strip_prefix(open)?.strip_suffix(close)?;
+        Some((open, inner, close))
+    };
+    let Some((open, inner, close)) = [('{', '}'), ('[', ']')].into_iter().find_map(within) else {
         return json.to_owned();
-    }
-    let members: Vec<_> = split(&json[1..json.len() - 1], ',')
+    };
+    let members: Vec<_> = split(inner, ',')
         .into_iter()
-        .map(|member| match split(member, ':').as_slice() {
+        .map(|member| match split(&member, ':').as_slice() {
             [key, value] => format!("{key}: {}", laid_out(value, indent + 2)),
-            _ => laid_out(member, indent + 2),
+            _ => laid_out(&member, indent + 2),
         })
         .collect();
     let on_one_line = format!("{open}{}{close}", members.join(", "));
@@ -91,25 +115,26 @@ fn laid_out(json: &str, indent: usize) -> String {
 }
 
 /// The parts of JSON between separators that are in no string and no bracket.
-fn split(json: &str, separator: char) -> Vec<&str> {
-    let (mut parts, mut start, mut depth, mut quoted, mut escaped) = (vec![], 0, 0, false, false);
-    for (at, c) in json.char_indices() {
+fn split(json: &str, separator: char) -> Vec<String> {
+    let (mut parts, mut part, mut depth) = (Vec::new(), String::new(), 0);
+    let (mut quoted, mut escaped) = (false, false);
+    for c in json.chars() {
+        if c == separator && depth == 0 && !quoted {
+            parts.push(std::mem::take(&mut part));
+            continue;
+        }
+        part.push(c);
         match c {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
             '"' => quoted = !quoted,
-            _ if quoted => {}
-            '{' | '[' => depth += 1,
-            '}' | ']' => depth -= 1,
-            c if c == separator && depth == 0 => {
-                parts.push(&json[start..at]);
-                start = at + 1;
-            }
+            '{' | '[' if !quoted => depth += 1,
+            '}' | ']' if !quoted => depth -= 1,
             _ => {}
         }
     }
-    if start < json.len() {
-        parts.push(&json[start..]);
+    if !part.is_empty() {
+        parts.push(part);
     }
     parts
 }

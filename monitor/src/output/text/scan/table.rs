@@ -83,10 +83,12 @@ fn widths(rows: &[Row], terminal: Option<usize>) -> [usize; COLUMNS.len()] {
         return widths;
     };
     for (at, column) in COLUMNS.iter().enumerate() {
-        if taken(&widths) > room && column.dispensable && says_the_same(rows, at) {
-            if let Some(width) = widths.get_mut(at) {
-                *width = 0;
-            }
+        if taken(&widths) > room
+            && column.dispensable
+            && says_the_same(rows, at)
+            && let Some(width) = widths.get_mut(at)
+        {
+            *width = 0;
         }
     }
     while taken(&widths) > room {
