@@ -18,6 +18,7 @@ mod config;
 
 // Records and their fates.
 mod emit;
+mod diagnostics;
 
 // Packets: parsed, counted, followed, sampled.
 mod totals;

@@ -22,6 +22,7 @@ use aya_log_ebpf::warn;
 use monitor_ebpf::wire::{COMM_LEN, SocketOwner, SocketRecord, action, helper, kind, program};
 
 use crate::config;
+use crate::diagnostics::{Diagnostic, is_due};
 use crate::emit::{self, SOCKET_RING};
 
 /// Sockets on watched ports by cookie. User space adds those that are older than us and removes
@@ -181,7 +182,7 @@ fn pw_sock_ops(ctx: SockOpsContext) -> u32 {
     if action != action::STATE {
         // Ask to be called again when this socket's state changes.
         let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
-        if ctx.set_cb_flags(flags as i32).is_err() {
+        if ctx.set_cb_flags(flags as i32).is_err() && is_due(Diagnostic::StateUnseen) {
             warn!(&ctx, "the end of a connection will not be seen: the kernel refused STATE_CB");
         }
     }
@@ -347,7 +348,7 @@ fn remember<C: EbpfContext>(ctx: &C, cookie: u64, tgid: u32, socket: &Socket) {
         family: socket.family,
         protocol: socket.protocol as u8,
     };
-    if SOCKETS.insert(&cookie, &owner, 0).is_err() {
+    if SOCKETS.insert(&cookie, &owner, 0).is_err() && is_due(Diagnostic::SocketsFull) {
         warn!(ctx, "pw_sockets is full: who releases this socket will not be known");
     }
 }

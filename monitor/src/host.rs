@@ -19,6 +19,7 @@ mod netlink;
 pub mod identity;
 pub mod netns;
 pub mod links;
+pub mod qdisc;
 pub mod sockets;
 pub mod holders;
 pub mod cgroup;

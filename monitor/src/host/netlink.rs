@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
     NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
@@ -57,19 +57,32 @@ impl Connection {
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let mut sink = Sink { items: Vec::new(), limit, left_out: 0, undecodable: 0 };
         for _ in 0..ATTEMPTS {
-            self.sequence = self.sequence.wrapping_add(1);
-            message.header.sequence_number = self.sequence;
-            message.finalize();
-            let mut bytes = vec![0; message.buffer_len()];
-            message.serialize(&mut bytes);
-            self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
-
+            self.send(&mut message)?;
             sink = Sink { items: Vec::new(), limit, left_out: 0, undecodable: 0 };
             if !self.receive(&mut sink, &mut keep)? {
                 return Ok(sink.into_dump(false));
             }
         }
         Ok(sink.into_dump(true))
+    }
+
+    /// Asks for something to be done; an error code the kernel answers with is the error.
+    pub(super) fn order<I: NetlinkSerializable>(&mut self, order: I) -> io::Result<()> {
+        let mut message =
+            NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(order));
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        self.send(&mut message)?;
+        let mut nothing = Sink { items: Vec::<()>::new(), limit: 0, left_out: 0, undecodable: 0 };
+        self.receive(&mut nothing, &mut |_| Ok(None)).map(|_interrupted| ())
+    }
+
+    fn send<I: NetlinkSerializable>(&mut self, message: &mut NetlinkMessage<I>) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(|_length| ())
     }
 
     /// Receives one dump to its end; true if the kernel says that it is inconsistent.

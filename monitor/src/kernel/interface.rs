@@ -14,6 +14,7 @@ use aya::programs::tc::{
 use rustix::fs::FlockOperation;
 
 use crate::host::links::{Link, LinkLayer};
+use crate::host::qdisc::OwnClsact;
 use crate::kernel::object::Object;
 
 /// Our place on the clsact hook. A filter is only ever removed when its name is ours as well.
@@ -62,6 +63,8 @@ pub struct Attached {
     pub mode: Mode,
     /// Never read: owning them keeps the programs attached.
     _links: [SchedClassifierLink; 2],
+    /// Dropped after the links: a qdisc of ours goes when nobody uses it.
+    _qdisc: Option<OwnClsact>,
 }
 
 /// Attaches to interfaces, and remembers what this host turned out to offer.
@@ -129,7 +132,7 @@ impl Attacher {
         let [ingress, egress] = names;
         let ingress = attach_one(object, link, ingress, TcAttachType::Ingress, options())?;
         let egress = attach_one(object, link, egress, TcAttachType::Egress, options())?;
-        Ok(Attached { mode: Mode::Tcx, _links: [ingress, egress] })
+        Ok(Attached { mode: Mode::Tcx, _links: [ingress, egress], _qdisc: None })
     }
 
     fn attach_clsact(
@@ -138,16 +141,18 @@ impl Attacher {
         link: &Link,
         names: [&str; 2],
     ) -> Result<Attached> {
-        match tc::qdisc_add_clsact(&link.name) {
-            Ok(()) | Err(TcError::AlreadyAttached) => {}
+        let qdisc = match tc::qdisc_add_clsact(&link.name) {
+            Ok(()) => Some(OwnClsact::added_to(link.ifindex)),
+            Err(TcError::AlreadyAttached) => None,
             Err(error) => {
                 let error = anyhow::Error::new(error);
                 // Somebody has put one there before: it serves us both.
                 if !is_taken(&error) {
                     return Err(error.context("adding a clsact qdisc"));
                 }
+                None
             }
-        }
+        };
         let [ingress, egress] = names;
         if self.may_clean_up()? {
             for (name, hook) in [(ingress, TcAttachType::Ingress), (egress, TcAttachType::Egress)] {
@@ -162,7 +167,7 @@ impl Attacher {
         }
         let ingress = attach_filter(object, link, ingress, TcAttachType::Ingress)?;
         let egress = attach_filter(object, link, egress, TcAttachType::Egress)?;
-        Ok(Attached { mode: Mode::Clsact, _links: [ingress, egress] })
+        Ok(Attached { mode: Mode::Clsact, _links: [ingress, egress], _qdisc: qdisc })
     }
 
     /// Whether filters under our name are left over: true if no other instance uses clsact.

@@ -1,7 +1,7 @@
 //! Text for people: a line per event in tcpdump's order, a table for a scan, a summary at the end.
 //!
 //! Every line of an event starts with the time, every line that continues one with spaces. What
-//! was chosen by others is escaped on its way into a [`Line`](line::Line), and nowhere else.
+//! was chosen by others is escaped on its way into a [`Line`], and nowhere else.
 
 mod amount;
 mod finding;

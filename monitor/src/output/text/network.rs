@@ -97,8 +97,10 @@ pub(super) fn sample(mut line: Line<'_>, sample: &SampleReport, out: &mut Vec<u8
     if sample.represents > 1 {
         line.put(Ink::Plain, &format!(", 1 of {}", sample.represents));
     }
-    if sample.data.is_empty() && sample.captured > 0 {
-        line.put(Ink::Faint, ", not shown");
+    let shown = u64::try_from(sample.data.len()).unwrap_or(u64::MAX);
+    let hidden = u64::from(sample.captured).saturating_sub(shown);
+    if hidden > 0 {
+        line.put(Ink::Faint, &format!(", {} not shown", amount::bytes(hidden)));
     }
     let continued = line.continued();
     line.end(out);
