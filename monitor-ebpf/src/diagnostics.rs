@@ -27,5 +27,5 @@ pub(crate) fn is_due(diagnostic: Diagnostic) -> bool {
         *count += 1;
         *count
     };
-    count & (count - 1) == 0
+    count.is_power_of_two()
 }

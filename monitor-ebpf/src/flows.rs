@@ -92,13 +92,12 @@ struct Place {
 /// Multilinear multiply-shift hashing with secret random multipliers.
 #[inline(always)]
 fn hash(key: Key) -> u32 {
-    let [a, b, c, d, e] = key;
-    let sum = a
-        .wrapping_mul(config::hash_multiplier(0))
-        .wrapping_add(b.wrapping_mul(config::hash_multiplier(1)))
-        .wrapping_add(c.wrapping_mul(config::hash_multiplier(2)))
-        .wrapping_add(d.wrapping_mul(config::hash_multiplier(3)))
-        .wrapping_add(e.wrapping_mul(config::hash_multiplier(4)));
+    let product = |word: usize| key[word].wrapping_mul(config::hash_multiplier(word));
+    let sum = product(0)
+        .wrapping_add(product(1))
+        .wrapping_add(product(2))
+        .wrapping_add(product(3))
+        .wrapping_add(product(4));
     (sum >> config::set_shift()) as u32
 }
 
@@ -123,8 +122,12 @@ fn find(set: &Set, key: Key) -> usize {
 fn holds(slot: &Slot, key: Key) -> bool {
     let words = (&raw const slot.key).cast::<Key>();
     // SAFETY: `FlowKey` is 40 bytes at offset 0 of a slot, which is aligned to 64.
-    let [a, b, c, d, e] = unsafe { *words };
-    e == key[4] && b == key[1] && d == key[3] && a == key[0] && c == key[2]
+    let held = unsafe { &*words };
+    held[4] == key[4]
+        && held[1] == key[1]
+        && held[3] == key[3]
+        && held[0] == key[0]
+        && held[2] == key[2]
 }
 
 /// The way idle longest; a free one counts as idle since ever.
@@ -243,23 +246,19 @@ fn announce(
         (*record).tcp_flags = u32::from(packet.tcp_flags);
         (*record).late = u32::from(evicted.is_none());
         (*record).ifindex = packet.ifindex;
-        match evicted {
-            Some(slot) => {
-                (&raw mut (*record).evicted_key)
-                    .cast::<Key>()
-                    .write((&raw const slot.key).cast::<Key>().read());
-                (*record).evicted_count = slot.count;
-                (*record).evicted_bytes = slot.bytes;
-                (*record).evicted_last_jiffies = slot.last_jiffies;
-                (*record).evicted_tcp_flags = u32::from(slot.tcp_flags);
-            }
-            None => {
-                (&raw mut (*record).evicted_key).cast::<Key>().write([0; 5]);
-                (*record).evicted_count = 0;
-                (*record).evicted_bytes = 0;
-                (*record).evicted_last_jiffies = 0;
-                (*record).evicted_tcp_flags = 0;
-            }
+        let evicted_key = (&raw mut (*record).evicted_key).cast::<Key>();
+        if let Some(slot) = evicted {
+            evicted_key.write((&raw const slot.key).cast::<Key>().read());
+            (*record).evicted_count = slot.count;
+            (*record).evicted_bytes = slot.bytes;
+            (*record).evicted_last_jiffies = slot.last_jiffies;
+            (*record).evicted_tcp_flags = u32::from(slot.tcp_flags);
+        } else {
+            evicted_key.write([0; 5]);
+            (*record).evicted_count = 0;
+            (*record).evicted_bytes = 0;
+            (*record).evicted_last_jiffies = 0;
+            (*record).evicted_tcp_flags = 0;
         }
     }
     reserved.submit();

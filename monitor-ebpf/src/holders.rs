@@ -57,7 +57,7 @@ unsafe extern "C" fn pw_task_file(ctx: *const Context) -> i32 {
     // SAFETY: a socket held by the file above.
     let cookie = unsafe { bpf_get_socket_cookie(sk) };
     // SAFETY: only asks whether the entry is there.
-    if unsafe { SOCKETS.get(&cookie) }.is_none() {
+    if unsafe { SOCKETS.get(cookie) }.is_none() {
         return 0;
     }
     let record = HolderRecord { cookie, tgid, fd };

@@ -35,7 +35,7 @@ const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
-/// `TCP_CLOSE` of include/net/tcp_states.h.
+/// `TCP_CLOSE` of `include/net/tcp_states.h`.
 const TCP_CLOSE: u32 = 7;
 /// A cgroup program that returns 1 lets the system call go on.
 const PROCEED: i32 = 1;
@@ -142,7 +142,7 @@ fn already_sends(ctx: &SockAddrContext) -> bool {
     let (cookie, tgid) =
         unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (bpf_get_current_pid_tgid() >> 32) as u32) };
     // SAFETY: a copy of four plain words; user space alone deletes entries, long after.
-    unsafe { SOCKETS.get(&cookie).is_some_and(|owner| owner.tgid == tgid) }
+    unsafe { SOCKETS.get(cookie).is_some_and(|owner| owner.tgid == tgid) }
 }
 
 /// TCP: listen, connect, established, closed.
@@ -182,7 +182,7 @@ fn pw_sock_ops(ctx: SockOpsContext) -> u32 {
     if action != action::STATE {
         // Ask to be called again when this socket's state changes.
         let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
-        if ctx.set_cb_flags(flags as i32).is_err() && is_due(Diagnostic::StateUnseen) {
+        if ctx.set_cb_flags(flags.cast_signed()).is_err() && is_due(Diagnostic::StateUnseen) {
             warn!(&ctx, "the end of a connection will not be seen: the kernel refused STATE_CB");
         }
     }
@@ -221,7 +221,7 @@ fn pw_release(ctx: SockContext) -> i32 {
     // SAFETY: a helper that reads the context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     // SAFETY: a copy of four plain words.
-    let Some(owner) = (unsafe { SOCKETS.get(&cookie).copied() }) else {
+    let Some(owner) = (unsafe { SOCKETS.get(cookie).copied() }) else {
         return PROCEED;
     };
     let socket = Socket {
@@ -233,7 +233,7 @@ fn pw_release(ctx: SockContext) -> i32 {
         ..Socket::NONE
     };
     report(&ctx, Hook::Cgroup, &socket);
-    if SOCKETS.remove(&cookie).is_err() {
+    if SOCKETS.remove(cookie).is_err() {
         // User space was quicker: either way it is gone.
     }
     PROCEED
@@ -314,8 +314,8 @@ fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
         (*record).cookie = cookie;
         (*record).netns_cookie = netns_cookie;
         (*record).cgroup_id = cgroup_id;
-        (&raw mut (*record).local).cast::<[u32; 4]>().write(socket.local);
-        (&raw mut (*record).remote).cast::<[u32; 4]>().write(socket.remote);
+        (*record).local = zerocopy::transmute!(socket.local);
+        (*record).remote = zerocopy::transmute!(socket.remote);
         (*record).comm = [0; COMM_LEN];
         if offers_task(hook) && offers(helper::CGROUP_COMM) {
             bpf_get_current_comm((&raw mut (*record).comm).cast(), COMM_LEN as u32);
@@ -348,7 +348,7 @@ fn remember<C: EbpfContext>(ctx: &C, cookie: u64, tgid: u32, socket: &Socket) {
         family: socket.family,
         protocol: socket.protocol as u8,
     };
-    if SOCKETS.insert(&cookie, &owner, 0).is_err() && is_due(Diagnostic::SocketsFull) {
+    if SOCKETS.insert(cookie, owner, 0).is_err() && is_due(Diagnostic::SocketsFull) {
         warn!(ctx, "pw_sockets is full: who releases this socket will not be known");
     }
 }

@@ -42,7 +42,7 @@ pub struct Header {
 /// Addresses are 16 bytes in network byte order; IPv4 is written as an IPv4-mapped IPv6 address
 /// (RFC 4291, 2.5.5.2), and [`Place::IPV6`] tells a real IPv6 packet with such an address apart.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey {
     /// Source address of the packet.
     pub source: [u8; 16],

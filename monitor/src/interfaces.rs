@@ -3,6 +3,7 @@
 //! What is gone is let go of at once, so that no descriptor outlives its interface.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use anyhow::{Context as _, Result};
@@ -68,19 +69,35 @@ impl Interfaces {
 
     /// Takes in what changed since the last call.
     pub fn changes(&mut self, object: &mut Object) -> Result<Vec<Change>> {
-        let events = self.watch.read().context("reading interface changes")?;
         let mut changes = Vec::new();
-        for event in events {
-            match event {
-                LinkEvent::Changed(link) => changes.extend(self.take_up(object, &link)),
-                LinkEvent::Gone { ifindex } => {
-                    self.refused.remove(&ifindex);
-                    changes.extend(self.let_go(ifindex));
+        loop {
+            match self.watch.read() {
+                Ok(events) => {
+                    for event in events {
+                        self.take_in(object, event, &mut changes)?;
+                    }
                 }
-                LinkEvent::Overflow => changes.extend(self.rescan(object)?),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changes),
+                Err(error) => return Err(error).context("reading interface changes"),
             }
         }
-        Ok(changes)
+    }
+
+    fn take_in(
+        &mut self,
+        object: &mut Object,
+        event: LinkEvent,
+        changes: &mut Vec<Change>,
+    ) -> Result<()> {
+        match event {
+            LinkEvent::Changed(link) => changes.extend(self.take_up(object, &link)),
+            LinkEvent::Gone { ifindex } => {
+                self.refused.remove(&ifindex);
+                changes.extend(self.let_go(ifindex));
+            }
+            LinkEvent::Overflow => changes.extend(self.rescan(object)?),
+        }
+        Ok(())
     }
 
     /// Detaches from everything.

@@ -110,7 +110,7 @@ impl Lookup {
 
     /// Asks which of these processes have exited.
     pub fn ask_who_exited(&self, processes: Vec<(ProcessKey, u32, u64)>) {
-        if !processes.is_empty() && self.identities.try_send(Job::WhoExited(processes)).is_err() {
+        if self.identities.try_send(Job::WhoExited(processes)).is_err() {
             tracing::debug!("too busy to look which processes have exited; later");
         }
     }

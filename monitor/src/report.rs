@@ -455,17 +455,18 @@ impl Counters {
     /// What was lost on the way, a phrase each; nothing if every record and report arrived.
     pub fn losses(&self) -> Vec<String> {
         let mut losses = Vec::new();
-        let mut lost = |count: u64, what: &str| {
+        let mut lost = |count: u64, what: &str, fate: &str| {
+            let plural = if count == 1 { "" } else { "s" };
             if count > 0 {
-                losses.push(format!("{count} {what}"));
+                losses.push(format!("{count} {what}{plural} {fate}"));
             }
         };
-        lost(self.records.ring_full, "records found the ring buffer full (--ring-size)");
-        lost(self.records.undecodable, "records could not be decoded");
+        lost(self.records.ring_full, "record", "found the ring buffer full (--ring-size)");
+        lost(self.records.undecodable, "record", "could not be decoded");
         let overflow: u64 = self.overflow.iter().map(|row| row.packets).sum();
-        lost(overflow, "packets were counted but belong to no flow (--ring-size, --flow-table)");
+        lost(overflow, "packet", "counted but in no flow (--ring-size, --flow-table)");
         for sink in &self.sinks {
-            lost(sink.lost, &format!("reports were not written to {}", sink.name));
+            lost(sink.lost, "report", &format!("not written to {}", sink.name));
         }
         losses
     }

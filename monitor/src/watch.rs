@@ -200,6 +200,7 @@ impl Watch {
             tokio::select! {
                 biased;
                 () = signals.received() => return Ok(Stop::Interrupted),
+                () = self.output.closed() => return Ok(Stop::OutputClosed),
                 status = command::ended(&mut command) => return Ok(Stop::Command(status?)),
                 () = ending::reached(deadline) => return Ok(Stop::Duration),
                 ready = self.sockets.readable_mut() => {
@@ -214,10 +215,7 @@ impl Watch {
                     self.pipeline.take_up_requests();
                     session::ask(&mut self.pipeline, &self.lookup);
                 }
-                Some(answer) = self.answers.recv() => {
-                    session::answer(&mut self.pipeline, answer);
-                    session::ask(&mut self.pipeline, &self.lookup);
-                }
+                Some(answer) = self.answers.recv() => self.answered(answer)?,
                 ready = self.interfaces.readable_mut() => {
                     let mut ready = ready?;
                     let changes = ready.get_inner_mut().changes(&mut self.object);
@@ -237,21 +235,37 @@ impl Watch {
     fn tick(&mut self) {
         let now_ns = clock::boot_ns();
         self.readers.read_packets(&mut self.pipeline, now_ns);
+        // Usually empty: whoever writes there wakes us. What one reading left behind wakes nobody.
+        session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns);
         self.pipeline.tick(now_ns);
         session::ask(&mut self.pipeline, &self.lookup);
     }
 
-    /// Asks again who holds the listeners, and who has exited.
+    /// Asks who has exited; with the answer comes the time to ask who holds the listeners.
     fn refresh(&mut self) -> Result<()> {
-        let now_ns = clock::boot_ns();
+        self.lookup.ask_who_exited(self.pipeline.alive());
+        for cookie in self.pipeline.expire_sockets(clock::boot_ns()) {
+            self.object.forget_socket(cookie)?;
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, answer: Answer) -> Result<()> {
+        let who_exited = matches!(answer, Answer::Exited(_));
+        session::answer(&mut self.pipeline, answer);
+        if who_exited {
+            // Only now: a pid whose process has exited is another process when it holds something.
+            self.look_for_holders()?;
+        }
+        session::ask(&mut self.pipeline, &self.lookup);
+        Ok(())
+    }
+
+    fn look_for_holders(&mut self) -> Result<()> {
         let listeners = self.pipeline.open_listeners();
         if !listeners.is_empty() && crate::kernel::holders::is_available(&self.object) {
             let held = session::by_iterator(&mut self.object)?;
-            self.pipeline.holders(&listeners, &held, now_ns);
-        }
-        self.lookup.ask_who_exited(self.pipeline.alive());
-        for cookie in self.pipeline.expire_sockets(now_ns) {
-            self.object.forget_socket(cookie)?;
+            self.pipeline.holders(&listeners, &held, clock::boot_ns());
         }
         Ok(())
     }

@@ -143,5 +143,5 @@ pub(crate) fn said(events: &[Event], stderr: &[String]) {
 }
 
 const SHOWN_EVENTS: usize = 12;
-const SHOWN_LETTERS: usize = 2000;
+const SHOWN_LETTERS: usize = 6000;
 const SHOWN_LINES: usize = 60;

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use portwatch_tests::{Actor, Event, Host, Lab, Performed, Portwatch, finish};
+use portwatch_tests::{Actor, Event, Host, Lab, Owner, Performed, Portwatch, finish};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -38,8 +38,7 @@ fn both_ends_of_a_connection_are_known_exactly_on_the_side_of_the_client() {
     let flow = end_of_flow(&portwatch, &client);
     let run = portwatch.stop();
 
-    flow.assert_owner("source", "opener", "exact", client.pid);
-    assert_eq!(flow.number("process.pid"), u64::from(client.pid));
+    assert_exact_ends(&flow, &client, &server);
     assert_eq!(flow.text("portwatch.flow.role"), "client");
     assert_eq!(flow.text("network.direction"), "egress");
     run.assert_sound();
@@ -81,7 +80,7 @@ fn both_ends_of_a_conversation_in_datagrams_are_known_exactly() {
 }
 
 #[test]
-fn a_server_older_than_portwatch_is_known_by_its_use_of_the_connection() {
+fn a_server_older_than_portwatch_is_known_as_the_holder_of_its_listener() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let mut server = listener(&lab.right);
     let portwatch = lab.right.portwatch(&["watch"]);
@@ -91,7 +90,7 @@ fn a_server_older_than_portwatch_is_known_by_its_use_of_the_connection() {
     let run = portwatch.stop();
 
     flow.assert_owner("source", "opener", "exact", client.pid);
-    flow.assert_owner("destination", "user", "exact", server.pid());
+    flow.assert_owner("destination", "holder", "observed", server.pid());
     assert_eq!(flow.number("process.pid"), u64::from(server.pid()));
     run.assert_sound();
 }
@@ -124,18 +123,18 @@ fn one_datagram_of_a_process_that_exits_at_once_is_known_exactly() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let portwatch = lab.right.portwatch(&["watch"]);
     let address = lab.right.v4(PORT);
-    let server = lab.right.actor(&[&format!("bind udp {address}"), "sink 1"]);
+    let mut server = lab.right.actor(&[&format!("bind udp {address}"), "sink 1"]);
+    server.answer();
 
     let client = lab.left.perform(&[&format!("sendto {address} 100")]);
     let started = portwatch.expect("a flow of one datagram", |event| {
         event.is("flow-started") && event.endpoint("destination") == Some(address)
     });
-    server.finish(2);
+    server.finish(1);
     let run = portwatch.stop();
 
-    let sent = |owner: &portwatch_tests::Owner<'_>| owner.pid == client.pid;
     let owners = started.owners();
-    let sender = owners.iter().find(|owner| sent(owner)).expect("the sender");
+    let sender = owners.iter().find(|owner| owner.pid == client.pid).expect("the sender");
     assert_eq!((sender.side, sender.evidence), ("source", "exact"), "{started}");
     run.assert_sound();
 }
@@ -200,7 +199,7 @@ fn a_process_of_another_user_is_said_to_be_theirs() {
 }
 
 #[test]
-fn a_worker_that_inherits_a_connection_is_its_user() {
+fn a_worker_that_inherits_a_connection_is_known_exactly() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let portwatch = lab.right.portwatch(&["watch"]);
     let mut server = listener(&lab.right);
@@ -213,8 +212,11 @@ fn a_worker_that_inherits_a_connection_is_its_user() {
     let flow = end_of_flow(&portwatch, &client);
     portwatch.stop().assert_sound();
 
-    flow.assert_owner("destination", "user", "exact", worker);
-    assert_eq!(flow.number("process.pid"), u64::from(worker));
+    let named = |owner: &Owner<'_>| {
+        (owner.pid, owner.side, owner.evidence) == (worker, "destination", "exact")
+    };
+    assert!(flow.owners().iter().any(named), "{worker} is none of {:?}", flow.owners());
+    flow.assert_owner("destination", "opener", "exact", server.pid());
 }
 
 #[test]
@@ -224,10 +226,11 @@ fn a_client_that_got_the_watched_port_as_its_own_is_not_taken_for_a_server() {
     let narrowed = finish(lab.left.command("sh").args(["-c", narrow]));
     let portwatch = lab.left.portwatch(&["watch"]);
     let address = lab.right.v4(9000);
-    let server = lab.right.actor(&[&format!("listen tcp {address}"), "serve 1"]);
+    let mut server = lab.right.actor(&[&format!("listen tcp {address}"), "serve 1"]);
+    server.answer();
 
     let client = lab.left.perform(&[&format!("connect tcp {address}"), "exchange 1000"]);
-    server.finish(2);
+    server.finish(1);
     let flow = end_of_flow(&portwatch, &client);
     portwatch.stop().assert_sound();
 

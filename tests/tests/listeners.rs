@@ -71,22 +71,28 @@ fn scan_finds_listeners_in_every_namespace() {
 }
 
 #[test]
-fn scan_shows_connections_with_the_processes_at_both_ends() {
+fn scan_shows_a_connection_once_with_the_processes_at_both_ends() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let address = lab.right.v4(PORT);
     let mut server = lab.right.actor(&[&format!("listen tcp {address}"), "stay"]);
     server.answer();
-    let mut client = lab.left.actor(&[&format!("connect tcp {address}"), "stay"]);
+    server.tell("serve 1");
+    let connect = format!("connect tcp {address}");
+    let mut client = lab.left.actor(&[&connect, "roundtrips 1 10", "stay"]);
     let local = client.answer().rsplit(' ').next().and_then(|it| it.parse().ok());
+    client.answer();
 
     let scan = lab.right.finish_portwatch(&["scan", "--format", "json"]);
 
     let events = events_of(&scan);
-    let connection = |event: &&Event| event.text("event.dataset") == "portwatch.flow";
-    let flows: Vec<_> = events.iter().filter(connection).collect();
-    let flow = flows.iter().find(|flow| flow.endpoint("source") == local).expect("the connection");
-    assert_eq!(flow.endpoint("destination"), Some(address));
-    flow.assert_owner("source", "holder", "observed", client.pid());
+    let ends = (local, Some(address));
+    let is_connection =
+        |event: &&Event| (event.endpoint("source"), event.endpoint("destination")) == ends;
+    let flows: Vec<_> = events.iter().filter(is_connection).collect();
+    assert_eq!(flows.len(), 1, "with both ends on this host there is one flow: {flows:?}");
+    flows[0].assert_owner("source", "holder", "observed", client.pid());
+    flows[0].assert_owner("destination", "holder", "observed", server.pid());
+    assert_eq!(flows[0].number("process.pid"), u64::from(server.pid()));
 }
 
 #[test]

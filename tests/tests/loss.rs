@@ -85,10 +85,11 @@ fn samples_stay_within_their_budget_and_stand_for_every_packet() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let portwatch: Portwatch = lab.right.portwatch(&["watch", "--sample", "10"]);
     let address = lab.right.v4(PORT);
-    let server = lab.right.actor(&[&format!("bind udp {address}"), "sink 1000"]);
+    let mut server = lab.right.actor(&[&format!("bind udp {address}"), "sink 1000"]);
+    server.answer();
 
     lab.left.perform(&[&format!("connect udp {address}"), "send 1000 100"]);
-    server.finish(2);
+    server.finish(1);
     let run = portwatch.stop();
 
     let samples: Vec<_> = run.of("packet-sampled").collect();

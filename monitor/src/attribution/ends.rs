@@ -88,8 +88,12 @@ impl Known {
         if let Some(socket) = self.sockets.get(cookie).filter(|_| cookie != 0) {
             found.push((socket, Join::Exact));
         } else {
+            let during = |socket: &&Socket| {
+                socket.since_ns <= flow.last_ns
+                    && socket.closed_ns.is_none_or(|closed_ns| closed_ns >= flow.start_ns)
+            };
             let connected: Vec<&Socket> =
-                self.sockets.with_ends(flow.id.transport, local, remote).collect();
+                self.sockets.with_ends(flow.id.transport, local, remote).filter(during).collect();
             match connected.as_slice() {
                 [] => {}
                 // The hooks told cookie and ends of this one together, and there is no other.
@@ -205,3 +209,6 @@ fn reason(owners: &[Owner]) -> String {
     }
     .to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,12 +85,12 @@ impl Processes {
         self.add(process, captured.comm, Some(captured.uid), captured.seen_ns)
     }
 
-    /// The process that has this pid now.
+    /// The process that has this pid now. Those that have exited have to be known by now: a process
+    /// that was not reported as exited still has its pid.
     pub fn present(&mut self, pid: u32, now_ns: u64) -> ProcessKey {
         if let Some(key) = self.by_pid.get(&pid)
             && let Some(entry) = self.entries.get(key)
             && !entry.exited
-            && (entry.identity_due || now_ns.saturating_sub(entry.verified_ns) < TRUST_NS)
         {
             return *key;
         }

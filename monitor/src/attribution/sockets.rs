@@ -408,3 +408,6 @@ const fn role_of(action: u8) -> Option<Role> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

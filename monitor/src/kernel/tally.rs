@@ -69,9 +69,8 @@ impl Tally {
     /// Packets over all ports, directions and CPUs.
     pub fn packets(&self) -> u64 {
         let rows = self.totals.words().chunks_exact(WORDS);
-        rows.filter_map(|row| row.first()).fold(0, |sum, packets| {
-            sum.wrapping_add(packets.load(Ordering::Relaxed))
-        })
+        rows.filter_map(|row| row.first())
+            .fold(0, |sum, packets| sum.wrapping_add(packets.load(Ordering::Relaxed)))
     }
 
     fn sum(&self, row: usize) -> Total {

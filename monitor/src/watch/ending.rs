@@ -63,7 +63,9 @@ impl Stop {
 /// Ends the run and gives the exit code.
 pub(super) fn end(mut watch: Watch, stop: &Stop) -> Result<u8, Failure> {
     let ended = watch.end(stop.reason())?;
-    let lost = ended.counters.as_ref().is_some_and(|counters| !counters.losses().is_empty());
+    let lost = ended.counters.as_ref().is_some_and(|counters| {
+        !counters.losses().is_empty() || !counters.broken_equations().is_empty()
+    });
     let code = if watch.output.has_failed() {
         failure::OUTPUT_FAILED
     } else if lost && watch.args.fail_on_loss {
@@ -90,8 +92,9 @@ impl Watch {
         self.readers.read_table(&mut self.pipeline, now_ns);
         self.settle();
         self.pipeline.finish(clock::boot_ns());
+        // The ends of all flows may be more than the queue has room for.
         for report in self.pipeline.take_reports() {
-            self.output.send(report);
+            self.output.send_last(report);
         }
         self.output.drain();
         let counters = self.pipeline.counters(&self.readers.counts()?, self.output.counts());

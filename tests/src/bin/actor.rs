@@ -186,16 +186,22 @@ impl Actor {
         Ok(format!("sent {count}"))
     }
 
-    /// Sends datagrams, each once the one before has come back unchanged.
+    /// Sends messages, each once the one before has come back unchanged.
     fn roundtrips(&self, count: u64, size: usize) -> Result<String> {
-        let socket = self.datagrams.as_ref().context("no socket")?;
         let sent = noise(size);
         let mut received = vec![0; MAX_DATAGRAM];
         for number in 0..count {
-            socket.send(&sent)?;
-            let length =
-                socket.recv(&mut received).with_context(|| format!("datagram {number}"))?;
-            ensure!(received.get(..length) == Some(&sent), "datagram {number} came back changed");
+            let length = match (self.stream.as_ref(), &self.datagrams) {
+                (Some(mut stream), _) => {
+                    stream.write_all(&sent)?;
+                    let expected = received.get_mut(..size).context("too long")?;
+                    stream.read_exact(expected).map(|()| size)
+                }
+                (None, Some(socket)) => socket.send(&sent).and_then(|_| socket.recv(&mut received)),
+                (None, None) => bail!("not connected"),
+            };
+            let length = length.with_context(|| format!("message {number}"))?;
+            ensure!(received.get(..length) == Some(&sent), "message {number} came back changed");
         }
         Ok(format!("exchanged {count}"))
     }

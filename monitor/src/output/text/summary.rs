@@ -129,7 +129,7 @@ mod tests {
         ));
         assert!(text.contains("--ring-size"), "{text}");
         assert!(text.contains("2 records could not be decoded"), "{text}");
-        assert!(text.contains("8 reports were not written to std\\x1bout"), "{text}");
+        assert!(text.contains("8 reports not written to std\\x1bout"), "{text}");
         assert!(text.contains("1 record handed to the ring but never read"), "{text}");
         assert!(text.contains("11 984 records not accounted for"), "{text}");
         assert!(text.ends_with("; 1 packet could not be parsed"), "{text}");

@@ -1,0 +1,339 @@
+//! Who is at the ends of a flow, given what the hooks told of sockets and where packets were seen.
+
+mod host;
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use monitor_ebpf::wire::{SocketRecord, action};
+
+use super::*;
+use crate::attribution::Request;
+use crate::owner::{Process, Role};
+use host::*;
+
+#[test]
+fn the_owners_of_a_listener_are_those_the_kernel_named() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, ALL));
+
+    let answer = host.of_socket(LISTENER);
+
+    assert_eq!(owners(&answer), [(None, Role::Opener, Evidence::Exact, SERVER_PID)]);
+    assert_eq!(answer.attribution.ownership, Ownership::Process);
+}
+
+#[test]
+fn a_listener_nobody_holds_has_no_known_owner() {
+    let mut host = Host::new();
+    host.socket(&SocketRecord { in_process: 0, ..listen(LISTENER, ALL) });
+
+    let answer = host.of_socket(LISTENER);
+
+    assert!(owners(&answer).is_empty());
+    assert_eq!(answer.attribution.ownership, Ownership::Unknown);
+    assert!(answer.settled);
+}
+
+#[test]
+fn a_listener_is_settled_once_its_owner_is_read_and_hashed() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, ALL));
+    let [Request::Identify { key, pid, .. }] = host.known.processes.take_requests()[..] else {
+        panic!("one process is to be looked up");
+    };
+    let process = Process { pid, start_ticks: Some(1), ..Process::default() };
+
+    assert!(!host.of_socket(LISTENER).settled);
+    host.known.processes.identified(key, Arc::new(process), 2);
+    assert!(!host.of_socket(LISTENER).settled);
+    host.known.processes.hashed(key, Ok("00".to_owned()));
+    assert!(host.of_socket(LISTENER).settled);
+}
+
+#[test]
+fn a_listener_in_a_namespace_that_is_not_known_is_not_settled() {
+    let mut host = Host::new();
+
+    host.socket(&SocketRecord { netns_cookie: 99, in_process: 0, ..listen(LISTENER, ALL) });
+
+    assert!(!host.of_socket(LISTENER).settled);
+}
+
+#[test]
+fn an_owner_that_has_exited_is_said_to_have() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, ALL));
+    let key = host.known.sockets.get(LISTENER).unwrap().owners[0].process;
+
+    host.known.processes.exited(key);
+
+    assert!(host.of_socket(LISTENER).attribution.owners[0].exited);
+}
+
+#[test]
+fn the_owners_of_a_connection_are_at_its_side() {
+    let mut host = Host::new();
+    host.socket(&connect(CLIENT_SOCKET));
+    let socket = host.known.sockets.get(CLIENT_SOCKET).unwrap();
+
+    let answer = host.known.of_connection(socket, Side::Source);
+
+    assert_eq!(owners(&answer), [(SOURCE, Role::Opener, Evidence::Exact, CLIENT_PID)]);
+}
+
+#[test]
+fn a_flow_whose_sender_shows_its_socket_is_exact() {
+    let mut host = Host::new();
+    host.socket(&SocketRecord { local_port: 0, ..connect(CLIENT_SOCKET) });
+    host.packet(Packet { cookie: CLIENT_SOCKET, egress: true, ..TO_SERVER });
+
+    let answer = host.of_flow(None);
+
+    assert_eq!(owners(&answer), [(SOURCE, Role::Opener, Evidence::Exact, CLIENT_PID)]);
+}
+
+#[test]
+fn a_connected_socket_is_joined_by_its_ends_when_no_packet_shows_it() {
+    let mut host = Host::new();
+    host.socket(&connect(CLIENT_SOCKET));
+    host.packet(Packet { egress: true, ..TO_SERVER });
+
+    let answer = host.of_flow(None);
+
+    assert_eq!(owners(&answer), [(SOURCE, Role::Opener, Evidence::Exact, CLIENT_PID)]);
+}
+
+#[test]
+fn the_same_ends_in_two_namespaces_are_inferred() {
+    let mut host = Host::new();
+    host.socket(&connect(CLIENT_SOCKET));
+    host.socket(&SocketRecord { netns_cookie: BLUE, tgid: 7, ..connect(CLIENT_SOCKET + 1) });
+    host.packet(Packet { egress: true, ..TO_SERVER });
+
+    let answer = host.of_flow(None);
+
+    let inferred = |pid| (SOURCE, Role::Opener, Evidence::Inferred, pid);
+    assert_eq!(owners(&answer), [inferred(CLIENT_PID), inferred(7)]);
+}
+
+#[test]
+fn an_accepted_connection_belongs_exactly_to_those_who_listen() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, ALL));
+    host.socket(&accept(CHILD));
+    host.packet(TO_SERVER);
+
+    let answer = host.of_flow(None);
+
+    assert_eq!(owners(&answer), [(DESTINATION, Role::Opener, Evidence::Exact, SERVER_PID)]);
+}
+
+#[test]
+fn an_accepted_connection_between_two_listeners_on_one_port_is_inferred() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, ALL));
+    host.socket(&SocketRecord { tgid: SERVER_PID + 1, ..listen(LISTENER + 1, ALL) });
+    host.socket(&accept(CHILD));
+    host.packet(TO_SERVER);
+
+    let answer = host.of_flow(None);
+
+    let inferred = |pid| (DESTINATION, Role::Opener, Evidence::Inferred, pid);
+    assert_eq!(owners(&answer), [inferred(SERVER_PID), inferred(SERVER_PID + 1)]);
+}
+
+#[test]
+fn a_connection_accepted_nobody_knows_where_is_inferred() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, ALL));
+    host.socket(&SocketRecord { netns_cookie: 0, ..accept(CHILD) });
+    host.packet(TO_SERVER);
+
+    let answer = host.of_flow(None);
+
+    assert_eq!(owners(&answer), [(DESTINATION, Role::Opener, Evidence::Inferred, SERVER_PID)]);
+}
+
+#[test]
+fn whoever_is_seen_with_an_accepted_connection_stands_beside_those_who_listen() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, ALL));
+    host.socket(&accept(CHILD));
+    host.socket(&SocketRecord {
+        action: action::RELEASE,
+        in_process: 1,
+        tgid: SERVER_PID + 1,
+        ..accept(CHILD)
+    });
+    host.packet(TO_SERVER);
+
+    let answer = host.of_flow(None);
+
+    let expected = [
+        (DESTINATION, Role::Releaser, Evidence::Exact, SERVER_PID + 1),
+        (DESTINATION, Role::Opener, Evidence::Exact, SERVER_PID),
+    ];
+    assert_eq!(owners(&answer), expected);
+}
+
+#[test]
+fn both_ends_on_this_host_are_named_the_server_first() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, ALL));
+    host.socket(&connect(CLIENT_SOCKET));
+    host.socket(&accept(CHILD));
+    host.packet(Packet { cookie: CLIENT_SOCKET, egress: true, ..TO_SERVER });
+    host.packet(TO_SERVER);
+
+    let answer = host.of_flow(None);
+
+    let expected = [
+        (DESTINATION, Role::Opener, Evidence::Exact, SERVER_PID),
+        (SOURCE, Role::Opener, Evidence::Exact, CLIENT_PID),
+    ];
+    assert_eq!(owners(&answer), expected);
+}
+
+#[test]
+fn a_server_that_only_receives_datagrams_is_inferred() {
+    let mut host = Host::new();
+    host.socket(&bind_udp(LISTENER, ALL));
+    host.packet(Packet { udp: true, ..TO_SERVER });
+
+    let answer = host.of_flow(None);
+
+    assert_eq!(owners(&answer), [(DESTINATION, Role::Opener, Evidence::Inferred, SERVER_PID)]);
+}
+
+#[test]
+fn a_server_that_answers_a_datagram_from_its_socket_is_exact() {
+    let mut host = Host::new();
+    host.socket(&bind_udp(LISTENER, ALL));
+    host.packet(Packet { udp: true, ..TO_SERVER });
+    let answer =
+        Packet { cookie: LISTENER, egress: true, from: SERVER, to: CLIENT, udp: true, flags: 0 };
+    host.packet(answer);
+
+    let answer = host.of_flow(None);
+
+    assert_eq!(owners(&answer), [(DESTINATION, Role::Opener, Evidence::Exact, SERVER_PID)]);
+}
+
+#[test]
+fn a_listener_bound_to_the_very_address_wins_over_one_bound_to_all() {
+    let mut host = Host::new();
+    host.socket(&SocketRecord { tgid: 7, ..bind_udp(LISTENER, ALL) });
+    host.socket(&bind_udp(LISTENER + 1, SERVER));
+    host.packet(Packet { udp: true, ..TO_SERVER });
+
+    let answer = host.of_flow(None);
+
+    assert_eq!(owners(&answer), [(DESTINATION, Role::Opener, Evidence::Inferred, SERVER_PID)]);
+}
+
+#[test]
+fn a_listener_gets_what_its_address_says() {
+    let v6 = |ip| Endpoint::new(IpAddr::V6(ip), PORT);
+    let table = [
+        (ALL, SERVER, true),
+        (SERVER, SERVER, true),
+        (Endpoint::new(CLIENT.ip, PORT), SERVER, false),
+        // A socket bound to `::` gets IPv4 too, unless it was told not to.
+        (v6(Ipv6Addr::UNSPECIFIED), SERVER, true),
+        (v6(Ipv6Addr::UNSPECIFIED), v6(Ipv6Addr::LOCALHOST), true),
+        (v6(Ipv6Addr::LOCALHOST), v6(Ipv6Addr::LOCALHOST), true),
+        (ALL, v6(Ipv6Addr::LOCALHOST), false),
+    ];
+    for (bound, to, gets) in table {
+        let mut host = Host::new();
+        host.socket(&bind_udp(LISTENER, bound));
+        let from = Endpoint::new(to.ip, CLIENT.port);
+        host.packet(Packet { udp: true, from, to, ..TO_SERVER });
+
+        assert_eq!(!owners(&host.of_flow(None)).is_empty(), gets, "{bound} gets what is for {to}");
+    }
+}
+
+#[test]
+fn an_accepted_connection_belongs_to_the_listener_of_its_own_namespace() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, SERVER));
+    host.socket(&SocketRecord { netns_cookie: BLUE, tgid: 7, ..listen(LISTENER + 1, ALL) });
+    host.socket(&SocketRecord { netns_cookie: BLUE, ..accept(CHILD) });
+    host.packet(TO_SERVER);
+
+    let answer = host.of_flow(None);
+
+    assert_eq!(owners(&answer), [(DESTINATION, Role::Opener, Evidence::Exact, 7)]);
+}
+
+#[test]
+fn listeners_of_another_namespace_get_nothing_that_is_seen_here() {
+    let mut host = Host::new();
+    host.socket(&SocketRecord { netns_cookie: BLUE, ..bind_udp(LISTENER, ALL) });
+    host.socket(&SocketRecord { netns_cookie: 0, ..bind_udp(LISTENER + 1, ALL) });
+    host.packet(Packet { udp: true, ..TO_SERVER });
+
+    assert!(owners(&host.of_flow(None)).is_empty());
+}
+
+#[test]
+fn a_listener_here_gets_nothing_that_leaves_the_host() {
+    let mut host = Host::new();
+    host.socket(&bind_udp(LISTENER, ALL));
+    host.packet(Packet { udp: true, egress: true, ..TO_SERVER });
+
+    assert!(owners(&host.of_flow(None)).is_empty());
+}
+
+#[test]
+fn a_listener_gets_only_what_came_before_it_was_closed() {
+    for (closed_ns, gets) in [(START_NS - 1, false), (START_NS, true)] {
+        let mut host = Host::new();
+        host.socket(&bind_udp(LISTENER, ALL));
+        let mut release = SocketRecord { action: action::RELEASE, ..bind_udp(LISTENER, ALL) };
+        release.header.ktime_ns = closed_ns;
+        host.socket(&release);
+        host.packet(Packet { udp: true, ..TO_SERVER });
+
+        assert_eq!(!owners(&host.of_flow(None)).is_empty(), gets, "closed at {closed_ns}");
+    }
+}
+
+#[test]
+fn a_flow_that_nobody_owns_says_why_by_its_role() {
+    let table = [
+        (Some(FlowRole::Forwarded), Ownership::Forwarded),
+        (Some(FlowRole::Refused), Ownership::None),
+        (Some(FlowRole::Unanswered), Ownership::Unknown),
+        (Some(FlowRole::Server), Ownership::Unknown),
+        (None, Ownership::Unknown),
+    ];
+    let mut host = Host::new();
+    host.packet(TO_SERVER);
+    for (role, ownership) in table {
+        let answer = host.of_flow(role);
+
+        assert_eq!(answer.attribution.ownership, ownership, "{role:?}");
+        assert!(answer.settled && answer.attribution.owners.is_empty());
+    }
+}
+
+#[test]
+fn a_flow_is_settled_once_the_processes_at_both_ends_are() {
+    let mut host = Host::new();
+    host.socket(&connect(CLIENT_SOCKET));
+    host.socket(&listen(LISTENER, ALL));
+    host.socket(&accept(CHILD));
+    host.packet(TO_SERVER);
+
+    for request in host.known.processes.take_requests() {
+        assert!(!host.of_flow(None).settled);
+        let Request::Identify { key, .. } = request else { panic!("{request:?}") };
+        host.known.processes.identified(key, Arc::default(), 2);
+    }
+    assert!(host.of_flow(None).settled);
+}
+
+const SOURCE: Option<Side> = Some(Side::Source);
+const DESTINATION: Option<Side> = Some(Side::Destination);
