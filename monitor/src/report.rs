@@ -93,8 +93,8 @@ pub struct ListenerReport {
     pub transport: Transport,
     /// Family of the socket: a dual-stack IPv6 socket is `Ipv6`.
     pub family: Family,
-    /// Where.
-    pub netns: Netns,
+    /// Where; `None` when its namespace was gone before it could be looked up.
+    pub netns: Option<Netns>,
     /// Name of the interface it is bound to with `SO_BINDTODEVICE`.
     pub interface: Option<String>,
     /// Socket cookie.

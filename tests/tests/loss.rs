@@ -2,11 +2,11 @@
 
 #![cfg(test)]
 
-use portwatch_tests::{Count, Lab, Portwatch, Run};
+use portwatch_tests::{Count, Lab, Run};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const PORT: u16 = 3516;
-const FLOWS: u64 = 5000;
+const FLOWS: u64 = 3000;
 
 /// 20 bytes of IPv4, 8 of UDP and one.
 const DATAGRAM: u64 = 29;
@@ -25,8 +25,9 @@ fn records_lost_at_a_full_ring_are_counted_and_said() {
     assert!(run.counter("records.ring_full") > 0, "{}", run.ended());
     assert_eq!(run.counted(PORT, "ingress"), Count::of(FLOWS, DATAGRAM));
     let summary = summary(&run);
-    let lost = grouped(run.counter("records.ring_full"));
-    assert!(summary.contains(&format!("{lost} records at the full ring")), "{summary}");
+    let lost = format!("lost: {} records", run.counter("records.ring_full"));
+    assert!(summary.replace('\u{a0}', "").contains(&lost), "{summary}");
+    assert!(summary.contains("ring") && summary.contains("--ring-size"), "{summary}");
     assert_eq!(run.code, Some(4));
     run.assert_sound();
 }
@@ -81,24 +82,32 @@ fn a_quiet_run_says_that_nothing_was_lost() {
 }
 
 #[test]
-fn samples_stay_within_their_budget_and_stand_for_every_packet() {
+fn samples_stay_within_their_budget_and_count_what_they_stand_for() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
-    let portwatch: Portwatch = lab.right.portwatch(&["watch", "--sample", "10"]);
+    let portwatch = lab.right.portwatch(&["watch", "--sample", "10", "--payload", "full"]);
     let address = lab.right.v4(PORT);
-    let mut server = lab.right.actor(&[&format!("bind udp {address}"), "sink 1000"]);
+    let mut server = lab.right.actor(&[&format!("bind udp {address}"), "serve 5000"]);
     server.answer();
 
-    lab.left.perform(&[&format!("connect udp {address}"), "send 1000 100"]);
+    lab.left.perform(&[&format!("connect udp {address}"), "roundtrips 5000 100"]);
     server.finish(1);
     let run = portwatch.stop();
 
-    let samples: Vec<_> = run.of("packet-sampled").collect();
-    let represented: u64 =
-        samples.iter().map(|sample| sample.number("portwatch.sample.represents")).sum();
-    assert!(samples.len() >= 100, "{} samples", samples.len());
-    assert_eq!(run.counter("samples.taken"), u64::try_from(samples.len()).unwrap());
-    // What follows the last sample is represented by none.
-    assert!((990..=1000).contains(&represented), "{represented}");
+    let stand_for = |count: u64| {
+        run.of("packet-sampled")
+            .filter(|it| it.number("portwatch.sample.represents") == count)
+            .count()
+    };
+    let (head, tenths) = (stand_for(1), stand_for(10));
+    let suppressed = run.counter("samples.suppressed");
+    assert_eq!(run.of("packet-sampled").count(), head + tenths);
+    assert_eq!(run.counter("samples.taken"), u64::try_from(head + tenths).unwrap());
+    assert_eq!(run.counter("records.filtered"), suppressed);
+    assert!(head > 0 && tenths > 0, "{head} {tenths}");
+    // Of both directions every tenth is wanted, and some at the beginning.
+    assert!((990..=1010).contains(&(run.counter("samples.taken") + suppressed)), "{suppressed}");
+    let lengths = run.of("packet-sampled").map(|it| it.number("portwatch.sample.length"));
+    assert!(lengths.eq(std::iter::repeat_n(128, head + tenths)));
     run.assert_sound();
 }
 
@@ -113,17 +122,4 @@ fn flood(lab: &Lab) {
 /// The line that a run leaves behind.
 fn summary(run: &Run) -> &str {
     run.stderr.last().map_or("", String::as_str)
-}
-
-/// `12 345`, as people write it.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
 }

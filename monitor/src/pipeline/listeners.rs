@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::attribution::Socket;
-use crate::endpoint::{Endpoint, Netns, Transport};
+use crate::endpoint::{Endpoint, Transport};
 use crate::owner::{Attribution, Owner, Process};
 use crate::pipeline::Pipeline;
 use crate::policy::ListenerView;
@@ -99,7 +99,7 @@ impl Pipeline {
             local,
             transport: socket.transport,
             family: socket.family,
-            netns: socket.netns.clone().unwrap_or(Netns { inode: 0, name: None }),
+            netns: socket.netns.clone(),
             interface: (socket.interface != 0).then(|| self.counting.named(socket.interface).name),
             cookie: socket.cookie,
             attribution,
@@ -113,7 +113,7 @@ impl Pipeline {
         let Verdict::Unknown { nearest } = &report.verdict else { return };
         let owner = report.attribution.principal();
         let name = owner.map(|owner| name(&owner.process)).unwrap_or_default();
-        let netns = (report.netns.inode != 0).then_some(report.netns.inode);
+        let netns = report.netns.as_ref().map(|netns| netns.inode);
         let (kind, nearest) = match expired {
             Some(_) => (FindingKind::ExpiredRule, nearest.clone()),
             None => (FindingKind::UnknownListener, nearest.clone()),
@@ -183,7 +183,7 @@ fn sentence(
         None => "Something no process can be named for".to_owned(),
     };
     let place = if report.on_all_addresses() { " on all addresses" } else { "" };
-    let netns = match &report.netns.name {
+    let netns = match report.netns.as_ref().and_then(|netns| netns.name.as_ref()) {
         Some(name) => format!(" in network namespace {name}"),
         None => String::new(),
     };

@@ -34,7 +34,7 @@ impl<'a> Document<'a> {
             port: local.port,
             transport: transport.name(),
             family: family.name(),
-            netns: NetnsFields::of(netns),
+            netns: netns.as_ref().map(NetnsFields::of),
             interface: interface.as_deref(),
             cookie: *cookie,
         });
@@ -184,7 +184,8 @@ pub(super) struct ListenerFields<'a> {
     port: u16,
     transport: &'static str,
     family: &'static str,
-    netns: NetnsFields<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    netns: Option<NetnsFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     interface: Option<&'a str>,
     cookie: u64,

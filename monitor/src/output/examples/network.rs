@@ -17,7 +17,7 @@ pub(in crate::output) fn listener() -> ListenerReport {
         local: endpoint("0.0.0.0", 3516),
         transport: Transport::Tcp,
         family: Family::Ipv4,
-        netns: host_netns(),
+        netns: Some(host_netns()),
         interface: None,
         cookie: 4_113,
         attribution: attribution(vec![owner(None, Role::User, Evidence::Exact, python())]),
@@ -37,7 +37,7 @@ pub(in crate::output) fn expected_listener() -> ListenerReport {
     };
     ListenerReport {
         local: endpoint("127.0.0.1", 3516),
-        netns: Netns { inode: 4_026_532_301, name: Some("blue".to_owned()) },
+        netns: Some(Netns { inode: 4_026_532_301, name: Some("blue".to_owned()) }),
         interface: Some("lo".to_owned()),
         cookie: 17,
         attribution: attribution(vec![

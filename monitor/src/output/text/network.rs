@@ -47,7 +47,7 @@ pub(super) fn listener(mut line: Line<'_>, listener: &ListenerReport, out: &mut 
     line.column(0);
     let (ink, words) = verdict(&listener.verdict);
     line.foreign(ink, &words);
-    if let Some(name) = &listener.netns.name {
+    if let Some(name) = listener.netns.as_ref().and_then(|netns| netns.name.as_ref()) {
         line.column(0);
         line.foreign(Ink::Faint, &format!("netns {name}"));
     }

@@ -70,7 +70,7 @@ fn listener_row(listener: &ListenerReport) -> Row {
         plain(state),
         plain(&local(listener)),
         plain("*"),
-        plain(&netns_name(&listener.netns)),
+        plain(&listener.netns.as_ref().map(netns_name).unwrap_or_default()),
         process,
         user,
         unit,
