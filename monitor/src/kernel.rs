@@ -4,12 +4,13 @@
 //! detaches it. The one exception is the legacy clsact hook, where the next start cleans up what was
 //! ours.
 
-pub mod btf;
 pub mod preflight;
+pub mod btf;
+mod layout;
+pub mod flow_table;
+pub mod tally;
 pub mod object;
 pub mod cgroup;
 pub mod interface;
-pub mod flow_table;
-pub mod tally;
 pub mod holders;
 pub mod log;

@@ -20,6 +20,7 @@ use crate::kernel::preflight::{self, Needs};
 use crate::lookup::{Answer, Lookup};
 use crate::output::Output;
 use crate::pipeline::{Payload, Pipeline, Settings};
+use crate::ports::PortSet;
 use crate::report::{Body, RunStarted};
 use crate::session::{self, Snapshot};
 use crate::watch;
@@ -36,7 +37,7 @@ pub async fn run(args: cli::Scan, identity: &Identity, output: Output) -> Result
     let ports = args.common.ports();
     let policy = watch::policy(&args.common)?;
     let mut degraded = Vec::new();
-    let mut object = load(&ports, &mut degraded);
+    let mut object = load(&mut degraded);
     let (lookup, mut answers) = Lookup::start(identity)?;
     let mut pipeline = Pipeline::new(Settings {
         ports: ports.clone(),
@@ -79,9 +80,10 @@ pub async fn run(args: cli::Scan, identity: &Identity, output: Output) -> Result
 }
 
 /// The kernel side, for its iterator. Without it `/proc` is walked, which says so.
-fn load(ports: &crate::ports::PortSet, degraded: &mut Vec<String>) -> Option<Object> {
+fn load(degraded: &mut Vec<String>) -> Option<Object> {
     let settings = object::Settings {
-        ports: ports.clone(),
+        // The iterator goes by sockets, not by ports: no totals to make room for.
+        ports: PortSet::default(),
         ring_bytes: 4096,
         flow_table_bytes: 0,
         sample_every: 0,

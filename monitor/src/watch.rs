@@ -79,10 +79,8 @@ pub async fn run(
     let signals = ending::Signals::new()?;
     let mut watch = Watch::start(args, policy, identity, output)?;
     let command = command::start(&watch.args.command);
-    if let Some(ready) = ready {
-        if rustix::io::write(&ready, b"\n").is_err() {
-            tracing::debug!("nobody reads the ready descriptor");
-        }
+    if ready.is_some_and(|ready| rustix::io::write(&ready, b"\n").is_err()) {
+        tracing::debug!("nobody reads the ready descriptor");
     }
     let stop = match command {
         Ok(command) => watch.watch(signals, command).await?,

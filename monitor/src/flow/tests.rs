@@ -147,7 +147,7 @@ const SERVER: Address = ([10, 0, 0, 2], 3516);
 fn table() -> FlowTable {
     FlowTable::new(Limits {
         capacity: 4,
-        idle_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_mins(1),
         update_interval: Duration::from_secs(10),
         jiffy_ns: 4_000_000,
     })

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use anyhow::{Context as _, Result};
 use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, SockOps};
 
+use monitor_ebpf::wire::{PROGRAMS, program};
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::kernel::object::Object;
@@ -14,16 +15,20 @@ use crate::kernel::object::Object;
 /// The cgroup id of the root of the hierarchy: anything else is a subtree, seen from a container.
 const ROOT_ID: u64 = 1;
 
-const SOCKET_PROGRAMS: [&str; 8] = [
-    "pw_post_bind4",
-    "pw_post_bind6",
-    "pw_connect4",
-    "pw_connect6",
-    "pw_sendmsg4",
-    "pw_sendmsg6",
-    "pw_sock_ops",
-    "pw_release",
-];
+/// The socket hooks, all of which attach to a cgroup.
+fn socket_programs() -> impl Iterator<Item = &'static str> {
+    let hooks = [
+        program::POST_BIND4,
+        program::POST_BIND6,
+        program::CONNECT4,
+        program::CONNECT6,
+        program::SENDMSG4,
+        program::SENDMSG6,
+        program::SOCK_OPS,
+        program::RELEASE,
+    ];
+    hooks.into_iter().filter_map(|hook| PROGRAMS.get(hook as usize).copied())
+}
 
 /// Opens the root of the cgroup v2 hierarchy, wherever it is mounted.
 ///
@@ -64,16 +69,16 @@ pub fn attach(object: &mut Object, degraded: &mut Vec<String>) -> Result<Vec<Str
                 .to_owned(),
         );
     }
-    for name in SOCKET_PROGRAMS {
+    for name in socket_programs() {
         attach_program(object.program(name)?, root.as_fd())
             .with_context(|| format!("attaching {name} to the cgroup root"))?;
     }
-    Ok(SOCKET_PROGRAMS.map(str::to_owned).to_vec())
+    Ok(socket_programs().map(str::to_owned).collect())
 }
 
 /// Detaches all socket hooks.
 pub fn detach(object: &mut Object) -> Result<()> {
-    for name in SOCKET_PROGRAMS {
+    for name in socket_programs() {
         let detached = match object.program(name)? {
             Program::CgroupSock(program) => program.unload(),
             Program::CgroupSockAddr(program) => program.unload(),

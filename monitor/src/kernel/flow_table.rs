@@ -8,7 +8,7 @@ use aya::maps::MapData;
 use monitor_ebpf::wire::Slot;
 use std::os::fd::AsFd as _;
 
-use crate::kernel::object::Layout;
+use crate::kernel::layout::Layout;
 use crate::sys::Mapping;
 
 const WORDS: usize = size_of::<Slot>() / size_of::<u64>();

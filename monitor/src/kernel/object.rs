@@ -7,11 +7,12 @@ use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{Iter, Program, ProgramType, SchedClassifier};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader};
-use monitor_ebpf::wire::{self, Slot, SocketOwner, WAYS, helper};
+use monitor_ebpf::wire::{self, Slot, SocketOwner, helper};
 use zerocopy::IntoBytes as _;
 
 use crate::kernel::btf::Offsets;
 use crate::kernel::flow_table::FlowTable;
+use crate::kernel::layout::Layout;
 use crate::kernel::tally::Tally;
 use crate::ports::PortSet;
 use crate::sys;
@@ -63,29 +64,6 @@ pub struct Object {
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Object").field("layout", &self.layout).finish_non_exhaustive()
-    }
-}
-
-/// How the hand-made per-CPU arrays are laid out.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Layout {
-    pub(super) cpus: u32,
-    /// Sets per CPU in the flow table; a power of two.
-    pub(super) sets: u32,
-    /// Rows per CPU in the totals.
-    pub(super) total_rows: u32,
-}
-
-impl Layout {
-    fn new(cpus: u32, flow_table_bytes: u64, ports: u32) -> Self {
-        let per_cpu = flow_table_bytes / u64::from(cpus.max(1)) / size_of::<wire::Set>() as u64;
-        // The hash shifts by 64 minus the logarithm: one set would be a shift by the full width.
-        let sets = u32::try_from(per_cpu).unwrap_or(u32::MAX).clamp(2, 1 << 24);
-        Self { cpus: cpus.max(1), sets: 1 << sets.ilog2(), total_rows: ports * 2 }
-    }
-
-    pub(super) const fn slots(self) -> usize {
-        self.cpus as usize * self.sets as usize * WAYS
     }
 }
 
@@ -354,21 +332,6 @@ fn supported_helpers() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_flow_table_takes_no_more_memory_than_asked_for() {
-        for (cpus, bytes) in [(1, 1 << 16), (2, 8 << 20), (3, 8 << 20), (128, 16 << 20)] {
-            let layout = Layout::new(cpus, bytes, 1);
-
-            assert!(layout.slots() as u64 * 64 <= bytes, "{cpus} CPUs, {bytes} bytes: {layout:?}");
-            assert!(layout.sets.is_power_of_two());
-        }
-    }
-
-    #[test]
-    fn a_table_for_more_cpus_than_memory_still_has_two_sets_each() {
-        assert_eq!(Layout::new(4096, 1 << 16, 1).sets, 2);
-    }
 
     #[test]
     fn hash_multipliers_are_odd_and_differ_from_run_to_run() {

@@ -9,7 +9,7 @@ use aya::maps::{MapData, PerCpuArray};
 use monitor_ebpf::wire::{Fates, PROGRAMS, Total, aside};
 
 use crate::endpoint::Direction;
-use crate::kernel::object::Layout;
+use crate::kernel::layout::Layout;
 use crate::sys::Mapping;
 
 const WORDS: usize = size_of::<Total>() / size_of::<u64>();
