@@ -290,9 +290,9 @@ impl Watch {
             let is_event = !matches!(report.body, Body::RunStarted(_));
             self.output.send(report);
             self.reported += u64::from(is_event);
-            if self.args.count.is_some_and(|count| self.reported >= count.get()) {
-                return Some(Stop::Count);
-            }
+        }
+        if self.args.count.is_some_and(|count| self.reported >= count.get()) {
+            return Some(Stop::Count);
         }
         self.output.is_closed().then_some(Stop::OutputClosed)
     }

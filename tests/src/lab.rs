@@ -57,6 +57,29 @@ impl Lab {
         Some(lab)
     }
 
+    /// Two hosts in networks of their own and the router between them, which is reached through
+    /// `left0` and `right0`; `None`, noted as skipped, without the rights for it.
+    pub fn routed(actor: &str) -> Option<(Self, Host)> {
+        if !is_root() {
+            return None;
+        }
+        let host = |network: u16, name: &str| {
+            let [_, third] = network.to_be_bytes();
+            let ipv4 = Ipv4Addr::new(10, 35, third, 2);
+            Host::new(name, ipv4, Ipv6Addr::new(0xfd00, 0x35, network, 0, 0, 0, 0, 2), actor)
+        };
+        let lab = Self { left: host(16, "left"), right: host(17, "right") };
+        let router = Host::new("router", Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, actor);
+        for (host, device, network) in [(&lab.left, "left0", 16), (&lab.right, "right0", 17)] {
+            plug_in((host, Self::DEVICE), (&router, device));
+            host.ip(&format!("addr add {}/24 dev {}", host.ipv4, Self::DEVICE));
+            router.ip(&format!("addr add 10.35.{network}.1/24 dev {device}"));
+            host.ip(&format!("route add default via 10.35.{network}.1"));
+        }
+        succeed(router.command("sysctl").args(["-q", "-w", "net.ipv4.ip_forward=1"]));
+        Some((lab, router))
+    }
+
     /// One namespace that has nothing but loopback; `None`, noted as skipped, without the rights.
     pub fn loopback_only(actor: &str) -> Option<Host> {
         is_root().then(|| Host::new("alone", Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, actor))
@@ -64,13 +87,7 @@ impl Lab {
 
     /// Joins the hosts by another cable, whose ends have this name; both are up.
     pub fn plug_in(&self, device: &str) {
-        let (left, right) = (&self.left.namespace, &self.right.namespace);
-        ip(&format!(
-            "link add name {device} netns {left} type veth peer name {device} netns {right}"
-        ));
-        for host in [&self.left, &self.right] {
-            host.ip(&format!("link set {device} up"));
-        }
+        plug_in((&self.left, device), (&self.right, device));
     }
 }
 
@@ -158,6 +175,16 @@ impl Drop for Host {
         let removal = Command::new("ip").args(["netns", "del", &self.namespace]).status();
         drop(removal);
     }
+}
+
+/// Joins two devices by a cable.
+fn plug_in((host, device): (&Host, &str), (other, peer): (&Host, &str)) {
+    let (namespace, other_namespace) = (&host.namespace, &other.namespace);
+    ip(&format!(
+        "link add name {device} netns {namespace} type veth peer name {peer} netns {other_namespace}"
+    ));
+    host.ip(&format!("link set {device} up"));
+    other.ip(&format!("link set {peer} up"));
 }
 
 fn ip(line: &str) {

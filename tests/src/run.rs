@@ -1,6 +1,7 @@
 //! A run of portwatch that has ended, and what holds of every run.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::thread;
 
 use serde_json::Value;
@@ -28,6 +29,14 @@ impl Run {
     /// Events of one kind.
     pub fn of<'a>(&'a self, action: &'a str) -> impl Iterator<Item = &'a Event> {
         self.events.iter().filter(move |event| event.is(action))
+    }
+
+    /// The end of the flow that `source` opened.
+    pub fn flow_from(&self, source: SocketAddr) -> &Event {
+        let mut ends = self.events.iter().filter(|event| event.is_flow("flow-ended", source));
+        let flow = ends.next().unwrap_or_else(|| panic!("no flow from {source}"));
+        assert!(ends.next().is_none(), "more than one flow from {source}");
+        flow
     }
 
     /// What was counted of a port in one direction.

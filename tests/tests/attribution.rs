@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 use std::fs;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use portwatch_tests::{Actor, Event, Host, Lab, Owner, Performed, Portwatch, finish};
 use serde_json::Value;
@@ -21,7 +22,9 @@ fn both_ends_of_a_connection_between_hosts_are_known_exactly() {
     let flow = end_of_flow(&portwatch, &client);
     let run = portwatch.stop();
 
-    assert_exact_ends(&flow, &client, &server);
+    assert_exact_ends(&flow, client.pid, server.pid());
+    flow.assert_owner("source", "releaser", "exact", client.pid);
+    flow.assert_owner("destination", "releaser", "exact", server.pid());
     assert_eq!(flow.text("portwatch.flow.role"), "server");
     assert_eq!(flow.text("network.direction"), "ingress");
     assert_eq!(flow.endpoint("destination"), Some(lab.right.v4(PORT)));
@@ -38,7 +41,7 @@ fn both_ends_of_a_connection_are_known_exactly_on_the_side_of_the_client() {
     let flow = end_of_flow(&portwatch, &client);
     let run = portwatch.stop();
 
-    assert_exact_ends(&flow, &client, &server);
+    assert_exact_ends(&flow, client.pid, server.pid());
     assert_eq!(flow.text("portwatch.flow.role"), "client");
     assert_eq!(flow.text("network.direction"), "egress");
     run.assert_sound();
@@ -54,7 +57,7 @@ fn both_ends_of_a_connection_on_loopback_are_known_exactly() {
     let flow = end_of_flow(&portwatch, &client);
     let run = portwatch.stop();
 
-    assert_exact_ends(&flow, &client, &server);
+    assert_exact_ends(&flow, client.pid, server.pid());
     assert_eq!(flow.text("portwatch.flow.role"), "server");
     run.assert_sound();
 }
@@ -63,19 +66,53 @@ fn both_ends_of_a_connection_on_loopback_are_known_exactly() {
 fn both_ends_of_a_conversation_in_datagrams_are_known_exactly() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let portwatch = lab.right.portwatch(&["watch"]);
-    let address = lab.right.v4(PORT);
-    let mut server = lab.right.actor(&[&format!("bind udp {address}"), "stay"]);
-    server.answer();
+    let families = [
+        (lab.right.v4(PORT), lab.right.v4(PORT)),
+        (lab.right.v6(PORT), lab.right.v6(PORT)),
+        (lab.right.v4(PORT), mapped(lab.right.v4(PORT))),
+    ];
 
-    server.tell("serve 10");
-    let client = lab.left.perform(&[&format!("connect udp {address}"), "roundtrips 10 100"]);
-    server.answer();
+    let conversations = families.map(|(bound, dialled)| {
+        let mut server = lab.right.actor(&[&format!("bind udp {bound}"), "serve 10"]);
+        server.answer();
+        let connect = format!("connect udp {dialled}");
+        (lab.left.perform(&[&connect, "roundtrips 10 100"]), server.finish(1))
+    });
     let run = portwatch.stop();
 
-    let flow = run.of("flow-ended").find(|flow| flow.endpoint("source") == Some(client.address()));
-    let flow = flow.expect("the flow of the client");
-    assert_exact_ends(flow, &client, &server);
-    assert_eq!(flow.text("portwatch.flow.role"), "server");
+    for (client, server) in conversations {
+        let flow = run.flow_from(unmapped(client.address()));
+        assert_exact_ends(flow, client.pid, server.pid);
+        assert_eq!(flow.text("portwatch.flow.role"), "server");
+    }
+    run.assert_sound();
+}
+
+#[test]
+fn both_ends_of_a_connection_are_known_exactly_whatever_the_family_of_their_sockets() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch"]);
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
+    let families = [
+        (lab.right.v6(PORT), lab.right.v6(PORT)),
+        (any, lab.right.v4(PORT)),
+        (any, mapped(lab.right.v4(PORT))),
+    ];
+
+    let ends = families.map(|(bound, dialled)| {
+        let mut server = lab.right.actor(&[&format!("listen tcp {bound}"), "serve 1"]);
+        server.answer();
+        let client = lab.left.perform(&[&format!("connect tcp {dialled}"), "exchange 1000"]);
+        let address = unmapped(client.address());
+        portwatch.expect("the end of the flow", |event| event.is_flow("flow-ended", address));
+        (client, server.finish(1))
+    });
+    let run = portwatch.stop();
+
+    for (client, server) in ends {
+        let flow = run.flow_from(unmapped(client.address()));
+        assert_exact_ends(flow, client.pid, server.pid);
+    }
     run.assert_sound();
 }
 
@@ -110,10 +147,8 @@ fn a_client_that_lives_for_a_moment_is_known_exactly() {
     let run = portwatch.stop();
 
     flow.assert_owner("source", "opener", "exact", client.pid);
-    let end = run.of("flow-ended").find(|flow| flow.endpoint("source") == Some(client.address()));
-    let opener = end.expect("the end of the flow").owner("opener", client.pid);
+    let opener = run.flow_from(client.address()).owner("opener", client.pid);
     assert_eq!(opener["name"], "actor");
-    assert_eq!(opener["exited"], true);
     assert!(opener.get("executable").is_none_or(|it| it == ACTOR), "{opener}");
     run.assert_sound();
 }
@@ -122,35 +157,44 @@ fn a_client_that_lives_for_a_moment_is_known_exactly() {
 fn one_datagram_of_a_process_that_exits_at_once_is_known_exactly() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let portwatch = lab.right.portwatch(&["watch"]);
-    let address = lab.right.v4(PORT);
-    let mut server = lab.right.actor(&[&format!("bind udp {address}"), "sink 1"]);
-    server.answer();
+    let v4 = lab.right.v4(PORT);
 
-    let client = lab.left.perform(&[&format!("sendto {address} 100")]);
-    let started = portwatch.expect("a flow of one datagram", |event| {
-        event.is("flow-started") && event.endpoint("destination") == Some(address)
+    let senders = [v4, lab.right.v6(PORT), mapped(v4)].map(|address| {
+        let client = lab.left.perform(&[&format!("sendto {address} 100")]);
+        let port = client.address().port();
+        let started = portwatch.expect("a flow of one datagram", |event| {
+            event.is("flow-started") && event.at("source.port") == port
+        });
+        (client.pid, started)
     });
-    server.finish(1);
     let run = portwatch.stop();
 
-    let owners = started.owners();
-    let sender = owners.iter().find(|owner| owner.pid == client.pid).expect("the sender");
-    assert_eq!((sender.side, sender.evidence), ("source", "exact"), "{started}");
+    for (pid, started) in senders {
+        let owners = started.owners();
+        let sender = owners.iter().find(|owner| owner.pid == pid).expect("the sender");
+        assert_eq!((sender.side, sender.evidence), ("source", "exact"), "{started}");
+    }
     run.assert_sound();
 }
 
 #[test]
-fn who_let_go_of_a_connection_is_named() {
+fn a_process_that_has_left_is_said_to_have_exited() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let portwatch = lab.right.portwatch(&["watch"]);
-    let mut server = listener(&lab.right);
+    let _server = listener(&lab.right);
+    let mut client = lab.left.actor(&[&format!("connect tcp {}", lab.right.v4(PORT)), "stay"]);
+    let local = client.answer().rsplit(' ').next().and_then(|it| it.parse().ok());
+    let started = |event: &Event| event.is("flow-started") && event.endpoint("source") == local;
 
-    let client = exchange(&lab.left, &lab.right, &mut server);
-    let flow = end_of_flow(&portwatch, &client);
-    portwatch.stop().assert_sound();
+    let before = portwatch.expect("the flow, with who opened it", started);
+    let pid = client.pid();
+    client.leave();
+    let run = portwatch.stop();
 
-    flow.assert_owner("source", "releaser", "exact", client.pid);
-    flow.assert_owner("destination", "releaser", "exact", server.pid());
+    assert_eq!(before.owner("opener", pid)["exited"], false);
+    let after = run.of("flow-ended").find(|flow| flow.endpoint("source") == local);
+    assert_eq!(after.expect("the end of the flow").owner("opener", pid)["exited"], true);
+    run.assert_sound();
 }
 
 #[test]
@@ -240,6 +284,26 @@ fn a_client_that_got_the_watched_port_as_its_own_is_not_taken_for_a_server() {
 }
 
 #[test]
+fn what_passes_through_is_forwarded() {
+    let Some((lab, router)) = Lab::routed(ACTOR) else { return };
+    let portwatch = router.portwatch(&["watch"]);
+    let mut server = listener(&lab.right);
+
+    let client = exchange(&lab.left, &lab.right, &mut server);
+    let flow = end_of_flow(&portwatch, &client);
+    portwatch.stop().assert_sound();
+
+    assert_eq!(flow.text("portwatch.flow.role"), "forwarded");
+    let places = flow.list("portwatch.flow.interfaces");
+    let seen: Vec<_> = places.iter().map(|it| (&it["name"], &it["direction"])).collect();
+    let expected =
+        [("left0", "egress"), ("left0", "ingress"), ("right0", "egress"), ("right0", "ingress")]
+            .map(|(name, direction)| (Value::from(name), Value::from(direction)));
+    assert!(expected.iter().all(|(name, direction)| seen.contains(&(name, direction))), "{seen:?}");
+    assert_eq!(seen.len(), 4);
+}
+
+#[test]
 fn a_connection_that_nobody_accepts_is_refused() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let portwatch = lab.right.portwatch(&["watch"]);
@@ -279,11 +343,25 @@ fn end_of_flow(portwatch: &Portwatch, client: &Performed) -> Event {
 }
 
 #[track_caller]
-fn assert_exact_ends(flow: &Event, client: &Performed, server: &Actor) {
-    flow.assert_owner("source", "opener", "exact", client.pid);
-    flow.assert_owner("destination", "opener", "exact", server.pid());
+fn assert_exact_ends(flow: &Event, client: u32, server: u32) {
+    flow.assert_owner("source", "opener", "exact", client);
+    flow.assert_owner("destination", "opener", "exact", server);
     assert_eq!(flow.text("portwatch.ownership"), "process");
-    assert_eq!(flow.number("process.pid"), u64::from(server.pid()));
+    assert_eq!(flow.number("process.pid"), u64::from(server));
+}
+
+/// The IPv4 address as an IPv6 socket dials it.
+fn mapped(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    SocketAddr::from((ip, address.port()))
+}
+
+/// The address that is on the wire.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn sha256(path: &str) -> String {

@@ -78,12 +78,12 @@ fn without_rights_the_missing_ones_are_named() {
     if !is_root() {
         return;
     }
+    let (_directory, program) = program_for_all();
     for (rights, missing) in [
         (&["--reuid=65534", "--regid=65534", "--clear-groups"][..], "CAP_BPF"),
         (&["--bounding-set=-net_admin"], "CAP_NET_ADMIN"),
         (&["--bounding-set=-all"], "CAP_SYS_ADMIN"),
     ] {
-        let (_directory, program) = program_for_all();
         let watch = finish(Command::new("setpriv").args(rights).arg(&program).arg("watch"));
 
         assert_eq!((watch.code, &*watch.stdout), (Some(3), ""), "{}", watch.stderr);
@@ -143,9 +143,7 @@ fn a_command_is_watched_from_its_first_step() {
 #[test]
 fn a_run_ends_when_its_time_is_up_or_its_events_are_counted() {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };
-    for limit in
-        [&["--for", "300ms"][..], &["--count", "1"], &["--count", "2", "--interval", "100ms"]]
-    {
+    for limit in [&["--for", "300ms"][..], &["--count", "2", "--interval", "100ms"]] {
         let run = host.portwatch(&[&["watch"], limit].concat()).finish();
 
         assert_eq!(run.code, Some(0), "{limit:?}");

@@ -211,10 +211,8 @@ fn counted(run: &Run) -> [Count; 2] {
 
 /// What the flow of a client says of its source and of its destination.
 fn of_flow(run: &Run, client: &Performed) -> [Count; 2] {
-    let ended = |flow: &&_| portwatch_tests::Event::is_flow(flow, "flow-ended", client.address());
-    let flows: Vec<_> = run.events.iter().filter(ended).collect();
-    assert_eq!(flows.len(), 1, "one flow of {client:?}");
-    ["source", "destination"].map(|side| flows.iter().map(|flow| Count::read(flow.at(side))).sum())
+    let flow = run.flow_from(client.address());
+    ["source", "destination"].map(|side| Count::read(flow.at(side)))
 }
 
 /// Waits for the end of a client's flow, and gives the reason.

@@ -81,36 +81,6 @@ fn a_quiet_run_says_that_nothing_was_lost() {
     run.assert_sound();
 }
 
-#[test]
-fn samples_stay_within_their_budget_and_count_what_they_stand_for() {
-    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
-    let portwatch = lab.right.portwatch(&["watch", "--sample", "10", "--payload", "full"]);
-    let address = lab.right.v4(PORT);
-    let mut server = lab.right.actor(&[&format!("bind udp {address}"), "serve 5000"]);
-    server.answer();
-
-    lab.left.perform(&[&format!("connect udp {address}"), "roundtrips 5000 100"]);
-    server.finish(1);
-    let run = portwatch.stop();
-
-    let stand_for = |count: u64| {
-        run.of("packet-sampled")
-            .filter(|it| it.number("portwatch.sample.represents") == count)
-            .count()
-    };
-    let (head, tenths) = (stand_for(1), stand_for(10));
-    let suppressed = run.counter("samples.suppressed");
-    assert_eq!(run.of("packet-sampled").count(), head + tenths);
-    assert_eq!(run.counter("samples.taken"), u64::try_from(head + tenths).unwrap());
-    assert_eq!(run.counter("records.filtered"), suppressed);
-    assert!(head > 0 && tenths > 0, "{head} {tenths}");
-    // Of both directions every tenth is wanted, and some at the beginning.
-    assert!((990..=1010).contains(&(run.counter("samples.taken") + suppressed)), "{suppressed}");
-    let lengths = run.of("packet-sampled").map(|it| it.number("portwatch.sample.length"));
-    assert!(lengths.eq(std::iter::repeat_n(128, head + tenths)));
-    run.assert_sound();
-}
-
 /// Sends one datagram from each of [`FLOWS`] sockets to a listener that reads none of them.
 fn flood(lab: &Lab) {
     let address = lab.right.v4(PORT);
