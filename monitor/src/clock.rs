@@ -42,3 +42,79 @@ pub fn boot_ns() -> u64 {
         (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const DAY: u64 = 86_400 * SECOND;
+
+    #[test]
+    fn two_events_keep_their_distance() {
+        let clock = Clock { unix_minus_boot_ns: 1_700_000_000_000_000_000 };
+
+        assert_eq!(clock.unix_ns(0), 1_700_000_000_000_000_000);
+        assert_eq!(clock.unix_ns(7), 1_700_000_000_000_000_007);
+    }
+
+    #[test]
+    fn a_wall_clock_before_the_epoch_is_negative() {
+        let clock = Clock { unix_minus_boot_ns: -5 };
+
+        assert_eq!(clock.unix_ns(3), -2);
+    }
+
+    #[test]
+    fn a_time_too_far_ahead_is_the_last_there_is() {
+        let clock = Clock { unix_minus_boot_ns: 1 };
+
+        assert_eq!(clock.unix_ns(u64::MAX), i64::MAX);
+    }
+
+    #[test]
+    fn a_day_begins_at_midnight_utc() {
+        // 2026-09-01T00:00:00Z, ten seconds after boot.
+        let clock = Clock { unix_minus_boot_ns: 1_788_220_790_000_000_000 };
+
+        assert_eq!(clock.date(10 * SECOND - 1), date(2026, 8, 31));
+        assert_eq!(clock.date(10 * SECOND), date(2026, 9, 1));
+        assert_eq!(clock.date(10 * SECOND + DAY - 1), date(2026, 9, 1));
+    }
+
+    #[test]
+    fn every_time_there_is_has_a_date() {
+        let (first, last) = (i64::MIN, i64::MAX);
+
+        assert_eq!(Clock { unix_minus_boot_ns: first }.date(0), date(1677, 9, 21));
+        assert_eq!(Clock { unix_minus_boot_ns: last }.date(u64::MAX), date(2262, 4, 11));
+    }
+
+    #[test]
+    fn the_hosts_clocks_are_tied_together() {
+        let before = unix_now_ns();
+        let now = Clock::of_host().unix_ns(boot_ns());
+        let after = unix_now_ns();
+
+        // The two clocks are read one after the other.
+        assert!((before - SLACK_NS..=after + SLACK_NS).contains(&now), "{before} {now} {after}");
+    }
+
+    #[test]
+    fn boot_time_does_not_go_back() {
+        let first = boot_ns();
+        let second = boot_ns();
+
+        assert!(0 < first && first <= second, "{first} {second}");
+    }
+
+    /// Long enough for a machine that is busy with other tests.
+    const SLACK_NS: i64 = 5_000_000_000;
+
+    fn unix_now_ns() -> i64 {
+        let now = clock_gettime(ClockId::Realtime);
+        now.tv_sec * 1_000_000_000 + now.tv_nsec
+    }
+}

@@ -315,3 +315,6 @@ impl Pipeline {
         std::mem::take(&mut self.requests)
     }
 }
+
+#[cfg(test)]
+mod tests;

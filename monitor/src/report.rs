@@ -517,3 +517,6 @@ impl Counters {
         broken
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,6 +129,7 @@ impl Snapshot {
             }
         }
         snapshot.degraded.dedup();
+        snapshot.sockets.retain_mut(has_identity);
         snapshot.namespaces = namespaces
             .found
             .into_iter()
@@ -150,7 +151,8 @@ impl Snapshot {
         let cookies: Vec<u64> = self.sockets.iter().map(|socket| socket.cookie).collect();
         let held = match object {
             Some(object) if holders::is_available(object) => {
-                object.remember_sockets(self.sockets.iter().map(owner))?;
+                let known = self.sockets.iter().filter(|socket| socket.cookie & STAND_IN == 0);
+                object.remember_sockets(known.map(owner))?;
                 by_iterator(object)?
             }
             _ => by_proc(&self.sockets, degraded)?,
@@ -178,6 +180,17 @@ fn by_proc(sockets: &[Socket], degraded: &mut Vec<String>) -> Result<Vec<(u64, u
         .flat_map(|held| cookies(held.inode).map(|socket| (socket.cookie, held.pid)))
         .collect())
 }
+
+/// Where `sock_diag` is missing there are no cookies: the inode stands in, marked by the highest bit,
+/// which the kernel's counting cookies never reach. A socket with neither cannot be told from others.
+fn has_identity(socket: &mut Socket) -> bool {
+    if socket.cookie == 0 && socket.inode != 0 {
+        socket.cookie = STAND_IN | socket.inode;
+    }
+    socket.cookie != 0
+}
+
+const STAND_IN: u64 = 1 << 63;
 
 fn owner(socket: &Socket) -> (u64, SocketOwner) {
     let owner = SocketOwner {

@@ -1,7 +1,7 @@
 //! Drives the real portwatch binary against real sockets, processes and namespaces.
 //!
 //! A test builds a [`Lab`], lets actors play in it and asserts what portwatch said. What cannot be
-//! set up fails the test; what this host does not offer at all is noted by [`skip`].
+//! set up fails the test; what this host does not offer at all is noted by [`skip()`].
 
 #![forbid(unsafe_code)]
 #![expect(

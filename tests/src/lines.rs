@@ -61,17 +61,17 @@ impl<T: Clone + Send + 'static> Lines<T> {
         state.lines.get(position).map(|line| (position, line.clone()))
     }
 
-    /// All lines, once the writer has closed its end; `None` when it does not in time.
-    pub(crate) fn all(&self) -> Option<Vec<T>> {
+    /// All lines, once the writer has closed its end; those until now when it does not in time.
+    pub(crate) fn to_end(&self) -> Vec<T> {
         let state = self.shared.lock();
         let waited = self.shared.changed.wait_timeout_while(state, DEADLINE, |state| !state.ended);
         let (state, _timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.ended.then(|| state.lines.clone())
+        state.lines.clone()
     }
 
-    /// The lines read so far.
-    pub(crate) fn so_far(&self) -> Vec<T> {
-        self.shared.lock().lines.clone()
+    /// How many lines there are so far.
+    pub(crate) fn count(&self) -> usize {
+        self.shared.lock().lines.len()
     }
 }
 

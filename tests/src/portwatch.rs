@@ -6,6 +6,7 @@ use std::io::{PipeReader, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
@@ -84,7 +85,7 @@ impl Portwatch {
     /// Waits for an event after those that there are now.
     #[track_caller]
     pub fn expect_next(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
-        let Some((_position, event)) = self.events.find(self.events.so_far().len(), wanted) else {
+        let Some((_position, event)) = self.events.find(self.events.count(), wanted) else {
             panic!("portwatch does not report {what} again");
         };
         event
@@ -116,9 +117,7 @@ impl Portwatch {
     pub fn finish(mut self) -> Run {
         let status = wait(&mut self.child).expect("portwatch does not end");
         self.ended = true;
-        let events = self.events.all().expect("the events of portwatch do not end");
-        let stderr = self.stderr.all().expect("the log of portwatch does not end");
-        Run { events, stderr, code: status.code() }
+        Run { events: self.events.to_end(), stderr: self.stderr.to_end(), code: status.code() }
     }
 
     /// Kills it without a chance to clean up.
@@ -134,7 +133,9 @@ impl Drop for Portwatch {
         if !self.ended {
             drop(self.child.kill());
             drop(self.child.wait());
-            said(&self.events.so_far(), &self.stderr.so_far());
+            if thread::panicking() {
+                said(&self.events.to_end(), &self.stderr.to_end());
+            }
         }
     }
 }

@@ -88,7 +88,9 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        said(&self.events, &self.stderr);
+        if thread::panicking() {
+            said(&self.events, &self.stderr);
+        }
     }
 }
 
@@ -135,12 +137,9 @@ fn has_empty(value: &Value) -> bool {
     }
 }
 
-/// Shows the end of what portwatch said, if the test fails.
+/// Shows the end of what portwatch said.
 #[expect(clippy::print_stderr, reason = "the harness shows it with the test that failed")]
 pub(crate) fn said(events: &[Event], stderr: &[String]) {
-    if !thread::panicking() {
-        return;
-    }
     eprintln!("--- portwatch, {} events, the last of them:", events.len());
     for event in events.iter().skip(events.len().saturating_sub(SHOWN_EVENTS)) {
         eprintln!("{:.*}", SHOWN_LETTERS, event.to_string());

@@ -166,21 +166,6 @@ fn interrupt_and_terminate_end_a_run_in_order() {
 }
 
 #[test]
-fn findings_fail_a_watch_only_when_asked_to() {
-    let Some(host) = Lab::loopback_only(ACTOR) else { return };
-    let mut server = host.actor(&[&format!("listen tcp {}", host.v4(PORT)), "stay"]);
-    server.answer();
-
-    let codes = [&["watch"][..], &["watch", "--fail-on-finding"]].map(|args| {
-        let portwatch = host.portwatch(args);
-        portwatch.expect("a finding", |event| event.is("finding"));
-        portwatch.stop().code
-    });
-
-    assert_eq!(codes, [Some(0), Some(1)]);
-}
-
-#[test]
 fn names_that_processes_chose_reach_no_terminal_raw() {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };
     let directory = tempfile::tempdir().unwrap();

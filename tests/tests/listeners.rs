@@ -89,7 +89,8 @@ fn scan_shows_a_connection_once_with_the_processes_at_both_ends() {
     let is_connection =
         |event: &&Event| (event.endpoint("source"), event.endpoint("destination")) == ends;
     let flows: Vec<_> = events.iter().filter(is_connection).collect();
-    assert_eq!(flows.len(), 1, "with both ends on this host there is one flow: {flows:?}");
+    let owners: Vec<_> = flows.iter().map(|flow| flow.owners()).collect();
+    assert_eq!(flows.len(), 1, "with both ends on this host there is one flow: {owners:?}");
     flows[0].assert_owner("source", "holder", "observed", client.pid());
     flows[0].assert_owner("destination", "holder", "observed", server.pid());
     assert_eq!(flows[0].number("process.pid"), u64::from(server.pid()));

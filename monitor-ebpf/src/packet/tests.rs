@@ -155,7 +155,7 @@ fn a_fragment_header_tells_first_later_and_atomic_fragments_apart() {
         // The two reserved bits say nothing.
         (0x0006, Packet::Flow(whole)),
         (0x0008, Packet::Aside(aside::FRAGMENT_LATER)),
-        (0xfff9, Packet::Aside(aside::FRAGMENT_LATER)),
+        (0x8001, Packet::Aside(aside::FRAGMENT_LATER)),
     ];
     for (offset, expected) in table {
         let packet = ethernet(0x86dd, &ipv6(FRAGMENT, &fragment(UDP, offset, &udp())));
@@ -181,7 +181,7 @@ fn only_the_first_fragment_of_ipv4_has_ports() {
         (0x4000, Packet::Flow(UDP_IN_IPV4)),
         (0x8000, Packet::Flow(UDP_IN_IPV4)),
         (0x2001, Packet::Aside(aside::FRAGMENT_LATER)),
-        (0x1fff, Packet::Aside(aside::FRAGMENT_LATER)),
+        (0x1000, Packet::Aside(aside::FRAGMENT_LATER)),
     ];
     for (fragment, expected) in table {
         let packet = ethernet(0x0800, &Ipv4 { fragment, ..Ipv4::of(UDP) }.around(&udp()));
@@ -196,9 +196,9 @@ fn other_transports_are_none_of_our_business() {
         assert_eq!(parsed(&ethernet(0x0800, &ipv4(protocol, &tcp(5)))), Packet::Other);
         assert_eq!(parsed(&ethernet(0x86dd, &ipv6(protocol, &tcp(5)))), Packet::Other);
     }
-    let error = icmp(3, &ipv4(TCP, &tcp(5)));
-    assert_eq!(parsed(&ethernet(0x0800, &ipv4(ICMPV6, &error))), Packet::Other);
-    assert_eq!(parsed(&ethernet(0x86dd, &ipv6(ICMP, &error))), Packet::Other);
+    let (icmp, icmpv6) = (icmp(3, &ipv4(TCP, &tcp(5))), icmp(1, &ipv6(TCP, &tcp(5))));
+    assert_eq!(parsed(&ethernet(0x0800, &ipv4(ICMPV6, &icmpv6))), Packet::Other);
+    assert_eq!(parsed(&ethernet(0x86dd, &ipv6(ICMP, &icmp))), Packet::Other);
 }
 
 #[test]
@@ -239,7 +239,8 @@ fn an_icmp_message_that_is_no_error_quotes_nothing() {
 fn an_icmp_error_about_a_packet_without_ports_is_none_of_our_business() {
     let later = Ipv4 { fragment: 1, ..Ipv4::of(TCP) }.around(&tcp(5));
     let too_short = Ipv4 { words: 4, ..Ipv4::of(TCP) }.around(&tcp(5));
-    let quotes = [ipv4(ICMP, &icmp(8, &[])), ipv6(TCP, &tcp(5)), later, too_short];
+    let not_ipv4 = Ipv4 { version: 6, ..Ipv4::of(TCP) }.around(&tcp(5));
+    let quotes = [ipv4(ICMP, &icmp(8, &[])), not_ipv4, later, too_short];
     for quoted in quotes {
         let packet = ethernet(0x0800, &ipv4(ICMP, &icmp(3, &quoted)));
         assert_eq!(parsed(&packet), Packet::Other, "{quoted:?}");
@@ -262,6 +263,15 @@ fn an_ip_header_that_contradicts_itself_is_set_aside() {
     );
     let not_ipv6 = ethernet(0x86dd, &ipv4(TCP, &tcp(30)));
     assert_eq!(parsed(&not_ipv6), Packet::Aside(aside::BAD_IP_HEADER));
+}
+
+#[test]
+fn an_ip_header_without_anything_behind_it_does_not_contradict_itself() {
+    for words in 5..=15 {
+        let empty = Ipv4 { words, ..Ipv4::of(132) }.around(&[]);
+
+        assert_eq!(parsed(&ethernet(0x0800, &empty)), Packet::Other, "{words} words");
+    }
 }
 
 #[test]

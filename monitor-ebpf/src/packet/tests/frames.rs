@@ -91,7 +91,7 @@ pub(super) fn extension(next: u8, units: u8, length: usize, packet: &[u8]) -> Ve
 }
 
 pub(super) fn fragment(next: u8, offset: u16, packet: &[u8]) -> Vec<u8> {
-    [&[next, 0], &offset.to_be_bytes()[..], &[0xee; 4], packet].concat()
+    [&[next, 0xee], &offset.to_be_bytes()[..], &[0xee; 4], packet].concat()
 }
 
 pub(super) fn tcp(words: u8) -> Vec<u8> {

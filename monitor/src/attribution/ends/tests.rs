@@ -117,6 +117,25 @@ fn the_same_ends_in_two_namespaces_are_inferred() {
 }
 
 #[test]
+fn a_connection_before_the_flow_or_after_it_is_another_one() {
+    let later = at(START_NS + 1_000_000_000, connect(CLIENT_SOCKET));
+    let over = SocketRecord { action: action::RELEASE, tgid: 0, ..connect(CLIENT_SOCKET) };
+    let table = [
+        (connect(CLIENT_SOCKET), at(START_NS, over), true),
+        (connect(CLIENT_SOCKET), at(START_NS - 1, over), false),
+        (later, later, false),
+    ];
+    for (first, second, is_joined) in table {
+        let mut host = Host::new();
+        host.socket(&first);
+        host.socket(&second);
+        host.packet(Packet { egress: true, ..TO_SERVER });
+
+        assert_eq!(!owners(&host.of_flow(None)).is_empty(), is_joined, "{second:?}");
+    }
+}
+
+#[test]
 fn an_accepted_connection_belongs_exactly_to_those_who_listen() {
     let mut host = Host::new();
     host.socket(&listen(LISTENER, ALL));
@@ -159,12 +178,8 @@ fn whoever_is_seen_with_an_accepted_connection_stands_beside_those_who_listen() 
     let mut host = Host::new();
     host.socket(&listen(LISTENER, ALL));
     host.socket(&accept(CHILD));
-    host.socket(&SocketRecord {
-        action: action::RELEASE,
-        in_process: 1,
-        tgid: SERVER_PID + 1,
-        ..accept(CHILD)
-    });
+    let release = SocketRecord { action: action::RELEASE, in_process: 1, ..accept(CHILD) };
+    host.socket(&at(START_NS, SocketRecord { tgid: SERVER_PID + 1, ..release }));
     host.packet(TO_SERVER);
 
     let answer = host.of_flow(None);
@@ -291,9 +306,8 @@ fn a_listener_gets_only_what_came_before_it_was_closed() {
     for (closed_ns, gets) in [(START_NS - 1, false), (START_NS, true)] {
         let mut host = Host::new();
         host.socket(&bind_udp(LISTENER, ALL));
-        let mut release = SocketRecord { action: action::RELEASE, ..bind_udp(LISTENER, ALL) };
-        release.header.ktime_ns = closed_ns;
-        host.socket(&release);
+        let release = SocketRecord { action: action::RELEASE, ..bind_udp(LISTENER, ALL) };
+        host.socket(&at(closed_ns, release));
         host.packet(Packet { udp: true, ..TO_SERVER });
 
         assert_eq!(!owners(&host.of_flow(None)).is_empty(), gets, "closed at {closed_ns}");

@@ -142,6 +142,12 @@ pub(super) fn accept(cookie: u64) -> SocketRecord {
     SocketRecord { action: action::ESTABLISHED_PASSIVE, ..socket }
 }
 
+/// The same record, written at another time.
+pub(super) const fn at(ktime_ns: u64, mut record: SocketRecord) -> SocketRecord {
+    record.header.ktime_ns = ktime_ns;
+    record
+}
+
 fn tcp_socket(cookie: u64, local: Endpoint) -> SocketRecord {
     let mut record = SocketRecord::new_zeroed();
     record.header.ktime_ns = 1;

@@ -1,0 +1,399 @@
+//! What is reported of listeners, when, and what is a finding.
+
+use monitor_ebpf::wire::action;
+
+use super::scene::*;
+use super::*;
+use crate::endpoint::{Endpoint, Family, Transport};
+use crate::host::sockets::State;
+use crate::owner::{Evidence, Ownership, Role};
+use crate::report::{FindingKind, FindingReport, ListenerChange, ListenerReport, Verdict};
+
+#[test]
+fn a_listener_nobody_expects_is_opened_and_one_finding() {
+    let mut scene = Scene::new();
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+
+    let reports = scene.tick(SECOND);
+
+    let listener = only(ListenerChange::Opened, &reports);
+    assert_eq!(listener.local.to_string(), "10.0.0.2:3516");
+    assert_eq!((listener.transport, listener.family), (Transport::Tcp, Family::Ipv4));
+    assert_eq!((listener.cookie, &listener.netns), (LISTENER, &Some(netns())));
+    assert_eq!(listener.verdict, Verdict::Unknown { nearest: None });
+    assert_eq!(owners(&listener), [(Role::Opener, Evidence::Exact, PID)]);
+    let [finding] = &findings(&reports)[..] else { panic!("{reports:#?}") };
+    assert_eq!((finding.kind, finding.severity), (FindingKind::UnknownListener, 73));
+    assert_eq!(finding.listener.as_deref(), Some(&listener));
+    assert_eq!(
+        finding.message,
+        "cardbridged (pid 4712, user cardbridge) listens on tcp 10.0.0.2:3516, and no policy rule \
+         expects it."
+    );
+}
+
+#[test]
+fn a_listener_that_a_rule_expects_is_no_finding() {
+    let mut scene = Scene::with_policy(RULE);
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+
+    let reports = scene.tick(SECOND);
+
+    let listener = only(ListenerChange::Opened, &reports);
+    let expected = Verdict::Expected { rule: "card".to_owned(), reason: None };
+    assert_eq!(listener.verdict, expected);
+    assert_eq!((reports.len(), scene.pipeline.findings()), (1, 0));
+}
+
+#[test]
+fn a_finding_names_the_nearest_rule_and_what_differs() {
+    let mut scene = Scene::with_policy(RULE);
+    let process = Process { user: Some("mallory".to_owned()), ..cardbridged(PID) };
+    scene.processes.insert(PID, process);
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+
+    let reports = scene.tick(SECOND);
+
+    let [finding] = &findings(&reports)[..] else { panic!("{reports:#?}") };
+    let nearest = finding.nearest.as_ref().unwrap();
+    assert_eq!(nearest.rule, "card");
+    assert_eq!(nearest.differences, ["user: rule says cardbridge, is mallory"]);
+}
+
+#[test]
+fn a_listener_whose_rule_has_expired_is_a_finding_of_its_own_kind() {
+    let mut scene = Scene::with_policy(&format!("{RULE}\nexpires = 2001-01-01"));
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+
+    let reports = scene.tick(SECOND);
+
+    let [finding] = &findings(&reports)[..] else { panic!("{reports:#?}") };
+    assert_eq!(finding.kind, FindingKind::ExpiredRule);
+    assert!(finding.message.ends_with("and the rule card that expected it has expired."));
+}
+
+#[test]
+fn the_severity_follows_from_how_far_the_listener_can_be_reached_and_what_it_runs() {
+    let deleted = Process { deleted: true, ..cardbridged(PID) };
+    let table = [
+        ([10, 0, 0, 2], cardbridged(PID), 73),
+        ([127, 0, 0, 1], cardbridged(PID), 47),
+        ([127, 0, 0, 1], deleted, 99),
+    ];
+    for (local, process, severity) in table {
+        let mut scene = Scene::new();
+        scene.processes.insert(PID, process);
+        scene.ingest(&SocketRecord { local: mapped(local), ..listen(SECOND) });
+        scene.answer(SECOND);
+
+        let reports = scene.tick(SECOND);
+
+        assert_eq!(findings(&reports)[0].severity, severity, "{local:?}");
+    }
+}
+
+#[test]
+fn the_same_listener_updated_is_no_second_finding() {
+    let mut scene = Scene::new();
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+
+    scene.pipeline.holders(&[LISTENER], &[(LISTENER, PID + 1)], 2 * SECOND);
+    scene.answer(2 * SECOND);
+    let reports = scene.tick(2 * SECOND);
+
+    let listener = only(ListenerChange::Updated, &reports);
+    let expected =
+        [(Role::Opener, Evidence::Exact, PID), (Role::Holder, Evidence::Observed, PID + 1)];
+    assert_eq!(owners(&listener), expected);
+    assert_eq!((reports.len(), scene.pipeline.findings()), (1, 1));
+}
+
+#[test]
+fn an_expected_listener_that_somebody_else_gets_hold_of_is_a_finding() {
+    let mut scene = Scene::with_policy(RULE);
+    scene.processes.insert(PID + 1, Process { user: None, uid: Some(0), ..cardbridged(PID + 1) });
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+
+    scene.pipeline.holders(&[LISTENER], &[(LISTENER, PID + 1)], 2 * SECOND);
+    scene.answer(2 * SECOND);
+    let reports = scene.tick(2 * SECOND);
+
+    let [finding] = &findings(&reports)[..] else { panic!("{reports:#?}") };
+    let nearest = finding.nearest.as_ref().unwrap();
+    assert_eq!(nearest.differences, ["user: rule says cardbridge, is 0 (pid 4713)"]);
+}
+
+#[test]
+fn the_same_listener_opened_anew_is_no_second_finding() {
+    let mut scene = Scene::new();
+    for index in 0..2 {
+        let now_ns = SECOND * (1 + index);
+        scene.ingest(&SocketRecord { cookie: LISTENER + index, ..listen(now_ns) });
+        scene.answer(now_ns);
+        scene.tick(now_ns);
+        scene.ingest(&SocketRecord { cookie: LISTENER + index, ..socket(action::RELEASE, now_ns) });
+        scene.answer(now_ns);
+        scene.tick(now_ns);
+    }
+
+    assert_eq!(scene.pipeline.findings(), 1);
+}
+
+#[test]
+fn a_listener_about_which_nothing_is_news_is_not_reported_again() {
+    let mut scene = Scene::new();
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+
+    scene.ingest(&listen(2 * SECOND));
+
+    assert!(scene.tick(2 * SECOND).is_empty());
+}
+
+#[test]
+fn a_listener_waits_for_the_hash_of_what_it_runs() {
+    let mut scene = Scene::new();
+    scene.ingest(&listen(SECOND));
+    let [who] = scene.requests()[..] else { panic!("one process is to be looked up") };
+    scene.identify(who, SECOND);
+
+    assert!(scene.tick(SECOND + PATIENCE_NS - 1).is_empty());
+
+    scene.answer(SECOND + PATIENCE_NS - 1);
+    let reports = scene.tick(SECOND + PATIENCE_NS - 1);
+    let (_, listener) = &listeners(&reports)[0];
+    let process = &listener.attribution.owners[0].process;
+    assert_eq!(process.sha256.as_deref(), Some(SHA256));
+    assert_eq!(reports[0].time_unix_ns, scene.clock.unix_ns(SECOND));
+}
+
+#[test]
+fn a_hash_that_comes_late_updates_the_listener() {
+    let mut scene = Scene::new();
+    scene.ingest(&listen(SECOND));
+    let [who] = scene.requests()[..] else { panic!("one process is to be looked up") };
+    scene.identify(who, SECOND);
+    scene.tick(SECOND);
+
+    let early = scene.tick(SECOND + PATIENCE_NS);
+    let hash = scene.requests();
+    let [Request::Hash { key }] = hash[..] else { panic!("{hash:?}") };
+    scene.pipeline.hashed(key, Ok(SHA256.to_owned()));
+    let late = scene.tick(SECOND + 2 * PATIENCE_NS);
+
+    let opened = only(ListenerChange::Opened, &early);
+    let updated = only(ListenerChange::Updated, &late);
+    let hash = |report: &ListenerReport| report.attribution.owners[0].process.sha256.clone();
+    assert_eq!((hash(&opened), hash(&updated)), (None, Some(SHA256.to_owned())));
+    assert_eq!(late.len(), 1);
+}
+
+#[test]
+fn a_listener_that_was_there_is_found_with_its_holders() {
+    let mut scene = Scene::new();
+    scene.pipeline.observe(&interface(2, "eth0"));
+    scene.pipeline.snapshot(Vec::new(), &[there()], SECOND);
+    scene.pipeline.holders(&[LISTENER], &[(LISTENER, PID), (LISTENER + 1, 7)], SECOND);
+    scene.answer(SECOND);
+
+    let reports = scene.tick(SECOND);
+
+    let listener = only(ListenerChange::Found, &reports);
+    assert_eq!(owners(&listener), [(Role::Holder, Evidence::Observed, PID)]);
+    assert_eq!(listener.interface.as_deref(), Some("eth0"));
+}
+
+#[test]
+fn a_listener_nobody_holds_is_reported_and_a_finding() {
+    let mut scene = Scene::new();
+    scene.pipeline.snapshot(Vec::new(), &[there()], SECOND);
+
+    let reports = scene.tick(SECOND);
+
+    let (_, listener) = &listeners(&reports)[0];
+    assert_eq!(listener.attribution.ownership, Ownership::Unknown);
+    assert_eq!(
+        findings(&reports)[0].message,
+        "Something no process can be named for listens on tcp 0.0.0.0:3516 on all addresses, and \
+         no policy rule expects it."
+    );
+}
+
+#[test]
+fn a_released_listener_is_closed_by_its_releaser() {
+    let mut scene = Scene::with_policy(RULE);
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+
+    scene.ingest(&SocketRecord { local: [0; 16], ..socket(action::RELEASE, 2 * SECOND) });
+    scene.answer(3 * SECOND);
+    let reports = scene.tick(3 * SECOND);
+
+    let changes = listeners(&reports);
+    let (ListenerChange::Closed, closed) = changes.last().unwrap() else { panic!("{reports:#?}") };
+    let expected = [(Role::Opener, Evidence::Exact, PID), (Role::Releaser, Evidence::Exact, PID)];
+    assert_eq!(owners(closed), expected);
+    assert_eq!(reports.last().unwrap().time_unix_ns, scene.clock.unix_ns(2 * SECOND));
+    assert!(scene.pipeline.open_listeners().is_empty());
+    assert!(scene.tick(4 * SECOND).is_empty());
+}
+
+#[test]
+fn a_listener_gone_before_anything_was_known_is_opened_and_closed() {
+    let mut scene = Scene::with_policy(RULE);
+    scene.ingest(&listen(SECOND));
+    scene.ingest(&socket(action::RELEASE, SECOND + 1));
+    scene.answer(SECOND + 2);
+
+    let reports = scene.tick(SECOND + 2);
+
+    let changes: Vec<ListenerChange> = listeners(&reports).iter().map(|it| it.0).collect();
+    assert_eq!(changes, [ListenerChange::Opened, ListenerChange::Closed]);
+}
+
+#[test]
+fn a_bound_udp_socket_is_a_listener_and_a_bound_tcp_socket_is_not() {
+    for (protocol, is_listener) in [(17, true), (6, false)] {
+        let mut scene = Scene::with_policy(RULE);
+        scene.ingest(&SocketRecord { protocol, ..socket(action::BIND, SECOND) });
+        scene.answer(SECOND);
+
+        assert_eq!(!scene.tick(SECOND).is_empty(), is_listener, "protocol {protocol}");
+    }
+}
+
+#[test]
+fn a_process_that_turns_out_to_be_known_is_one_process() {
+    let mut scene = Scene::with_policy(RULE);
+    scene.ingest(&SocketRecord { protocol: 17, ..socket(action::BIND, SECOND) });
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+
+    // Long enough for the pid to have been given away.
+    scene.ingest(&SocketRecord { protocol: 17, ..socket(action::SEND, 10 * SECOND) });
+    scene.answer(10 * SECOND);
+    let reports = scene.tick(10 * SECOND);
+
+    let (_, listener) = &listeners(&reports)[0];
+    let expected = [(Role::Opener, Evidence::Exact, PID), (Role::User, Evidence::Exact, PID)];
+    assert_eq!(owners(listener), expected);
+    let processes = listener.attribution.owners.iter().map(|owner| &owner.process);
+    assert!(processes.is_sorted_by(|first, second| Arc::ptr_eq(first, second)));
+    assert_eq!(scene.pipeline.alive().len(), 1);
+}
+
+#[test]
+fn an_owner_that_exits_is_an_update() {
+    let mut scene = Scene::with_policy(RULE);
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+    let [(key, PID, _)] = scene.pipeline.alive()[..] else { panic!("one process is alive") };
+
+    scene.pipeline.exited(key);
+    let reports = scene.tick(2 * SECOND);
+
+    let listener = only(ListenerChange::Updated, &reports);
+    assert!(listener.attribution.owners[0].exited);
+    assert!(scene.pipeline.alive().is_empty());
+}
+
+#[test]
+fn an_unknown_namespace_is_asked_for_and_waited_for() {
+    let mut scene = Scene::with_policy(RULE);
+    let blue = Netns { inode: 77, name: Some("blue".to_owned()) };
+    scene.ingest(&SocketRecord { netns_cookie: 9, in_process: 0, ..listen(SECOND) });
+
+    assert!(scene.tick(SECOND).is_empty());
+    assert_eq!(scene.requests(), [Request::Namespaces]);
+    scene.pipeline.namespaces(vec![(blue.clone(), Some(9))]);
+
+    let reports = scene.tick(SECOND);
+    assert_eq!(listeners(&reports)[0].1.netns, Some(blue));
+    assert_eq!(scene.requests(), []);
+}
+
+#[test]
+fn a_namespace_that_is_gone_is_not_asked_for_again() {
+    let mut scene = Scene::with_policy(RULE);
+    scene.ingest(&SocketRecord { netns_cookie: 9, in_process: 0, ..listen(SECOND) });
+    assert!(scene.tick(SECOND).is_empty());
+    scene.requests();
+
+    scene.pipeline.namespaces(Vec::new());
+
+    assert_eq!(scene.requests(), []);
+    let reports = scene.tick(SECOND + PATIENCE_NS);
+    assert_eq!(listeners(&reports)[0].1.netns, None);
+}
+
+#[test]
+fn the_end_of_the_run_waits_for_nobody() {
+    let mut scene = Scene::with_policy(RULE);
+    scene.ingest(&listen(SECOND));
+
+    scene.pipeline.finish(SECOND);
+
+    let reports = scene.pipeline.take_reports();
+    let listener = only(ListenerChange::Opened, &reports);
+    assert_eq!(owners(&listener), [(Role::Opener, Evidence::Exact, PID)]);
+}
+
+const RULE: &str = "[[listener]]\nid = 'card'\nport = 3516\nuser = 'cardbridge'";
+/// A listener waits this long for its owners to be known.
+const PATIENCE_NS: u64 = 500_000_000;
+
+fn listeners(reports: &[Report]) -> Vec<(ListenerChange, ListenerReport)> {
+    let listener = |report: &Report| match &report.body {
+        Body::Listener(change, listener) => Some((*change, (**listener).clone())),
+        _ => None,
+    };
+    reports.iter().filter_map(listener).collect()
+}
+
+/// The only listener that is reported, which has to be this change.
+fn only(change: ListenerChange, reports: &[Report]) -> ListenerReport {
+    match &listeners(reports)[..] {
+        [(found, listener)] if *found == change => listener.clone(),
+        _ => panic!("{reports:#?}"),
+    }
+}
+
+fn findings(reports: &[Report]) -> Vec<FindingReport> {
+    let finding = |report: &Report| match &report.body {
+        Body::Finding(finding) => Some((**finding).clone()),
+        _ => None,
+    };
+    reports.iter().filter_map(finding).collect()
+}
+
+fn owners(listener: &ListenerReport) -> Vec<(Role, Evidence, u32)> {
+    let owners = listener.attribution.owners.iter();
+    owners.map(|owner| (owner.role, owner.evidence, owner.process.pid)).collect()
+}
+
+/// The listener as `sock_diag` tells it, bound to all addresses and one interface.
+fn there() -> host::sockets::Socket {
+    host::sockets::Socket {
+        cookie: LISTENER,
+        inode: 77,
+        uid: 990,
+        transport: Transport::Tcp,
+        state: State::Listen,
+        family: Family::Ipv4,
+        local: Endpoint::new([0, 0, 0, 0].into(), PORT),
+        remote: None,
+        interface: 2,
+        netns: netns().inode,
+    }
+}
