@@ -4,6 +4,7 @@
 //! No I/O, no clock, no lock: one task owns it and hands it records, readings, answers and the time.
 //! The same records give the same reports, live or replayed.
 
+mod connections;
 mod counting;
 mod flows;
 mod listeners;

@@ -37,8 +37,11 @@ use crate::sys;
 const TICK: Duration = Duration::from_millis(40);
 /// Time between two readings of the flow table.
 const TABLE: Duration = Duration::from_millis(200);
-/// Time between two looks at who holds the listeners and who has exited.
-const REFRESH: Duration = Duration::from_secs(5);
+/// Time between two looks at who has exited.
+const EXITS: Duration = Duration::from_secs(1);
+/// As many of those go by between two looks at who holds the listeners, which reads every descriptor
+/// of the host.
+const EXITS_PER_HOLDERS: u32 = 5;
 
 /// Everything that lives while portwatch watches.
 struct Watch {
@@ -52,6 +55,7 @@ struct Watch {
     pipeline: Pipeline,
     output: Output,
     reported: u64,
+    exits_asked: u32,
 }
 
 /// Why the loop ended.
@@ -176,6 +180,7 @@ impl Watch {
             pipeline,
             output,
             reported: 0,
+            exits_asked: 0,
         })
     }
 
@@ -187,7 +192,7 @@ impl Watch {
     ) -> Result<Stop> {
         let mut tick = every(TICK);
         let mut table = every(TABLE);
-        let mut refresh = every(REFRESH);
+        let mut exits = every(EXITS);
         let mut counters = every(self.args.interval);
         let started = Instant::now();
         let deadline = self.args.duration.and_then(|duration| started.checked_add(duration));
@@ -224,7 +229,7 @@ impl Watch {
                 _ = table.tick() => {
                     self.readers.read_table(&mut self.pipeline, clock::boot_ns());
                 }
-                _ = refresh.tick() => self.refresh()?,
+                _ = exits.tick() => self.ask_who_exited()?,
                 _ = counters.tick() => self.report_counters()?,
             }
         }
@@ -239,8 +244,8 @@ impl Watch {
         session::ask(&mut self.pipeline, &self.lookup);
     }
 
-    /// Asks who has exited; with the answer comes the time to ask who holds the listeners.
-    fn refresh(&mut self) -> Result<()> {
+    /// Asks who has exited; with each fifth answer comes the time to ask who holds the listeners.
+    fn ask_who_exited(&mut self) -> Result<()> {
         self.lookup.ask_who_exited(self.pipeline.alive());
         for cookie in self.pipeline.expire_sockets(clock::boot_ns()) {
             self.object.forget_socket(cookie)?;
@@ -252,8 +257,11 @@ impl Watch {
         let who_exited = matches!(answer, Answer::Exited(_));
         session::answer(&mut self.pipeline, answer);
         if who_exited {
+            self.exits_asked += 1;
             // Only now: a pid whose process has exited is another process when it holds something.
-            self.look_for_holders()?;
+            if self.exits_asked.is_multiple_of(EXITS_PER_HOLDERS) {
+                self.look_for_holders()?;
+            }
         }
         session::ask(&mut self.pipeline, &self.lookup);
         Ok(())

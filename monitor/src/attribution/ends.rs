@@ -55,9 +55,30 @@ impl Known {
         for owner in &mut answer.attribution.owners {
             owner.side = Some(side);
         }
-        if answer.attribution.owners.is_empty() {
-            "no process has a descriptor of it: it is closing, or was not accepted yet"
+        if !answer.attribution.owners.is_empty() {
+            return answer;
+        }
+        // What was not accepted yet belongs to those who listen.
+        let listens = |listener: &&Socket| {
+            listener.netns == socket.netns
+                && socket.local.is_some_and(|local| fits(listener, local))
+        };
+        let port = socket.local.map_or(0, |local| local.port);
+        let owners: Vec<Owner> = self
+            .sockets
+            .listeners(socket.transport, port)
+            .filter(listens)
+            .flat_map(|listener| self.owners(listener, Some(side), Join::Addresses))
+            .collect();
+        if owners.is_empty() {
+            "no process has a descriptor of it: it is closing"
                 .clone_into(&mut answer.attribution.reason);
+        } else {
+            answer.attribution = Attribution {
+                ownership: Ownership::Process,
+                reason: "not accepted yet: it belongs to those who listen".to_owned(),
+                owners,
+            };
         }
         answer
     }

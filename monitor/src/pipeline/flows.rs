@@ -4,7 +4,6 @@ use monitor_ebpf::wire::{Place, SampleRecord};
 
 use crate::endpoint::{Direction, Endpoint, Transport};
 use crate::flow::{Flow, FlowId};
-use crate::host;
 use crate::owner::{Owner, Side};
 use crate::pipeline::{FLOW_PATIENCE_NS, Payload, Pipeline};
 use crate::report::{Body, FlowChange, FlowReport, FlowRole, PlaceCount, SampleReport};
@@ -73,58 +72,6 @@ impl Pipeline {
         }
     }
 
-    /// Reports the connections that are there, for a command that watches no packets.
-    pub fn report_connections(&mut self, sockets: &[host::sockets::Socket], now_ns: u64) {
-        let mut reports: Vec<FlowReport> = sockets
-            .iter()
-            .filter(|socket| !socket.is_listener())
-            .filter_map(|socket| self.connection_report(socket, now_ns))
-            .collect();
-        reports.sort_by_key(|report| (report.transport, report.source, report.destination));
-        for report in reports {
-            self.report(now_ns, Body::Flow(FlowChange::Updated, Box::new(report)));
-        }
-    }
-
-    fn connection_report(&self, found: &host::sockets::Socket, now_ns: u64) -> Option<FlowReport> {
-        let (local, remote) = (found.local, found.remote?);
-        let socket = self.known.sockets.get(found.cookie)?;
-        // Whoever listens on the local port was called; otherwise this end is the caller.
-        let called = self
-            .known
-            .sockets
-            .listeners(found.transport, local.port)
-            .any(|listener| listener.netns == socket.netns);
-        let (source, destination, side, role) = match (called, self.ports.contains(remote.port)) {
-            (true, _) => (remote, local, Side::Destination, FlowRole::Server),
-            (false, true) => (local, remote, Side::Source, FlowRole::Client),
-            (false, false) => (local, remote, Side::Source, FlowRole::Ephemeral),
-        };
-        let port = if self.ports.contains(local.port) { local.port } else { remote.port };
-        let now_unix_ns = self.clock.unix_ns(now_ns);
-        Some(FlowReport {
-            source,
-            destination,
-            transport: found.transport,
-            family: local.family(),
-            port,
-            direction: if called { Direction::Ingress } else { Direction::Egress },
-            role: Some(role),
-            source_packets: 0,
-            source_bytes: 0,
-            destination_packets: 0,
-            destination_bytes: 0,
-            start_unix_ns: now_unix_ns,
-            last_unix_ns: now_unix_ns,
-            tcp_flags: None,
-            state: Some(found.state.name()),
-            netns: socket.netns.clone(),
-            interfaces: Vec::new(),
-            community_id: community_id(source, destination, found.transport),
-            attribution: self.known.of_connection(socket, side).attribution,
-        })
-    }
-
     /// Every interface and direction, both ends of the flow added up.
     fn places(&self, flow: &Flow) -> Vec<PlaceCount> {
         let mut counts: Vec<PlaceCount> = Vec::with_capacity(flow.places.len());
@@ -177,7 +124,11 @@ impl Pipeline {
 }
 
 /// Community ID v1 with seed 0: the same for both directions, and in Zeek, Suricata and Wireshark.
-fn community_id(source: Endpoint, destination: Endpoint, transport: Transport) -> String {
+pub(super) fn community_id(
+    source: Endpoint,
+    destination: Endpoint,
+    transport: Transport,
+) -> String {
     community_id::calculate_community_id(
         0,
         source.ip,

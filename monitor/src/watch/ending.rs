@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock;
 use crate::failure::{self, Failure};
 use crate::kernel::cgroup;
+use crate::lookup;
 use crate::output::text;
 use crate::report::{Body, RunEnded};
 use crate::session;
@@ -120,6 +121,11 @@ impl Watch {
         session::ask(&mut self.pipeline, &self.lookup);
         while let Ok(answer) = self.answers.try_recv() {
             session::answer(&mut self.pipeline, answer);
+        }
+        for (key, pid, start_ticks) in self.pipeline.alive() {
+            if !lookup::is_alive(pid, start_ticks) {
+                self.pipeline.exited(key);
+            }
         }
     }
 }
