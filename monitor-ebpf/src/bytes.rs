@@ -119,8 +119,8 @@ mod tests {
         // SAFETY: `packet` outlives `bytes`.
         let bytes = unsafe { Bytes::new(start, start + packet.len()) };
 
-        assert_eq!(bytes.window::<2>(1).map(|window| window.u16::<0>()), Some(0x0203));
-        assert_eq!(bytes.window::<4>(0).map(|window| window.u8::<3>()), Some(4));
+        assert_eq!(bytes.window::<2>(1).map(Window::u16::<0>), Some(0x0203));
+        assert_eq!(bytes.window::<4>(0).map(Window::u8::<3>), Some(4));
         assert!(bytes.window::<4>(1).is_none());
         assert!(bytes.window::<1>(4).is_none());
     }

@@ -23,7 +23,6 @@ use crate::pipeline::{Payload, Pipeline, Settings};
 use crate::ports::PortSet;
 use crate::report::{Body, RunStarted};
 use crate::session::{self, Snapshot};
-use crate::watch;
 
 /// A scan waits this long for `/proc` and for hashes; what is not known by then is said to be missing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,7 +34,7 @@ pub async fn run(args: cli::Scan, identity: &Identity, output: Output) -> Result
         return Err(Failure::Unobservable(obstacles));
     }
     let ports = args.common.ports();
-    let policy = watch::policy(&args.common)?;
+    let policy = session::policy(&args.common)?;
     let mut degraded = Vec::new();
     let mut object = load(&mut degraded);
     let (lookup, mut answers) = Lookup::start(identity)?;

@@ -11,8 +11,10 @@ use aya::maps::{MapData, RingBuf};
 use monitor_ebpf::wire::SocketOwner;
 
 use crate::attribution::Request;
+use crate::cli;
 use crate::clock;
 use crate::endpoint::{Family, Netns};
+use crate::failure::Failure;
 use crate::host::sockets::Socket;
 use crate::host::{self, netns};
 use crate::kernel::flow_table::FlowTable;
@@ -21,11 +23,20 @@ use crate::kernel::tally::Tally;
 use crate::kernel::{cgroup, holders};
 use crate::lookup::{Answer, Lookup};
 use crate::pipeline::{KernelCounts, Pipeline};
+use crate::policy::Policy;
 use crate::ports::PortSet;
 
 /// Packet records read in one go: what keeps user space below a quarter of a core under a flood. What
 /// is not read in time finds the ring full, which the kernel side counts.
 const RECORDS_PER_READ: usize = 20_000;
+
+/// The policy the user named, or one without rules.
+pub fn policy(common: &cli::Common) -> Result<Policy, Failure> {
+    match &common.policy {
+        Some(path) => Policy::load(path).map_err(|error| Failure::Usage(error.to_string())),
+        None => Ok(Policy::default()),
+    }
+}
 
 /// What is read from the kernel while it runs.
 pub struct Readers {

@@ -79,7 +79,7 @@ pub async fn run(
         return Err(Failure::Unobservable(obstacles));
     }
     check_interfaces(&args.interfaces)?;
-    let policy = policy(&args.common)?;
+    let policy = session::policy(&args.common)?;
     let signals = ending::Signals::new()?;
     let mut watch = Watch::start(args, policy, identity, output)?;
     let command = command::start(&watch.args.command);
@@ -95,14 +95,6 @@ pub async fn run(
         }
     };
     ending::end(watch, &stop)
-}
-
-/// The policy the user named, or one without rules.
-pub(crate) fn policy(common: &cli::Common) -> Result<Policy, Failure> {
-    match &common.policy {
-        Some(path) => Policy::load(path).map_err(|error| Failure::Usage(error.to_string())),
-        None => Ok(Policy::default()),
-    }
 }
 
 fn check_interfaces(wanted: &[String]) -> Result<(), Failure> {

@@ -1,3 +1,5 @@
+//! Processes read from the real `/proc`: this one, its children, and some that are gone.
+
 use std::process::{Child, Command, Stdio};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Sockets of this process, found through the real `sock_diag`.
+
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
