@@ -26,9 +26,13 @@ static ASIDE: PerCpuArray<u64> = PerCpuArray::with_max_entries(aside::COUNT, 0);
 /// The row of this CPU, port and direction.
 #[inline(always)]
 pub(crate) fn row(cpu: u32, port: u16, egress: bool) -> Option<*mut Total> {
-    let rows = ROWS.get_ptr(0)?;
-    // SAFETY: a live map value; a u16 cannot leave the array.
-    let row = unsafe { (*rows)[port as usize] };
+    let row = if config::only_port() == 0 {
+        let rows = ROWS.get_ptr(0)?;
+        // SAFETY: a live map value; a u16 cannot leave the array.
+        unsafe { (*rows)[port as usize] }
+    } else {
+        0
+    };
     TOTALS.get_ptr_mut(cpu * config::total_rows() + u32::from(row) * 2 + u32::from(egress))
 }
 

@@ -366,8 +366,8 @@ pub struct Settings {
     pub socket_sk_offset: u32,
     /// Offset of `tgid` in `struct task_struct`, likewise.
     pub task_tgid_offset: u32,
-    /// Zero; fills the last word.
-    pub reserved: u32,
+    /// The watched port if there is only one, else 0.
+    pub only_port: u32,
 }
 
 impl Settings {
@@ -385,7 +385,7 @@ impl Settings {
         helpers: 0,
         socket_sk_offset: 0,
         task_tgid_offset: 0,
-        reserved: 0,
+        only_port: 0,
     };
 }
 

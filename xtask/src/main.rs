@@ -17,6 +17,7 @@ mod linker;
 mod recipe;
 mod setup;
 mod run;
+mod bench;
 mod tally;
 mod structure;
 mod check;
@@ -69,6 +70,15 @@ enum Task {
         /// Run only checks and tests whose name contains this.
         filter: Option<String>,
     },
+    /// Measure what portwatch costs; needs root. A command, not a test: it judges nothing.
+    Bench {
+        /// Measure only what has this in its name: idle, scan, known-flow, sampled, many-flows,
+        /// new-flow.
+        filter: Option<String>,
+        /// Measure fewer times, to see that everything works.
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -85,6 +95,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run { arguments } => return Err(run::replace_process(&arguments)),
         Task::Check => return Ok(check::check()?.exit_code()),
         Task::Test { filter } => return test::test(filter.as_deref()),
+        Task::Bench { filter, quick } => bench::bench(quick, filter.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -266,8 +266,17 @@ fn wire_settings(
         helpers: supported_helpers(),
         socket_sk_offset: offsets.map_or(0, |offsets| offsets.socket_sk),
         task_tgid_offset: offsets.map_or(0, |offsets| offsets.task_tgid),
-        reserved: 0,
+        only_port: only_port(&settings.ports),
     })
+}
+
+/// One port is the usual case, and comparing is cheaper than looking into a table.
+fn only_port(ports: &PortSet) -> u32 {
+    let mut ports = ports.iter();
+    match (ports.next(), ports.next()) {
+        (Some(only), None) => u32::from(only),
+        _ => 0,
+    }
 }
 
 /// Jiffies a second (`CONFIG_HZ`): the coarse clocks advance once a jiffy.

@@ -2,7 +2,9 @@
 
 mod scene;
 mod listeners;
+mod waiting;
 mod flows;
+mod connections;
 mod samples;
 mod counters;
 mod kernel;
@@ -65,9 +67,10 @@ fn an_interface_that_comes_or_goes_is_reported() {
 
     let expected = [
         Body::Interface(InterfaceChange::Attached, eth1.clone()),
-        Body::Interface(InterfaceChange::Detached, eth1),
+        Body::Interface(InterfaceChange::Detached, eth1.clone()),
     ];
     assert_eq!(bodies(scene.pipeline.take_reports()), expected);
+    assert_eq!(scene.pipeline.counting.named(3), eth1.interface);
 }
 
 #[test]
@@ -103,6 +106,18 @@ fn a_pipeline_is_settled_when_nothing_is_being_looked_up() {
     scene.identify(who, SECOND);
     assert!(!scene.pipeline.is_settled());
     scene.answer(SECOND);
+    assert!(scene.pipeline.is_settled());
+}
+
+#[test]
+fn a_pipeline_that_waits_to_ask_is_not_settled() {
+    let mut scene = Scene::new();
+    scene.ingest(&SocketRecord { netns_cookie: 9, in_process: 0, ..listen(SECOND) });
+
+    scene.pipeline.take_up_requests();
+
+    assert!(!scene.pipeline.is_settled());
+    assert_eq!(scene.pipeline.take_requests(), [Request::Namespaces]);
     assert!(scene.pipeline.is_settled());
 }
 

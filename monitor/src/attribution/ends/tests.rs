@@ -1,6 +1,7 @@
 //! Who is at the ends of a flow, given what the hooks told of sockets and where packets were seen.
 
 mod host;
+mod sockets;
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -8,78 +9,8 @@ use monitor_ebpf::wire::{SocketRecord, action};
 
 use super::*;
 use crate::attribution::Request;
-use crate::owner::{Process, Role};
+use crate::owner::Role;
 use host::*;
-
-#[test]
-fn the_owners_of_a_listener_are_those_the_kernel_named() {
-    let mut host = Host::new();
-    host.socket(&listen(LISTENER, ALL));
-
-    let answer = host.of_socket(LISTENER);
-
-    assert_eq!(owners(&answer), [(None, Role::Opener, Evidence::Exact, SERVER_PID)]);
-    assert_eq!(answer.attribution.ownership, Ownership::Process);
-}
-
-#[test]
-fn a_listener_nobody_holds_has_no_known_owner() {
-    let mut host = Host::new();
-    host.socket(&SocketRecord { in_process: 0, ..listen(LISTENER, ALL) });
-
-    let answer = host.of_socket(LISTENER);
-
-    assert!(owners(&answer).is_empty());
-    assert_eq!(answer.attribution.ownership, Ownership::Unknown);
-    assert!(answer.settled);
-}
-
-#[test]
-fn a_listener_is_settled_once_its_owner_is_read_and_hashed() {
-    let mut host = Host::new();
-    host.socket(&listen(LISTENER, ALL));
-    let [Request::Identify { key, pid, .. }] = host.known.processes.take_requests()[..] else {
-        panic!("one process is to be looked up");
-    };
-    let process = Process { pid, start_ticks: Some(1), ..Process::default() };
-
-    assert!(!host.of_socket(LISTENER).settled);
-    host.known.processes.identified(key, Arc::new(process), 2);
-    assert!(!host.of_socket(LISTENER).settled);
-    host.known.processes.hashed(key, Ok("00".to_owned()));
-    assert!(host.of_socket(LISTENER).settled);
-}
-
-#[test]
-fn a_listener_in_a_namespace_that_is_not_known_is_not_settled() {
-    let mut host = Host::new();
-
-    host.socket(&SocketRecord { netns_cookie: 99, in_process: 0, ..listen(LISTENER, ALL) });
-
-    assert!(!host.of_socket(LISTENER).settled);
-}
-
-#[test]
-fn an_owner_that_has_exited_is_said_to_have() {
-    let mut host = Host::new();
-    host.socket(&listen(LISTENER, ALL));
-    let key = host.known.sockets.get(LISTENER).unwrap().owners[0].process;
-
-    host.known.processes.exited(key);
-
-    assert!(host.of_socket(LISTENER).attribution.owners[0].exited);
-}
-
-#[test]
-fn the_owners_of_a_connection_are_at_its_side() {
-    let mut host = Host::new();
-    host.socket(&connect(CLIENT_SOCKET));
-    let socket = host.known.sockets.get(CLIENT_SOCKET).unwrap();
-
-    let answer = host.known.of_connection(socket, Side::Source);
-
-    assert_eq!(owners(&answer), [(SOURCE, Role::Opener, Evidence::Exact, CLIENT_PID)]);
-}
 
 #[test]
 fn a_flow_whose_sender_shows_its_socket_is_exact() {
@@ -299,6 +230,27 @@ fn a_listener_here_gets_nothing_that_leaves_the_host() {
     host.packet(Packet { udp: true, egress: true, ..TO_SERVER });
 
     assert!(owners(&host.of_flow(None)).is_empty());
+}
+
+#[test]
+fn a_socket_whose_cookie_is_not_known_did_not_send_what_has_none() {
+    let mut host = Host::new();
+    host.socket(&bind_udp(0, ALL));
+    host.packet(Packet { udp: true, egress: true, ..TO_SERVER });
+
+    assert!(owners(&host.of_flow(None)).is_empty());
+}
+
+#[test]
+fn whoever_calls_from_the_port_of_a_listener_is_not_that_listener() {
+    let mut host = Host::new();
+    host.socket(&bind_udp(LISTENER, ALL));
+    let from = Endpoint::new(CLIENT.ip, PORT);
+    host.packet(Packet { udp: true, from, ..TO_SERVER });
+
+    let answer = host.of_flow(None);
+
+    assert_eq!(owners(&answer), [(DESTINATION, Role::Opener, Evidence::Inferred, SERVER_PID)]);
 }
 
 #[test]

@@ -151,7 +151,7 @@ proptest! {
                 FlowChange::Updated => prop_assert!(*count > 0),
                 FlowChange::Ended(_) => *count -= 1,
             }
-            prop_assert!((0..=2).contains(count), "{:?}", id);
+            prop_assert!(*count >= 0, "{:?}", id);
         }
         prop_assert!(open.values().all(|count| *count == 0), "{:?}", open);
     }

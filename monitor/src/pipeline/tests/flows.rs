@@ -5,8 +5,7 @@ use monitor_ebpf::wire::{FlowKey, FlowRecord, Place, Slot, action};
 
 use super::scene::*;
 use super::*;
-use crate::endpoint::{Direction, Endpoint, Transport};
-use crate::host::sockets::State;
+use crate::endpoint::{Direction, Transport};
 use crate::owner::{Evidence, Ownership, Role, Side};
 use crate::report::{EndReason, FlowChange, FlowReport, FlowRole, PlaceCount};
 
@@ -193,30 +192,6 @@ fn a_packet_seen_at_two_interfaces_counts_once_and_at_both() {
     assert_eq!(seen, [("if2".to_owned(), 4), ("if3".to_owned(), 4)]);
 }
 
-#[test]
-fn a_command_that_watches_no_packets_reports_the_connections_there_are() {
-    let table = [
-        (Some(PORT), (PORT, 40_000), FlowRole::Server, ("10.0.0.1:40000", "10.0.0.2:3516")),
-        (None, (40_000, PORT), FlowRole::Client, ("10.0.0.2:40000", "10.0.0.1:3516")),
-        (None, (PORT, 40_000), FlowRole::Ephemeral, ("10.0.0.2:3516", "10.0.0.1:40000")),
-    ];
-    for (listens, ports, role, (source, destination)) in table {
-        let mut scene = Scene::new();
-        let listener = listens.map(|_| connection(LISTENER, (PORT, 0), State::Listen));
-        let connection = connection(LISTENER + 1, ports, State::Established);
-        let there: Vec<_> = listener.into_iter().chain([connection]).collect();
-        scene.pipeline.snapshot(Vec::new(), &there, SECOND);
-
-        scene.pipeline.report_connections(&there, SECOND);
-
-        let reports = scene.pipeline.take_reports();
-        let [(FlowChange::Updated, flow)] = &flows(&reports)[..] else { panic!("{reports:#?}") };
-        assert_eq!((flow.role, flow.state, flow.port), (Some(role), Some("ESTAB"), PORT));
-        assert_eq!(flow.source.to_string(), source);
-        assert_eq!(flow.destination.to_string(), destination);
-    }
-}
-
 /// A flow's start waits this long for the names of its processes.
 const WAIT_NS: u64 = 250_000_000;
 
@@ -267,31 +242,6 @@ fn udp(key: FlowKey) -> FlowKey {
 fn place(direction: Direction, packets: u64) -> PlaceCount {
     let interface = Interface { ifindex: 2, name: "eth0".to_owned() };
     PlaceCount { interface, netns: netns(), direction, packets, bytes: packets * 100 }
-}
-
-/// A socket of 10.0.0.2 as `sock_diag` tells it; remote port 0: none.
-fn connection(cookie: u64, ports: (u16, u16), state: State) -> host::sockets::Socket {
-    let remote = (ports.1 != 0).then(|| Endpoint::new(CLIENT.0.into(), ports.1));
-    host::sockets::Socket {
-        cookie,
-        inode: cookie,
-        uid: 990,
-        transport: Transport::Tcp,
-        state,
-        family: crate::endpoint::Family::Ipv4,
-        local: Endpoint::new(SERVER.0.into(), ports.0),
-        remote,
-        interface: 0,
-        netns: netns().inode,
-    }
-}
-
-fn flows(reports: &[Report]) -> Vec<(FlowChange, FlowReport)> {
-    let flow = |report: &Report| match &report.body {
-        Body::Flow(change, flow) => Some((*change, (**flow).clone())),
-        _ => None,
-    };
-    reports.iter().filter_map(flow).collect()
 }
 
 fn ended(reports: &[Report]) -> Vec<FlowReport> {

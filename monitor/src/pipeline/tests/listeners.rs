@@ -7,7 +7,7 @@ use super::*;
 use crate::endpoint::{Endpoint, Family, Transport};
 use crate::host::sockets::State;
 use crate::owner::{Evidence, Ownership, Role};
-use crate::report::{FindingKind, FindingReport, ListenerChange, ListenerReport, Verdict};
+use crate::report::{FindingKind, FindingReport, ListenerChange, Verdict};
 
 #[test]
 fn a_listener_nobody_expects_is_opened_and_one_finding() {
@@ -160,44 +160,6 @@ fn a_listener_about_which_nothing_is_news_is_not_reported_again() {
 }
 
 #[test]
-fn a_listener_waits_for_the_hash_of_what_it_runs() {
-    let mut scene = Scene::new();
-    scene.ingest(&listen(SECOND));
-    let [who] = scene.requests()[..] else { panic!("one process is to be looked up") };
-    scene.identify(who, SECOND);
-
-    assert!(scene.tick(SECOND + PATIENCE_NS - 1).is_empty());
-
-    scene.answer(SECOND + PATIENCE_NS - 1);
-    let reports = scene.tick(SECOND + PATIENCE_NS - 1);
-    let (_, listener) = &listeners(&reports)[0];
-    let process = &listener.attribution.owners[0].process;
-    assert_eq!(process.sha256.as_deref(), Some(SHA256));
-    assert_eq!(reports[0].time_unix_ns, scene.clock.unix_ns(SECOND));
-}
-
-#[test]
-fn a_hash_that_comes_late_updates_the_listener() {
-    let mut scene = Scene::new();
-    scene.ingest(&listen(SECOND));
-    let [who] = scene.requests()[..] else { panic!("one process is to be looked up") };
-    scene.identify(who, SECOND);
-    scene.tick(SECOND);
-
-    let early = scene.tick(SECOND + PATIENCE_NS);
-    let hash = scene.requests();
-    let [Request::Hash { key }] = hash[..] else { panic!("{hash:?}") };
-    scene.pipeline.hashed(key, Ok(SHA256.to_owned()));
-    let late = scene.tick(SECOND + 2 * PATIENCE_NS);
-
-    let opened = only(ListenerChange::Opened, &early);
-    let updated = only(ListenerChange::Updated, &late);
-    let hash = |report: &ListenerReport| report.attribution.owners[0].process.sha256.clone();
-    assert_eq!((hash(&opened), hash(&updated)), (None, Some(SHA256.to_owned())));
-    assert_eq!(late.len(), 1);
-}
-
-#[test]
 fn a_listener_that_was_there_is_found_with_its_holders() {
     let mut scene = Scene::new();
     scene.pipeline.observe(&interface(2, "eth0"));
@@ -249,6 +211,17 @@ fn a_released_listener_is_closed_by_its_releaser() {
 }
 
 #[test]
+fn a_listener_that_is_closed_is_not_asked_about() {
+    let mut scene = Scene::new();
+    scene.ingest(&listen(SECOND));
+    scene.ingest(&SocketRecord { cookie: LISTENER + 1, ..listen(SECOND) });
+
+    scene.ingest(&socket(action::RELEASE, 2 * SECOND));
+
+    assert_eq!(scene.pipeline.open_listeners(), [LISTENER + 1]);
+}
+
+#[test]
 fn a_listener_gone_before_anything_was_known_is_opened_and_closed() {
     let mut scene = Scene::with_policy(RULE);
     scene.ingest(&listen(SECOND));
@@ -273,26 +246,6 @@ fn a_bound_udp_socket_is_a_listener_and_a_bound_tcp_socket_is_not() {
 }
 
 #[test]
-fn a_process_that_turns_out_to_be_known_is_one_process() {
-    let mut scene = Scene::with_policy(RULE);
-    scene.ingest(&SocketRecord { protocol: 17, ..socket(action::BIND, SECOND) });
-    scene.answer(SECOND);
-    scene.tick(SECOND);
-
-    // Long enough for the pid to have been given away.
-    scene.ingest(&SocketRecord { protocol: 17, ..socket(action::SEND, 10 * SECOND) });
-    scene.answer(10 * SECOND);
-    let reports = scene.tick(10 * SECOND);
-
-    let (_, listener) = &listeners(&reports)[0];
-    let expected = [(Role::Opener, Evidence::Exact, PID), (Role::User, Evidence::Exact, PID)];
-    assert_eq!(owners(listener), expected);
-    let processes = listener.attribution.owners.iter().map(|owner| &owner.process);
-    assert!(processes.is_sorted_by(|first, second| Arc::ptr_eq(first, second)));
-    assert_eq!(scene.pipeline.alive().len(), 1);
-}
-
-#[test]
 fn an_owner_that_exits_is_an_update() {
     let mut scene = Scene::with_policy(RULE);
     scene.ingest(&listen(SECOND));
@@ -308,78 +261,12 @@ fn an_owner_that_exits_is_an_update() {
     assert!(scene.pipeline.alive().is_empty());
 }
 
-#[test]
-fn an_unknown_namespace_is_asked_for_and_waited_for() {
-    let mut scene = Scene::with_policy(RULE);
-    let blue = Netns { inode: 77, name: Some("blue".to_owned()) };
-    scene.ingest(&SocketRecord { netns_cookie: 9, in_process: 0, ..listen(SECOND) });
-
-    assert!(scene.tick(SECOND).is_empty());
-    assert_eq!(scene.requests(), [Request::Namespaces]);
-    scene.pipeline.namespaces(vec![(blue.clone(), Some(9))]);
-
-    let reports = scene.tick(SECOND);
-    assert_eq!(listeners(&reports)[0].1.netns, Some(blue));
-    assert_eq!(scene.requests(), []);
-}
-
-#[test]
-fn a_namespace_that_is_gone_is_not_asked_for_again() {
-    let mut scene = Scene::with_policy(RULE);
-    scene.ingest(&SocketRecord { netns_cookie: 9, in_process: 0, ..listen(SECOND) });
-    assert!(scene.tick(SECOND).is_empty());
-    scene.requests();
-
-    scene.pipeline.namespaces(Vec::new());
-
-    assert_eq!(scene.requests(), []);
-    let reports = scene.tick(SECOND + PATIENCE_NS);
-    assert_eq!(listeners(&reports)[0].1.netns, None);
-}
-
-#[test]
-fn the_end_of_the_run_waits_for_nobody() {
-    let mut scene = Scene::with_policy(RULE);
-    scene.ingest(&listen(SECOND));
-
-    scene.pipeline.finish(SECOND);
-
-    let reports = scene.pipeline.take_reports();
-    let listener = only(ListenerChange::Opened, &reports);
-    assert_eq!(owners(&listener), [(Role::Opener, Evidence::Exact, PID)]);
-}
-
-const RULE: &str = "[[listener]]\nid = 'card'\nport = 3516\nuser = 'cardbridge'";
-/// A listener waits this long for its owners to be known.
-const PATIENCE_NS: u64 = 500_000_000;
-
-fn listeners(reports: &[Report]) -> Vec<(ListenerChange, ListenerReport)> {
-    let listener = |report: &Report| match &report.body {
-        Body::Listener(change, listener) => Some((*change, (**listener).clone())),
-        _ => None,
-    };
-    reports.iter().filter_map(listener).collect()
-}
-
-/// The only listener that is reported, which has to be this change.
-fn only(change: ListenerChange, reports: &[Report]) -> ListenerReport {
-    match &listeners(reports)[..] {
-        [(found, listener)] if *found == change => listener.clone(),
-        _ => panic!("{reports:#?}"),
-    }
-}
-
 fn findings(reports: &[Report]) -> Vec<FindingReport> {
     let finding = |report: &Report| match &report.body {
         Body::Finding(finding) => Some((**finding).clone()),
         _ => None,
     };
     reports.iter().filter_map(finding).collect()
-}
-
-fn owners(listener: &ListenerReport) -> Vec<(Role, Evidence, u32)> {
-    let owners = listener.attribution.owners.iter();
-    owners.map(|owner| (owner.role, owner.evidence, owner.process.pid)).collect()
 }
 
 /// The listener as `sock_diag` tells it, bound to all addresses and one interface.

@@ -15,10 +15,10 @@ use crate::attribution::Request;
 use crate::clock::Clock;
 use crate::endpoint::Netns;
 use crate::kernel::flow_table::Reading;
-use crate::owner::Process;
+use crate::owner::{Evidence, Process, Role};
 use crate::pipeline::{Payload, Pipeline, Settings};
 use crate::policy::Policy;
-use crate::report::{Body, Report};
+use crate::report::{Body, FlowChange, FlowReport, ListenerChange, ListenerReport, Report};
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 pub(super) const PORT: u16 = 3516;
@@ -115,6 +115,35 @@ pub(super) fn bodies(reports: Vec<Report>) -> Vec<Body> {
     reports.into_iter().map(|report| report.body).collect()
 }
 
+pub(super) fn listeners(reports: &[Report]) -> Vec<(ListenerChange, ListenerReport)> {
+    let listener = |report: &Report| match &report.body {
+        Body::Listener(change, listener) => Some((*change, (**listener).clone())),
+        _ => None,
+    };
+    reports.iter().filter_map(listener).collect()
+}
+
+/// The only listener that is reported, which has to be this change.
+pub(super) fn only(change: ListenerChange, reports: &[Report]) -> ListenerReport {
+    match &listeners(reports)[..] {
+        [(found, listener)] if *found == change => listener.clone(),
+        _ => panic!("{reports:#?}"),
+    }
+}
+
+pub(super) fn owners(listener: &ListenerReport) -> Vec<(Role, Evidence, u32)> {
+    let owners = listener.attribution.owners.iter();
+    owners.map(|owner| (owner.role, owner.evidence, owner.process.pid)).collect()
+}
+
+pub(super) fn flows(reports: &[Report]) -> Vec<(FlowChange, FlowReport)> {
+    let flow = |report: &Report| match &report.body {
+        Body::Flow(change, flow) => Some((*change, (**flow).clone())),
+        _ => None,
+    };
+    reports.iter().filter_map(flow).collect()
+}
+
 pub(super) fn settings() -> Settings {
     Settings {
         ports: "3516,4000".parse().unwrap(),
@@ -132,6 +161,9 @@ pub(super) fn settings() -> Settings {
 pub(super) fn netns() -> Netns {
     Netns { inode: INODE, name: None }
 }
+
+/// Expects the listener of [`cardbridged`].
+pub(super) const RULE: &str = "[[listener]]\nid = 'card'\nport = 3516\nuser = 'cardbridge'";
 
 /// What `/proc` says of a process that was just started.
 pub(super) fn cardbridged(pid: u32) -> Process {

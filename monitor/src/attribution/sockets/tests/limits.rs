@@ -29,7 +29,8 @@ fn closed_sockets_go_first_and_then_the_oldest() {
 
     let left: Vec<u64> = (0..=4).filter(|cookie| host.sockets.get(*cookie).is_some()).collect();
     assert_eq!(left, [1, 2, 4]);
-    assert_eq!(host.with_ends(LOCAL, REMOTE), left);
+    let indexed: Vec<u64> = host.sockets.by_ends.values().flatten().copied().collect();
+    assert_eq!(indexed, left);
 }
 
 #[test]
@@ -86,10 +87,33 @@ fn a_namespace_that_is_not_known_is_asked_for_once() {
 }
 
 #[test]
+fn a_namespace_that_is_not_there_is_not_asked_for_again() {
+    let mut host = Host::new();
+    host.record(&tcp(action::BIND));
+
+    host.namespaces.learn([(blue(), Some(NETNS + 1))]);
+
+    assert!(!host.namespaces.take_missing());
+}
+
+#[test]
+fn a_hook_that_cannot_tell_the_namespace_leaves_it_to_those_that_can() {
+    let mut host = Host::new();
+    host.record(&tcp(action::LISTEN));
+    host.record(&SocketRecord { netns_cookie: 0, ..tcp(action::RELEASE) });
+
+    host.namespaces.learn([(blue(), Some(NETNS))]);
+    host.sockets.resolve(&mut host.namespaces);
+
+    assert_eq!(host.sockets.get(COOKIE).unwrap().netns, Some(blue()));
+}
+
+#[test]
 fn a_hook_that_cannot_tell_the_namespace_asks_for_none() {
     let mut host = Host::new();
 
     host.record(&SocketRecord { netns_cookie: 0, ..tcp(action::BIND) });
+    host.sockets.resolve(&mut host.namespaces);
 
     assert!(!host.namespaces.take_missing());
 }

@@ -1,0 +1,65 @@
+//! A packet of a flow that is in the table, and a packet that is none of ours.
+
+use anyhow::Result;
+
+use crate::frames::{self, Frame};
+use crate::programs::{EMPTY, Programs, default_settings, nanoseconds_each};
+use crate::report::Row;
+use crate::spread::Spread;
+use crate::{Effort, stay_on_one_cpu};
+
+/// The most that a packet of another port, and one of a known flow, may cost, in nanoseconds.
+const MISS_BAR: f64 = 6.0;
+const HIT_BAR: f64 = 25.0;
+
+/// One kind of packet and what it cost in each round.
+struct Case {
+    frame: Frame,
+    bar: f64,
+    costs: Vec<f64>,
+}
+
+/// Every kind, one after the other, round after round.
+pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
+    stay_on_one_cpu()?;
+    let settings = default_settings()?;
+    let case = |bar| move |frame| Case { frame, bar, costs: Vec::new() };
+    let misses = frames::misses().into_iter().chain([frames::arp()]);
+    let hits = frames::hits().into_iter();
+    let mut cases: Vec<Case> = misses.map(case(MISS_BAR)).chain(hits.map(case(HIT_BAR))).collect();
+    let mut floor = Vec::new();
+    for _ in 0..effort.loads {
+        let mut programs = Programs::load(&settings)?;
+        start_flows(&mut programs)?;
+        for round in 0..effort.rounds {
+            for Case { frame, costs, .. } in &mut cases {
+                let ours_first = round % 2 == 1;
+                costs.push(programs.difference(&frame.bytes, effort.packets, ours_first)?);
+                programs.drain();
+            }
+            let empty = programs.run(EMPTY, &frames::arp().bytes, effort.packets)?;
+            floor.push(nanoseconds_each(empty, effort.packets));
+        }
+    }
+    let mut rows =
+        vec![Row::new("the empty program and the kernel's loop", "ns", Spread::of(floor))];
+    rows.extend(cases.into_iter().map(|case| {
+        Row::new(over_empty(case.frame.name), "ns", Spread::of(case.costs)).at_most(case.bar)
+    }));
+    Ok(rows)
+}
+
+/// The first packets of a flow are announced and sampled: not what is measured here.
+fn start_flows(programs: &mut Programs) -> Result<()> {
+    const PACKETS: u32 = 1000;
+    for frame in frames::hits() {
+        programs.run(crate::programs::OURS, &frame.bytes, PACKETS)?;
+    }
+    programs.drain();
+    Ok(())
+}
+
+/// What a row is called that tells a difference.
+pub(crate) fn over_empty(what: &str) -> String {
+    format!("over empty: {what}")
+}

@@ -1,0 +1,123 @@
+//! What portwatch costs: a packet, the flow table, an idle `watch`, a `scan`.
+//!
+//! Run by `cargo xtask bench`; needs root. Costs are differences to an empty program taken in pairs,
+//! and what is told of them is the median, so that a machine with other work to do still gives
+//! numbers that can be compared.
+
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "the table is the output; what is being measured is told on stderr"
+)]
+
+mod clock;
+mod spread;
+mod report;
+mod frames;
+mod programs;
+mod known_flow;
+mod sampled;
+mod rewriter;
+mod many_flows;
+mod commands;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{fs, thread};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use clap::Parser;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::report::{Report, Row};
+
+/// What portwatch costs.
+#[derive(Parser)]
+struct Arguments {
+    /// Measure only the groups whose name contains this.
+    filter: Option<String>,
+    /// Measure fewer times, to see that everything works.
+    #[arg(long)]
+    quick: bool,
+    /// Also write the numbers to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// What cargo passes to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How often things are measured.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    /// Times the programs are loaded anew. Where a program comes to lie in memory changes its cost by
+    /// a nanosecond, and the kernel places it at random.
+    loads: usize,
+    /// Rounds with each load.
+    rounds: usize,
+    /// Packets a program sees in one round.
+    packets: u32,
+    /// Seconds for what has to be waited for.
+    seconds: u32,
+    /// Runs of a command.
+    runs: usize,
+}
+
+const THOROUGH: Effort = Effort { loads: 7, rounds: 3, packets: 300_000, seconds: 5, runs: 11 };
+const QUICK: Effort = Effort { loads: 2, rounds: 2, packets: 50_000, seconds: 1, runs: 3 };
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match measure(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<()> {
+    ensure!(rustix::process::geteuid().is_root(), "loading kernel programs takes root");
+    let effort = if arguments.quick { QUICK } else { THOROUGH };
+    let filter = arguments.filter.as_deref().unwrap_or_default();
+    let mut report = Report::start(arguments.quick)?;
+    for group in GROUPS.iter().filter(|group| group.name.contains(filter)) {
+        eprintln!("measuring: {}", group.name);
+        // A thread of its own: it moves to one CPU, and what it starts would inherit that.
+        let measured = thread::spawn(move || (group.measure)(effort)).join();
+        report.add(measured.map_err(|_panic| anyhow!("measuring {} panicked", group.name))??);
+    }
+    report.end()?;
+    print!("{report}");
+    if let Some(path) = &arguments.json {
+        let json = serde_json::to_string_pretty(&report).context("writing JSON")?;
+        fs::write(path, json + "\n").with_context(|| format!("writing {}", path.display()))?;
+        println!("as JSON: {}", path.display());
+    }
+    Ok(())
+}
+
+/// What is measured together.
+struct Group {
+    name: &'static str,
+    measure: fn(Effort) -> Result<Vec<Row>>,
+}
+
+const GROUPS: [Group; 6] = [
+    Group { name: "idle", measure: commands::idle },
+    Group { name: "scan", measure: commands::scan },
+    Group { name: "known-flow", measure: known_flow::measure },
+    Group { name: "sampled", measure: sampled::measure },
+    Group { name: "many-flows", measure: many_flows::known_flows },
+    Group { name: "new-flow", measure: many_flows::new_flows },
+];
+
+/// Binds this thread to the last of its CPUs: most interrupts go to the first.
+pub(crate) fn stay_on_one_cpu() -> Result<()> {
+    let allowed = sched_getaffinity(None).context("asking for the own CPUs")?;
+    let last = (0..CpuSet::MAX_CPU).rfind(|cpu| allowed.is_set(*cpu));
+    let mut only = CpuSet::new();
+    only.set(last.context("finding a CPU to run on")?);
+    sched_setaffinity(None, &only).context("moving to one CPU")
+}

@@ -1,0 +1,66 @@
+//! Packets that are sampled: within what a CPU may sample in a tenth of a second, and beyond.
+//!
+//! The kernel side samples only so many packets a second. Packets are therefore run in batches small
+//! enough for several of them to fit in; what a batch left in the ring tells which kind it was.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use monitor::kernel::object::Settings;
+
+use crate::clock;
+use crate::frames;
+use crate::known_flow::over_empty;
+use crate::programs::{OURS, Programs, default_settings};
+use crate::report::Row;
+use crate::spread::Spread;
+use crate::{Effort, stay_on_one_cpu};
+
+/// The most a packet may cost, in nanoseconds, when 1 in 64 is sampled and when each is.
+const SOME_BAR: f64 = 20.0;
+const ALL_BAR: f64 = 85.0;
+
+/// Samples in a batch.
+const SAMPLES: u16 = 32;
+
+/// What packets cost, in nanoseconds over the empty program.
+#[derive(Default)]
+struct Costs {
+    /// In batches of which every sample was taken.
+    within: Vec<f64>,
+    /// In batches of which none was.
+    beyond: Vec<f64>,
+}
+
+/// One in 64, and every packet.
+pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
+    stay_on_one_cpu()?;
+    let some = run(64, effort)?;
+    let all = run(1, effort)?;
+    let row = |what: &str, costs| Row::new(over_empty(what), "ns", Spread::of(costs));
+    Ok(vec![
+        row("known flow, 1 packet in 64 sampled", some.within).at_most(SOME_BAR),
+        row("known flow, every packet sampled", all.within).at_most(ALL_BAR),
+        row("known flow, every packet to be sampled, beyond the limit", all.beyond),
+    ])
+}
+
+fn run(every: u16, effort: Effort) -> Result<Costs> {
+    let mut programs = Programs::load(&Settings { sample_every: every, ..default_settings()? })?;
+    let [frame, ..] = frames::hits();
+    let packets = u32::from(every) * u32::from(SAMPLES);
+    // The first packets of a flow are sampled whatever was asked for; then begin with a whole batch.
+    programs.run(OURS, &frame.bytes, 4 + packets)?;
+    programs.drain();
+    let mut costs = Costs::default();
+    let end = clock::wall() + Duration::from_secs(u64::from(effort.seconds));
+    while clock::wall() < end {
+        let cost = programs.difference(&frame.bytes, packets, false)?;
+        match programs.drain() {
+            0 => costs.beyond.push(cost),
+            taken if taken == usize::from(SAMPLES) => costs.within.push(cost),
+            _ => {}
+        }
+    }
+    Ok(costs)
+}
