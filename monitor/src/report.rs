@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use bytes::Bytes;
+
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::Attribution;
 
@@ -278,7 +280,7 @@ pub struct SampleReport {
     /// Bytes of `data` that were captured, also when `data` is not shown.
     pub captured: u32,
     /// From the IP header on; empty with `--payload none`, headers only with `masked`.
-    pub data: Vec<u8>,
+    pub data: Bytes,
 }
 
 /// What kind of finding.

@@ -55,7 +55,8 @@ pub(crate) fn idle(effort: Effort) -> Result<Vec<Row>> {
     for _ in 0..effort.seconds {
         let (wall, used) = (clock::wall(), cpu_time(watch.0.id())?);
         thread::sleep(Duration::from_secs(1));
-        let (wall, used) = (clock::wall() - wall, cpu_time(watch.0.id())?.saturating_sub(used));
+        let (wall, used) =
+            (clock::wall().saturating_sub(wall), cpu_time(watch.0.id())?.saturating_sub(used));
         shares.push(used.as_secs_f64() / wall.as_secs_f64() * 100.0);
         resident.push(megabytes(watch.0.id(), "VmRSS:")?);
         own.push(megabytes(watch.0.id(), "RssAnon:")?);
@@ -83,7 +84,7 @@ pub(crate) fn scan(effort: Effort) -> Result<Vec<Row>> {
     for _ in 0..effort.runs {
         let before = clock::wall();
         let status = Command::new(PORTWATCH).arg("scan").stdout(Stdio::null()).status();
-        times.push((clock::wall() - before).as_secs_f64() * 1e3);
+        times.push(clock::wall().saturating_sub(before).as_secs_f64() * 1e3);
         let code = status.with_context(|| format!("starting {PORTWATCH}"))?.code();
         // 1: it found a listener that no policy expects.
         ensure!(matches!(code, Some(0 | 1)), "`portwatch scan` ends with {code:?}");

@@ -70,7 +70,7 @@ impl Report {
             portwatch: env!("CARGO_PKG_VERSION"),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             // Not every architecture names the model.
-            processor: models.filter_map(value).next().unwrap_or_default(),
+            processor: models.find_map(value).unwrap_or_default(),
             cpus: std::thread::available_parallelism().context("counting CPUs")?.get(),
             quick,
             load_before: load()?,

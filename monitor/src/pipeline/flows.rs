@@ -1,5 +1,6 @@
 //! Reports of flows and samples.
 
+use bytes::Bytes;
 use monitor_ebpf::wire::{Place, SampleRecord};
 
 use crate::endpoint::{Direction, Endpoint, Transport};
@@ -118,7 +119,7 @@ impl Pipeline {
             length: sample.length,
             represents: sample.represents,
             captured: sample.captured,
-            data: shown.to_vec(),
+            data: Bytes::copy_from_slice(shown),
         }
     }
 }

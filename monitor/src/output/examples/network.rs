@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
+
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::{Attribution, Evidence, Owner, Ownership, Process, Role, Side};
 use crate::report::{
@@ -192,12 +194,13 @@ pub(in crate::output) fn sample() -> SampleReport {
             b"\x9c\xb0\x0d\xbc\0\0\0\x01\0\0\0\x01\x50\x18\xfa\xf0\0\0\0\0",
             b"GET / HTTP/1.1\r\nHost: 10.0.0.1:3516\r\nUser-Agent: curl/7.88.1\r\n",
         ]
-        .concat(),
+        .concat()
+        .into(),
     }
 }
 
 pub(in crate::output) fn empty_sample() -> SampleReport {
-    SampleReport { data: Vec::new(), direction: Direction::Egress, represents: 10, ..sample() }
+    SampleReport { data: Bytes::new(), direction: Direction::Egress, represents: 10, ..sample() }
 }
 
 pub(in crate::output) fn place(direction: Direction, packets: u64, bytes: u64) -> PlaceCount {
