@@ -64,7 +64,7 @@ impl Report {
     pub(crate) fn start(quick: bool) -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
         let value = |line: &str| line.split_once(':').map(|(_name, value)| value.trim().to_owned());
-        let models = cpuinfo.lines().filter(|line| line.starts_with("model name"));
+        let mut models = cpuinfo.lines().filter(|line| line.starts_with("model name"));
         Ok(Self {
             schema: 1,
             portwatch: env!("CARGO_PKG_VERSION"),
