@@ -45,6 +45,9 @@ pub struct Readers {
     tally: Tally,
     /// Packets in the totals when the flow table was last read.
     read_at: u64,
+    /// It was read once more since then. A packet counts in the totals a moment before it counts in
+    /// its flow, so that one reading is not enough.
+    read_again: bool,
 }
 
 impl fmt::Debug for Readers {
@@ -61,6 +64,7 @@ impl Readers {
             table: object.flow_table()?,
             tally: object.tally()?,
             read_at: 0,
+            read_again: true,
         })
     }
 
@@ -78,11 +82,12 @@ impl Readers {
     /// come since the last time.
     pub fn read_table(&mut self, pipeline: &mut Pipeline, now_ns: u64) {
         let packets = self.tally.packets();
-        if packets == self.read_at {
+        let stands_still = packets == self.read_at;
+        if stands_still && self.read_again {
             pipeline.flows_read(now_ns);
             return;
         }
-        self.read_at = packets;
+        (self.read_at, self.read_again) = (packets, stands_still);
         let mut news = Vec::new();
         let is_news = |slot, count| !pipeline.is_current(slot, count);
         self.table.read(is_news, |reading| news.push(reading));
