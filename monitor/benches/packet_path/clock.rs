@@ -2,20 +2,38 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 
-/// Time this thread has run. While others run on its CPU it stands still, so that a busy machine
-/// disturbs a measurement only through its caches.
-pub(crate) fn thread() -> Duration {
-    duration(clock_gettime(ClockId::ThreadCPUTime))
+/// Measures time from its making on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch {
+    clock: ClockId,
+    start: Duration,
 }
 
-/// Time that passes for everybody.
-pub(crate) fn wall() -> Duration {
-    duration(clock_gettime(ClockId::Monotonic))
+impl Stopwatch {
+    /// Measures the time this thread runs. While others run on its CPU it stands still, so that a
+    /// busy machine disturbs a measurement through its caches only.
+    pub(crate) fn of_thread() -> Self {
+        Self::of(ClockId::ThreadCPUTime)
+    }
+
+    /// Measures the time that passes for everybody.
+    pub(crate) fn of_everybody() -> Self {
+        Self::of(ClockId::Monotonic)
+    }
+
+    /// The time since it was made.
+    pub(crate) fn elapsed(self) -> Duration {
+        now(self.clock).saturating_sub(self.start)
+    }
+
+    fn of(clock: ClockId) -> Self {
+        Self { clock, start: now(clock) }
+    }
 }
 
-/// These clocks begin at 0 and do not run backwards.
-fn duration(time: Timespec) -> Duration {
-    Duration::try_from(time).unwrap_or_default()
+fn now(clock: ClockId) -> Duration {
+    // Both begin at 0 and do not run backwards.
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }

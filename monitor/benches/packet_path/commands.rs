@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::fd::AsRawFd as _;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -9,10 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process};
-use std::os::fd::AsRawFd as _;
 
 use crate::Effort;
-use crate::clock;
+use crate::clock::Stopwatch;
 use crate::report::Row;
 use crate::spread::Spread;
 
@@ -52,12 +52,12 @@ pub(crate) fn idle(effort: Effort) -> Result<Vec<Row>> {
     thread::sleep(Duration::from_secs(1));
 
     let (mut shares, mut resident, mut own) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..effort.seconds {
-        let (wall, used) = (clock::wall(), cpu_time(watch.0.id())?);
-        thread::sleep(Duration::from_secs(1));
-        let (wall, used) =
-            (clock::wall().saturating_sub(wall), cpu_time(watch.0.id())?.saturating_sub(used));
-        shares.push(used.as_secs_f64() / wall.as_secs_f64() * 100.0);
+    // Each as long as what it does least often takes to come around, which a median would hide.
+    for _ in 0..3 {
+        let (passed, before) = (Stopwatch::of_everybody(), cpu_time(watch.0.id())?);
+        thread::sleep(Duration::from_secs(effort.seconds));
+        let used = cpu_time(watch.0.id())?.saturating_sub(before);
+        shares.push(used.as_secs_f64() / passed.elapsed().as_secs_f64() * 100.0);
         resident.push(megabytes(watch.0.id(), "VmRSS:")?);
         own.push(megabytes(watch.0.id(), "RssAnon:")?);
     }
@@ -82,9 +82,9 @@ pub(crate) fn scan(effort: Effort) -> Result<Vec<Row>> {
     let processes = processes()?;
     let mut times = Vec::new();
     for _ in 0..effort.runs {
-        let before = clock::wall();
+        let passed = Stopwatch::of_everybody();
         let status = Command::new(PORTWATCH).arg("scan").stdout(Stdio::null()).status();
-        times.push(clock::wall().saturating_sub(before).as_secs_f64() * 1e3);
+        times.push(passed.elapsed().as_secs_f64() * 1e3);
         let code = status.with_context(|| format!("starting {PORTWATCH}"))?.code();
         // 1: it found a listener that no policy expects.
         ensure!(matches!(code, Some(0 | 1)), "`portwatch scan` ends with {code:?}");

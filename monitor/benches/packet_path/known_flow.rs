@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::frames::{self, Frame};
-use crate::programs::{EMPTY, Programs, default_settings, nanoseconds_each};
+use crate::programs::{EMPTY, OURS, Programs, default_settings, nanoseconds_each};
 use crate::report::Row;
 use crate::spread::Spread;
 use crate::{Effort, stay_on_one_cpu};
@@ -11,6 +11,8 @@ use crate::{Effort, stay_on_one_cpu};
 /// The most that a packet of another port, and one of a known flow, may cost, in nanoseconds.
 const MISS_BAR: f64 = 6.0;
 const HIT_BAR: f64 = 25.0;
+/// Where the verifier gives up, in thousands of instructions.
+const VERIFIER_BAR: f64 = 1000.0;
 
 /// One kind of packet and what it cost in each round.
 struct Case {
@@ -27,10 +29,11 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
     let misses = frames::misses().into_iter().chain([frames::arp()]);
     let hits = frames::hits().into_iter();
     let mut cases: Vec<Case> = misses.map(case(MISS_BAR)).chain(hits.map(case(HIT_BAR))).collect();
-    let mut floor = Vec::new();
+    let (mut floor, mut verified) = (Vec::new(), Vec::new());
     for _ in 0..effort.loads {
         let mut programs = Programs::load(&settings)?;
         start_flows(&mut programs)?;
+        verified.push(f64::from(programs.verified(OURS)?) / 1e3);
         for round in 0..effort.rounds {
             for Case { frame, costs, .. } in &mut cases {
                 let ours_first = round % 2 == 1;
@@ -41,8 +44,11 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
             floor.push(nanoseconds_each(empty, effort.packets));
         }
     }
-    let mut rows =
-        vec![Row::new("the empty program and the kernel's loop", "ns", Spread::of(floor))];
+    let verified = Row::new("instructions verified to load pw_ingress", "k", Spread::of(verified));
+    let mut rows = vec![
+        verified.at_most(VERIFIER_BAR),
+        Row::new("the empty program and the kernel's loop", "ns", Spread::of(floor)),
+    ];
     rows.extend(cases.into_iter().map(|case| {
         Row::new(over_empty(case.frame.name), "ns", Spread::of(case.costs)).at_most(case.bar)
     }));
@@ -53,7 +59,7 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
 fn start_flows(programs: &mut Programs) -> Result<()> {
     const PACKETS: u32 = 1000;
     for frame in frames::hits() {
-        programs.run(crate::programs::OURS, &frame.bytes, PACKETS)?;
+        programs.run(OURS, &frame.bytes, PACKETS)?;
     }
     programs.drain();
     Ok(())

@@ -57,8 +57,8 @@ struct Effort {
     rounds: usize,
     /// Packets a program sees in one round.
     packets: u32,
-    /// Seconds for what has to be waited for.
-    seconds: u32,
+    /// Seconds for what has to be waited for; `watch` looks at its processes every five.
+    seconds: u64,
     /// Runs of a command.
     runs: usize,
 }

@@ -4,10 +4,11 @@ use std::hint::black_box;
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
+use monitor::kernel::flow_table::FlowTable;
 use monitor::kernel::object::Settings;
 use monitor_ebpf::wire::{FlowRecord, Slot};
 
-use crate::clock;
+use crate::clock::Stopwatch;
 use crate::frames;
 use crate::known_flow::over_empty;
 use crate::programs::{EMPTY, OURS, Programs, default_settings, nanoseconds_each};
@@ -22,16 +23,24 @@ const NEW_BAR: f64 = 100.0;
 const MILLION_BAR: f64 = 90.0;
 const READ_BAR: f64 = 1.0;
 
+const MILLION: u32 = 1 << 20;
 /// As many as an address can tell apart.
 const ENDLESS: u64 = 1 << 32;
 
 /// Packets of known flows, more and more of them.
 pub(crate) fn known_flows(effort: Effort) -> Result<Vec<Row>> {
     stay_on_one_cpu()?;
+    let usual = default_settings()?.flow_table_bytes;
+    let cpus = aya::util::nr_cpus().map_err(|(_path, error)| error).context("counting CPUs")?;
+    // With twice as many slots as flows, one flow in seven would be in a set that more want than it
+    // holds, and each of its packets would start it again.
+    let roomy = 4 * u64::from(MILLION) * size_of::<Slot>() as u64 * cpus as u64;
     Ok(vec![
-        in_turn("1 k", 1 << 10, effort)?,
-        in_turn("64 k", 1 << 16, effort)?,
-        in_turn("1 M", 1 << 20, effort)?.at_most(MILLION_BAR),
+        in_turn("1 k", 1 << 10, usual, effort)?,
+        in_turn("16 k", 1 << 14, usual, effort)?,
+        in_turn("64 k", 1 << 16, usual, effort)?,
+        in_turn("1 M", MILLION, usual, effort)?.at_most(MILLION_BAR),
+        in_turn("1 M", MILLION, roomy, effort)?,
     ])
 }
 
@@ -78,62 +87,67 @@ impl Pair {
         self.programs.drain();
         Ok(nanoseconds_each(ours, repeat) - nanoseconds_each(empty, repeat))
     }
+
+    /// The same for more packets than there is room in the ring, if each starts a flow.
+    fn difference_in_batches(&mut self, packet: &mut [u8], repeat: u32) -> Result<f64> {
+        let batches = repeat.div_ceil(self.batch);
+        let costs: Result<Vec<f64>> =
+            (0..batches).map(|_| self.difference(packet, self.batch)).collect();
+        Ok(costs?.iter().sum::<f64>() / f64::from(batches))
+    }
 }
 
-/// Packets of `flows` flows in turn, in a table with four times as many slots on each CPU: at half of
-/// that, one flow in seven is in a set that more want than it holds, and each of its packets starts it
-/// again.
-fn in_turn(name: &str, flows: u32, effort: Effort) -> Result<Row> {
-    let cpus = aya::util::nr_cpus().map_err(|(_path, error)| error).context("counting CPUs")?;
-    let bytes = 4 * u64::from(flows) * size_of::<Slot>() as u64 * cpus as u64;
-    let what = over_empty(&format!("{name} known flows in turn, IPv4 TCP"));
-    if bytes > available_memory()? / 2 {
+/// Packets of `flows` flows in turn.
+fn in_turn(name: &str, flows: u32, table_bytes: u64, effort: Effort) -> Result<Row> {
+    let what = format!("{name} flows in turn, flow table of {} MiB", table_bytes >> 20);
+    let what = over_empty(&what);
+    if table_bytes > available_memory()? / 2 {
         return Ok(Row::new(format!("{what} (too little memory)"), "ns", None));
     }
-    let settings = Settings { flow_table_bytes: bytes, ..default_settings()? };
+    let settings = Settings { flow_table_bytes: table_bytes, ..default_settings()? };
     let mut pair = Pair::load(&settings, u64::from(flows))?;
     let mut packet = frames::bare_ack();
     pair.fill(&mut packet, u64::from(flows))?;
     let mut costs = Vec::new();
     for _ in 0..effort.loads * effort.rounds {
-        costs.push(pair.difference(&mut packet, effort.packets.max(flows))?);
+        costs.push(pair.difference_in_batches(&mut packet, effort.packets.max(flows))?);
     }
     Ok(Row::new(what, "ns", Spread::of(costs)))
 }
 
-/// Packets that each start a flow, in the default table when it is full: each hands over what it
-/// replaces. Then the table is read.
+/// Packets that each start a flow, in the default table when it is full, so that each hands over what
+/// it replaces; and reading that table, free and full.
 fn fill_and_read(effort: Effort) -> Result<Vec<Row>> {
     let mut pair = Pair::load(&default_settings()?, ENDLESS)?;
     let table = pair.programs.flow_table()?;
-    let slots = table.slots();
-    let read = || {
-        let before = clock::thread();
-        let mut used = 0_usize;
-        table
-            .read(|_slot, _count| true, |reading| used += usize::from(black_box(reading).slot > 0));
-        ((clock::thread().saturating_sub(before)).as_secs_f64() * 1e3, used)
-    };
-    let readings = |effort: Effort| {
-        let (times, used): (Vec<f64>, Vec<usize>) =
-            (0..effort.loads * effort.rounds).map(|_| read()).unzip();
-        (Spread::of(times), used.into_iter().max().unwrap_or(0))
-    };
-    let (empty, _none) = readings(effort);
+    let free = read(&table, effort);
+
     let mut packet = frames::syn();
-    pair.fill(&mut packet, 4 * slots as u64)?;
+    pair.fill(&mut packet, 4 * table.slots() as u64)?;
     let mut costs = Vec::new();
     for _ in 0..effort.loads * effort.rounds {
         costs.push(pair.difference(&mut packet, pair.batch)?);
     }
-    let (full, used) = readings(effort);
-    let read = |what, spread| Row::new(format!("reading {slots} slots, {what}"), "ms", spread);
-    Ok(vec![
-        Row::new(over_empty("new flow in a full table, IPv4 TCP SYN"), "ns", Spread::of(costs))
-            .at_most(NEW_BAR),
-        read("all free".to_owned(), empty).at_most(READ_BAR),
-        read(format!("{used} in use"), full).at_most(READ_BAR),
-    ])
+    let new =
+        Row::new(over_empty("new flow in a full table, IPv4 TCP SYN"), "ns", Spread::of(costs));
+    Ok(vec![new.at_most(NEW_BAR), free, read(&table, effort)])
+}
+
+/// Reads every slot.
+fn read(table: &FlowTable, effort: Effort) -> Row {
+    let mut times = Vec::new();
+    let mut used = 0_usize;
+    for _ in 0..effort.loads * effort.rounds {
+        used = 0;
+        let running = Stopwatch::of_thread();
+        table.read(
+            |_slot, _count| true,
+            |reading| used += black_box(usize::from(reading.content.count > 0)),
+        );
+        times.push(running.elapsed().as_secs_f64() * 1e3);
+    }
+    let what = format!("reading {} slots, {used} in use", table.slots());
+    Row::new(what, "ms", Spread::of(times)).at_most(READ_BAR)
 }
 
 /// Packets that each start the same flow again.

@@ -11,7 +11,7 @@ use monitor::cli::{self, Command};
 use monitor::kernel::flow_table::FlowTable;
 use monitor::kernel::object::{Object, Settings};
 
-use crate::clock;
+use crate::clock::Stopwatch;
 
 /// What is measured. Egress runs the same code.
 pub(crate) const OURS: &str = "pw_ingress";
@@ -57,9 +57,9 @@ impl Programs {
         options.data_in = Some(packet);
         options.repeat = repeat;
         // The kernel's own measure has no fractions of a nanosecond.
-        let before = clock::thread();
+        let running = Stopwatch::of_thread();
         program.test_run(options).with_context(|| format!("running {name}"))?;
-        Ok(clock::thread().saturating_sub(before))
+        Ok(running.elapsed())
     }
 
     /// Runs both, in turns first, and gives how many nanoseconds a packet ours costs more.
@@ -91,6 +91,13 @@ impl Programs {
     /// The descriptor of a program.
     pub(crate) fn descriptor(&mut self, name: &str) -> Result<BorrowedFd<'_>> {
         Ok(self.object.classifier(name)?.fd().context("finding a program")?.as_fd())
+    }
+
+    /// How many instructions the kernel looked at to verify a program: an older one looks at more, and
+    /// refuses a program at a million.
+    pub(crate) fn verified(&mut self, name: &str) -> Result<u32> {
+        let info = self.object.classifier(name)?.info().context("asking about a program")?;
+        info.verified_instruction_count().context("asking how many instructions were verified")
     }
 
     /// A reader of the flow table.

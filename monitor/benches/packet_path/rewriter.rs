@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
-use crate::clock;
+use crate::clock::Stopwatch;
 use crate::frames::IPV4_SOURCE;
 
 /// The program, in front of another one.
@@ -42,9 +42,9 @@ impl Rewriter {
             duration: 0,
             rest: [0; 5],
         };
-        let before = clock::thread();
+        let running = Stopwatch::of_thread();
         bpf(BPF_PROG_TEST_RUN, &mut command)?;
-        Ok(clock::thread().saturating_sub(before))
+        Ok(running.elapsed())
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use monitor::kernel::object::Settings;
 
-use crate::clock;
+use crate::clock::Stopwatch;
 use crate::frames;
 use crate::known_flow::over_empty;
 use crate::programs::{OURS, Programs, default_settings};
@@ -53,8 +53,8 @@ fn run(every: u16, effort: Effort) -> Result<Costs> {
     programs.run(OURS, &frame.bytes, 4 + packets)?;
     programs.drain();
     let mut costs = Costs::default();
-    let end = clock::wall() + Duration::from_secs(u64::from(effort.seconds));
-    while clock::wall() < end {
+    let passed = Stopwatch::of_everybody();
+    while passed.elapsed() < Duration::from_secs(effort.seconds) {
         let cost = programs.difference(&frame.bytes, packets, false)?;
         match programs.drain() {
             0 => costs.beyond.push(cost),

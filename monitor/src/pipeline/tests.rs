@@ -81,6 +81,8 @@ fn the_end_of_the_run_says_how_much_was_seen() {
     scene.ingest(&announce(key(([10, 0, 0, 9], 50_000), SERVER, false), 1, SECOND));
     scene.answer(SECOND);
     scene.tick(SECOND);
+    scene.pipeline.holders(&[LISTENER], &[(LISTENER, PID + 1)], SECOND);
+    scene.answer(SECOND);
     scene.pipeline.finish(SECOND);
 
     let ended = scene.pipeline.run_ended("interrupted", None);

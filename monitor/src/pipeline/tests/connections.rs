@@ -49,7 +49,10 @@ fn a_listener_in_another_namespace_makes_no_server() {
 
 #[test]
 fn a_connection_within_the_host_is_one_and_has_both_ends() {
-    let reports = report(&within("10.0.0.2", netns().inode), &[(2, PID), (3, PID + 1)]);
+    let mut there = within("10.0.0.2", netns().inode);
+    there.reverse();
+
+    let reports = report(&there, &[(2, PID), (3, PID + 1)]);
 
     let [flow] = &reports[..] else { panic!("{reports:#?}") };
     assert_eq!(ends(flow), ("10.0.0.2:40000".to_owned(), "10.0.0.2:3516".to_owned()));
@@ -79,6 +82,16 @@ fn the_same_loopback_addresses_in_two_namespaces_are_two_connections() {
 
     let namespaces = reports.iter().filter_map(|flow| flow.netns.as_ref());
     assert!(namespaces.map(|netns| netns.inode).eq([77, netns().inode]));
+}
+
+#[test]
+fn two_sockets_at_the_same_end_stay_apart() {
+    let [listener, server, client] = within("10.0.0.2", netns().inode);
+    let [listener, server, client] = [listener, server, client]
+        .map(|socket| [socket.clone(), Socket { cookie: socket.cookie + 10, netns: 77, ..socket }]);
+
+    assert_eq!(report(&[listener, server].concat(), &[]).len(), 2);
+    assert_eq!(report(&client, &[]).len(), 2);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use monitor_ebpf::packet::tcp;
-use monitor_ebpf::wire::{Fates, FlowKey, PROGRAMS, Total, aside, program};
+use monitor_ebpf::wire::{Fates, FlowKey, PROGRAMS, Place, Total, aside, program};
 use proptest::prelude::*;
 
 use super::kernel::Kernel;
@@ -95,7 +95,8 @@ fn packets_without_a_flow_have_a_row_of_their_own() {
         ..Total::default()
     };
     let row = |direction, total| PortTotal { port: PORT, direction, total };
-    let totals = vec![row(Direction::Ingress, total), row(Direction::Egress, Total::default())];
+    let followed = Total { packets: 5, bytes: 500, ..Total::default() };
+    let totals = vec![row(Direction::Ingress, total), row(Direction::Egress, followed)];
 
     let counters =
         scene.pipeline.counters(&KernelCounts { totals, ..KernelCounts::default() }, Vec::new());
@@ -110,11 +111,40 @@ fn packets_without_a_flow_have_a_row_of_their_own() {
     };
     let ports = [
         count(Direction::Ingress, 10, Some((20, 1400))),
-        count(Direction::Egress, 0, Some((0, 0))),
+        count(Direction::Egress, 5, Some((0, 0))),
     ];
     assert_eq!(counters.ports, ports);
     assert_eq!(counters.overflow, [count(Direction::Ingress, 10, None)]);
-    assert!(counters.broken_equations().is_empty());
+}
+
+#[test]
+fn counts_come_in_the_order_of_interfaces_ports_and_directions() {
+    let mut scene = Scene::new();
+    scene.pipeline.observe(&interface(2, "eth0"));
+    let at = |key: FlowKey, ifindex: u32| FlowKey {
+        place: ifindex << Place::IFINDEX_SHIFT | key.place & Place::EGRESS,
+        ..key
+    };
+    let (there, back) = (key(CLIENT, SERVER, false), key(SERVER, CLIENT, true));
+    let other = key(CLIENT, (SERVER.0, 4000), false);
+    let keys = [at(there, 3), at(back, 2), at(other, 2), at(there, 2)];
+
+    for (index, key) in (0..).zip(keys) {
+        scene.read_table(&[(index, slot(key, 1, 1, SECOND))], SECOND);
+    }
+
+    let counters = scene.pipeline.counters(&KernelCounts::default(), Vec::new());
+    let rows = counters
+        .interfaces
+        .iter()
+        .map(|row| (row.place.interface.name.as_str(), row.port, row.place.direction));
+    let expected = [
+        ("eth0", 3516, Direction::Ingress),
+        ("eth0", 3516, Direction::Egress),
+        ("eth0", 4000, Direction::Ingress),
+        ("if3", 3516, Direction::Ingress),
+    ];
+    assert!(rows.eq(expected), "{:#?}", counters.interfaces);
 }
 
 #[test]

@@ -51,6 +51,23 @@ fn a_flow_whose_processes_are_known_starts_at_once() {
 }
 
 #[test]
+fn a_flow_waits_for_the_hash_of_what_its_process_runs() {
+    let mut scene = Scene::new();
+    scene.ingest(&listen(SECOND));
+    scene.ingest(&accept());
+    let [who] = scene.requests()[..] else { panic!("one process is to be looked up") };
+    scene.identify(who, SECOND);
+    scene.ingest(&opening(SECOND));
+
+    assert!(scene.read_table(&[there(1, SECOND)], SECOND).is_empty());
+
+    scene.answer(SECOND);
+    let reports = scene.read_table(&[], SECOND);
+    let process = &flows(&reports)[0].1.attribution.owners[0].process;
+    assert_eq!(process.sha256.as_deref(), Some(SHA256));
+}
+
+#[test]
 fn a_flow_that_nobody_is_known_for_starts_after_a_moment() {
     let mut scene = Scene::new();
     scene.ingest(&opening(SECOND));
@@ -147,32 +164,46 @@ fn everything_ends_at_the_end_also_what_has_not_started() {
     let late = announce(key(([10, 0, 0, 9], 50_000), SERVER, false), 1, 2 * SECOND);
     scene.ingest(&FlowRecord { slot: 7, ..late });
 
-    scene.pipeline.finish(2 * SECOND);
+    scene.pipeline.finish(4 * SECOND);
 
     let reports = scene.pipeline.take_reports();
     let changes: Vec<(u16, FlowChange)> =
         flows(&reports).iter().map(|(change, flow)| (flow.source.port, *change)).collect();
     let ended = FlowChange::Ended(EndReason::ForcedEnd);
     assert_eq!(changes, [(40_000, ended), (50_000, FlowChange::Started), (50_000, ended)]);
+    let times = [4, 2, 4].map(|seconds| scene.clock.unix_ns(seconds * SECOND));
+    assert!(reports.iter().map(|report| report.time_unix_ns).eq(times));
     assert!(scene.tick(100 * SECOND).is_empty());
 }
 
 #[test]
 fn a_datagram_without_an_answer_that_has_a_receiver_reached_a_server() {
-    for (has_receiver, role) in [(true, FlowRole::Server), (false, FlowRole::Unanswered)] {
+    let bound = SocketRecord { protocol: 17, ..socket(action::BIND, SECOND) };
+    let sender = SocketRecord { cookie: 99, protocol: 17, ..socket(action::SEND, SECOND) };
+    for (record, role) in [(bound, FlowRole::Server), (sender, FlowRole::Unanswered)] {
         let mut scene = Scene::new();
-        if has_receiver {
-            scene.ingest(&SocketRecord { protocol: 17, ..socket(action::BIND, SECOND) });
-            scene.answer(SECOND);
-        }
-        scene.ingest(&FlowRecord { key: udp(opening(0).key), tcp_flags: 0, ..opening(SECOND) });
+        scene.ingest(&record);
+        let datagram = FlowRecord { key: udp(opening(0).key), cookie: 99, ..opening(SECOND) };
+        scene.ingest(&FlowRecord { tcp_flags: 0, ..datagram });
 
-        scene.pipeline.finish(2 * SECOND);
+        scene.pipeline.finish(SECOND + 1);
 
         let reports = scene.pipeline.take_reports();
-        assert_eq!(ended(&reports)[0].role, Some(role));
-        assert_eq!(ended(&reports)[0].tcp_flags, None);
+        assert_eq!((ended(&reports)[0].role, ended(&reports)[0].tcp_flags), (Some(role), None));
     }
+}
+
+#[test]
+fn a_handshake_without_an_answer_reached_nobody_even_if_somebody_listens() {
+    let mut scene = Scene::new();
+    scene.ingest(&listen(SECOND));
+    scene.ingest(&opening(SECOND));
+
+    scene.pipeline.finish(SECOND + 1);
+
+    let reports = scene.pipeline.take_reports();
+    assert_eq!(ended(&reports)[0].role, Some(FlowRole::Unanswered));
+    assert_eq!(ended(&reports)[0].tcp_flags, Some(tcp::SYN));
 }
 
 #[test]

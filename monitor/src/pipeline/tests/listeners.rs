@@ -201,13 +201,24 @@ fn a_released_listener_is_closed_by_its_releaser() {
     scene.answer(3 * SECOND);
     let reports = scene.tick(3 * SECOND);
 
-    let changes = listeners(&reports);
-    let (ListenerChange::Closed, closed) = changes.last().unwrap() else { panic!("{reports:#?}") };
+    let closed = only(ListenerChange::Closed, &reports);
     let expected = [(Role::Opener, Evidence::Exact, PID), (Role::Releaser, Evidence::Exact, PID)];
-    assert_eq!(owners(closed), expected);
-    assert_eq!(reports.last().unwrap().time_unix_ns, scene.clock.unix_ns(2 * SECOND));
-    assert!(scene.pipeline.open_listeners().is_empty());
+    assert_eq!(owners(&closed), expected);
+    assert_eq!(reports[0].time_unix_ns, scene.clock.unix_ns(2 * SECOND));
+    assert_eq!(scene.pipeline.known.sockets.all_listeners().count(), 0);
     assert!(scene.tick(4 * SECOND).is_empty());
+}
+
+#[test]
+fn who_holds_a_connection_is_no_news_of_a_listener() {
+    let mut scene = Scene::new();
+    let remote = Some(Endpoint::new(CLIENT.0.into(), CLIENT.1));
+    let connection = host::sockets::Socket { state: State::Established, remote, ..there() };
+    scene.pipeline.snapshot(Vec::new(), &[connection], SECOND);
+    scene.pipeline.holders(&[LISTENER], &[(LISTENER, PID)], SECOND);
+    scene.answer(SECOND);
+
+    assert!(scene.tick(SECOND).is_empty());
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn a_listener_waits_for_the_hash_of_what_it_runs() {
     let [who] = scene.requests()[..] else { panic!("one process is to be looked up") };
     scene.identify(who, SECOND);
 
+    assert!(scene.tick(SECOND).is_empty());
     assert!(scene.tick(SECOND + PATIENCE_NS - 1).is_empty());
 
     scene.answer(SECOND + PATIENCE_NS - 1);
