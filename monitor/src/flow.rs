@@ -235,13 +235,13 @@ impl FlowTable {
         flow.place(&record.key, sender, now_ns);
     }
 
-    /// Counts packets. `handed_over` when they are what a slot held before the same ports began anew.
-    pub fn credit(&mut self, credit: &Credit, handed_over: bool, now_ns: u64, ports: &PortSet) {
+    /// Counts packets. Those of a closed connection whose ports are in use again belong to it.
+    pub fn credit(&mut self, credit: &Credit, now_ns: u64, ports: &PortSet) {
         let last_ns = self.boot_time(credit.last_jiffies, now_ns);
         let (id, sender) = FlowId::of(&credit.key);
         let ended = credit.tcp_flags & (tcp::FIN | tcp::RST) != 0;
         let flow = match self.previous.get_mut(&id) {
-            Some(previous) if handed_over || ended => previous,
+            Some(previous) if ended => previous,
             _ => self.open(id, sender, &credit.key, last_ns, ports),
         };
         flow.last_ns = flow.last_ns.max(last_ns);
@@ -304,6 +304,9 @@ impl FlowTable {
                 changes.push((FlowChange::Updated, flow.clone()));
             }
         }
+        // The order of a hash map differs from run to run; reports must not. Stable, so that a flow
+        // still starts before it ends.
+        changes.sort_by_key(|(_, flow)| (flow.start_ns, flow.id));
         changes
     }
 

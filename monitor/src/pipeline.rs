@@ -18,7 +18,7 @@ use crate::attribution::{Known, Namespaces, ProcessKey, Processes, Request, Sock
 use crate::clock::Clock;
 use crate::decode::{self, Event};
 use crate::endpoint::Netns;
-use crate::flow::{FlowId, FlowTable, Limits};
+use crate::flow::{FlowTable, Limits};
 use crate::host;
 use crate::kernel::flow_table::Reading;
 use crate::ledger::Ledger;
@@ -150,21 +150,15 @@ impl Pipeline {
     pub fn reading(&mut self, reading: &Reading, now_ns: u64) {
         if let Some(credit) = self.ledger.read(reading.slot, &reading.content) {
             self.counting.credit(&credit, &self.ports);
-            self.flows.credit(&credit, false, now_ns, &self.ports);
+            self.flows.credit(&credit, now_ns, &self.ports);
         }
     }
 
     fn flow_record(&mut self, record: &FlowRecord, now_ns: u64) {
+        // First what the slot held: its FIN or RST tells that the same ports begin a flow of their own.
         if let Some(credit) = self.ledger.evicted(record) {
             self.counting.credit(&credit, &self.ports);
-            let begins_anew = FlowId::of(&record.key).0 == FlowId::of(&record.evicted_key).0;
-            // What the slot held counts for the flow that ends, not for the one that begins.
-            if begins_anew {
-                self.flows.announce(record, &self.ports);
-                self.flows.credit(&credit, true, now_ns, &self.ports);
-                return;
-            }
-            self.flows.credit(&credit, false, now_ns, &self.ports);
+            self.flows.credit(&credit, now_ns, &self.ports);
         }
         self.flows.announce(record, &self.ports);
     }

@@ -88,8 +88,24 @@ impl Readers {
             return;
         }
         (self.read_at, self.read_again) = (packets, stands_still);
+        let is_news = |pipeline: &Pipeline, slot, count| !pipeline.is_current(slot, count);
+        self.read_slots(pipeline, now_ns, is_news);
+    }
+
+    /// Hands every slot to the pipeline, news or not: the last reading, when nothing runs in the kernel
+    /// any more. One that fell between the two stores of a packet saw its count without its bytes.
+    pub fn read_whole_table(&self, pipeline: &mut Pipeline, now_ns: u64) {
+        self.read_slots(pipeline, now_ns, |_, _, _| true);
+    }
+
+    fn read_slots(
+        &self,
+        pipeline: &mut Pipeline,
+        now_ns: u64,
+        is_wanted: impl Fn(&Pipeline, u32, u64) -> bool,
+    ) {
         let mut news = Vec::new();
-        let is_news = |slot, count| !pipeline.is_current(slot, count);
+        let is_news = |slot, count| is_wanted(pipeline, slot, count);
         self.table.read(is_news, |reading| news.push(reading));
         for reading in &news {
             pipeline.reading(reading, now_ns);

@@ -98,6 +98,11 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// Transport, local and remote end of a connected socket.
+    fn ends(&self) -> Option<(Transport, Endpoint, Endpoint)> {
+        self.local.zip(self.remote).map(|(local, remote)| (self.transport, local, remote))
+    }
+
     /// Adds an owner; a second act in the same role only makes the evidence better.
     fn own(&mut self, role: Role, evidence: Evidence, process: ProcessKey) {
         let same = |owner: &&mut OwnerKey| owner.role == role && owner.process == process;
@@ -200,6 +205,7 @@ impl Sockets {
         if let Some((role, process)) = role_of(record.action).zip(process) {
             socket.own(role, Evidence::Exact, process);
         }
+        let former_ends = socket.ends();
         let local = Endpoint::from_mapped(record.local, record.local_port);
         let remote = Endpoint::from_mapped(record.remote, record.remote_port);
         match record.action {
@@ -227,6 +233,9 @@ impl Sockets {
                 socket.released = true;
             }
             _ => {}
+        }
+        if let Some(former) = former_ends.filter(|former| socket.ends() != Some(*former)) {
+            remove(&mut self.by_ends, &former, record.cookie);
         }
         self.index(record.cookie);
     }

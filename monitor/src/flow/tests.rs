@@ -13,8 +13,8 @@ fn both_directions_are_one_flow_opened_by_the_sender_of_the_syn() {
 
     table.announce(&record(&key(CLIENT, SERVER, 2, false), SECOND, tcp::SYN), &ports());
     table.announce(&record(&key(SERVER, CLIENT, 2, true), SECOND, SYN_ACK), &ports());
-    table.credit(&credit(&key(CLIENT, SERVER, 2, false), 3, tcp::SYN), false, 2 * SECOND, &ports());
-    table.credit(&credit(&key(SERVER, CLIENT, 2, true), 2, SYN_ACK), false, 2 * SECOND, &ports());
+    table.credit(&credit(&key(CLIENT, SERVER, 2, false), 3, tcp::SYN), 2 * SECOND, &ports());
+    table.credit(&credit(&key(SERVER, CLIENT, 2, true), 2, SYN_ACK), 2 * SECOND, &ports());
 
     let started = table.started(2 * SECOND, 0, |_| true);
     assert_eq!(started.len(), 1);
@@ -33,8 +33,8 @@ fn a_packet_on_loopback_is_two_places_and_counts_once() {
     let (out, back) = (key(CLIENT, SERVER, 1, true), key(CLIENT, SERVER, 1, false));
     table.announce(&record(&out, SECOND, 0), &ports());
     table.announce(&record(&back, SECOND + 1, 0), &ports());
-    table.credit(&credit(&out, 5, 0), false, SECOND, &ports());
-    table.credit(&credit(&back, 5, 0), false, SECOND, &ports());
+    table.credit(&credit(&out, 5, 0), SECOND, &ports());
+    table.credit(&credit(&back, 5, 0), SECOND, &ports());
 
     let flow = &table.started(SECOND, 0, |_| true)[0];
 
@@ -73,13 +73,13 @@ fn the_same_ports_again_are_a_flow_of_their_own() {
     let mut table = table();
     let (there, back) = (key(CLIENT, SERVER, 2, false), key(SERVER, CLIENT, 2, true));
     table.announce(&record(&there, SECOND, tcp::SYN), &ports());
-    table.credit(&credit(&there, 4, tcp::SYN | tcp::FIN), false, SECOND, &ports());
-    table.credit(&credit(&back, 3, SYN_ACK | tcp::FIN), false, SECOND, &ports());
+    table.credit(&credit(&there, 4, tcp::SYN | tcp::FIN), SECOND, &ports());
+    table.credit(&credit(&back, 3, SYN_ACK | tcp::FIN), SECOND, &ports());
 
     table.announce(&record(&there, SECOND + 5, tcp::SYN), &ports());
-    table.credit(&credit(&there, 1, tcp::SYN | tcp::FIN), true, SECOND + 5, &ports());
-    table.credit(&credit(&there, 1, tcp::SYN), false, SECOND + 5, &ports());
-    table.credit(&credit(&back, 1, SYN_ACK | tcp::FIN), false, SECOND + 5, &ports());
+    table.credit(&credit(&there, 1, tcp::SYN | tcp::FIN), SECOND + 5, &ports());
+    table.credit(&credit(&there, 1, tcp::SYN), SECOND + 5, &ports());
+    table.credit(&credit(&back, 1, SYN_ACK | tcp::FIN), SECOND + 5, &ports());
 
     let ended: Vec<Flow> = table
         .finish()
@@ -134,7 +134,7 @@ fn the_time_of_the_last_packet_comes_from_its_jiffies() {
     table.announce(&start, &ports());
     let late = Credit { last_jiffies: 0x10, ..credit(&key, 1, tcp::SYN) };
 
-    table.credit(&late, false, 20 * SECOND, &ports());
+    table.credit(&late, 20 * SECOND, &ports());
 
     // 32 jiffies of 4 ms later, across the wrap of the lower half.
     assert_eq!(table.started(20 * SECOND, 0, |_| true)[0].last_ns, 10 * SECOND + 128_000_000);

@@ -8,6 +8,7 @@ mod connections;
 mod samples;
 mod counters;
 mod kernel;
+mod regressions;
 
 use monitor_ebpf::wire::SocketRecord;
 use zerocopy::IntoBytes as _;

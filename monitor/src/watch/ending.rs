@@ -90,7 +90,7 @@ impl Watch {
         let now_ns = clock::boot_ns();
         while session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns) {}
         while self.readers.read_packets(&mut self.pipeline, now_ns) {}
-        self.readers.read_table(&mut self.pipeline, now_ns);
+        self.readers.read_whole_table(&mut self.pipeline, now_ns);
         self.settle();
         self.pipeline.finish(clock::boot_ns());
         // The ends of all flows may be more than the queue has room for.

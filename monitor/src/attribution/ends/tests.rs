@@ -2,6 +2,7 @@
 
 mod host;
 mod sockets;
+mod regressions;
 
 use std::net::{IpAddr, Ipv6Addr};
 
