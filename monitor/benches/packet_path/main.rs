@@ -81,8 +81,10 @@ fn measure(arguments: &Arguments) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "loading kernel programs takes root");
     let effort = if arguments.quick { QUICK } else { THOROUGH };
     let filter = arguments.filter.as_deref().unwrap_or_default();
+    let groups = || GROUPS.iter().filter(|group| group.name.contains(filter));
+    ensure!(groups().next().is_some(), "no group has `{filter}` in its name");
     let mut report = Report::start(arguments.quick)?;
-    for group in GROUPS.iter().filter(|group| group.name.contains(filter)) {
+    for group in groups() {
         eprintln!("measuring: {}", group.name);
         // A thread of its own: it moves to one CPU, and what it starts would inherit that.
         let measured = thread::spawn(move || (group.measure)(effort)).join();
