@@ -12,7 +12,7 @@ use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 
 use monitor_ebpf::packet::tcp;
-use monitor_ebpf::wire::{FlowRecord, Set, Slot, WAYS, kind};
+use monitor_ebpf::wire::{FlowKey, FlowRecord, Set, Slot, WAYS, kind};
 
 use crate::config;
 use crate::emit::{self, PACKET_RING};
@@ -120,14 +120,39 @@ fn find(set: &Set, key: Key) -> usize {
 /// Is this slot the packet's? Compares the most telling word first.
 #[inline(always)]
 fn holds(slot: &Slot, key: Key) -> bool {
-    let words = (&raw const slot.key).cast::<Key>();
-    // SAFETY: `FlowKey` is 40 bytes at offset 0 of a slot, which is aligned to 64.
-    let held = unsafe { &*words };
+    let held = key_of(slot);
     held[4] == key[4]
         && held[1] == key[1]
         && held[3] == key[3]
         && held[0] == key[0]
         && held[2] == key[2]
+}
+
+/// The five words of a slot's key.
+#[inline(always)]
+const fn key_of(slot: &Slot) -> Key {
+    let words = (&raw const slot.key).cast::<u64>();
+    // SAFETY: `FlowKey` is five words at offset 0 of a slot, which is aligned to 64.
+    unsafe { [*words, *words.add(1), *words.add(2), *words.add(3), *words.add(4)] }
+}
+
+/// Writes a key word by word. Volatile: LLVM would make one `memmove` or `memset` of it, which BPF
+/// calls, 10 ns each, and which takes a copy of the key on the stack of every packet.
+///
+/// # Safety
+///
+/// `to` can be written and is aligned to 8.
+#[inline(always)]
+pub(crate) unsafe fn write_key(to: *mut FlowKey, key: Key) {
+    let words = to.cast::<u64>();
+    // SAFETY: `FlowKey` is five words; the rest is the caller's contract.
+    unsafe {
+        words.write_volatile(key[0]);
+        words.add(1).write_volatile(key[1]);
+        words.add(2).write_volatile(key[2]);
+        words.add(3).write_volatile(key[3]);
+        words.add(4).write_volatile(key[4]);
+    }
 }
 
 /// The way idle longest; a free one counts as idle since ever.
@@ -189,12 +214,11 @@ fn start(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Acco
         return Accounted::Overflow;
     }
     let count = &raw mut slot.count;
-    let key = (&raw mut slot.key).cast::<Key>();
     // A reader that sees count 0 looks again later: until the last store the words are nobody's.
-    // SAFETY: both point into the slot; volatile keeps the stores in this order.
+    // SAFETY: the words lie in the slot; volatile keeps the stores in this order.
     unsafe {
         count.write_volatile(0);
-        key.write_volatile(packet.key);
+        write_key(&raw mut slot.key, packet.key);
         slot.bytes = u64::from(packet.length);
         slot.last_jiffies = place.jiffies as u32;
         slot.tcp_flags = packet.tcp_flags;
@@ -241,20 +265,20 @@ fn announce(
         (*record).jiffies = place.jiffies;
         (*record).slot = place.slot;
         (*record).generation = generation;
-        (&raw mut (*record).key).cast::<Key>().write(packet.key);
+        write_key(&raw mut (*record).key, packet.key);
         (*record).length = packet.length;
         (*record).tcp_flags = u32::from(packet.tcp_flags);
         (*record).late = u32::from(evicted.is_none());
         (*record).ifindex = packet.ifindex;
-        let evicted_key = (&raw mut (*record).evicted_key).cast::<Key>();
+        let evicted_key = &raw mut (*record).evicted_key;
         if let Some(slot) = evicted {
-            evicted_key.write((&raw const slot.key).cast::<Key>().read());
+            write_key(evicted_key, key_of(slot));
             (*record).evicted_count = slot.count;
             (*record).evicted_bytes = slot.bytes;
             (*record).evicted_last_jiffies = slot.last_jiffies;
             (*record).evicted_tcp_flags = u32::from(slot.tcp_flags);
         } else {
-            evicted_key.write([0; 5]);
+            write_key(evicted_key, [0; 5]);
             (*record).evicted_count = 0;
             (*record).evicted_bytes = 0;
             (*record).evicted_last_jiffies = 0;

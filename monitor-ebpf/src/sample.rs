@@ -10,7 +10,7 @@ use monitor_ebpf::wire::{Budget, SampleRecord, kind};
 
 use crate::config;
 use crate::emit::{self, Fate, PACKET_RING};
-use crate::flows::{Key, Packet};
+use crate::flows::{Packet, write_key};
 
 #[map(name = "pw_budget")]
 static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
@@ -31,7 +31,7 @@ pub(crate) fn take(ctx: &TcContext, packet: Packet, headers: Headers, represents
     // SAFETY: the reserved record, `snaplen` bytes longer than the struct; every field is written.
     unsafe {
         (*record).header = emit::header(kind::SAMPLE, packet.program);
-        (&raw mut (*record).key).cast::<Key>().write(packet.key);
+        write_key(&raw mut (*record).key, packet.key);
         (*record).length = packet.length;
         (*record).represents = represents;
         (*record).tcp_flags = u32::from(packet.tcp_flags);
