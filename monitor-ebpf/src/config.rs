@@ -60,10 +60,28 @@ pub(crate) fn hash_multiplier(word: usize) -> u64 {
 /// Is the port watched?
 #[inline(always)]
 pub(crate) fn is_watched(port: u16) -> bool {
+    watched(port, port).is_some()
+}
+
+/// The port a packet counts under. When both are watched it is the lower one, so that both
+/// directions of a conversation count under the same port.
+#[inline(always)]
+pub(crate) fn watched(source: u16, destination: u16) -> Option<u16> {
     // A constant to the verifier, which drops the way that is not taken.
-    if only_port() != 0 {
-        return u32::from(port) == only_port();
+    let only = only_port() as u16;
+    if only != 0 {
+        return (source == only || destination == only).then_some(only);
     }
+    match (is_in_set(source), is_in_set(destination)) {
+        (false, false) => None,
+        (true, false) => Some(source),
+        (false, true) => Some(destination),
+        (true, true) => Some(if source < destination { source } else { destination }),
+    }
+}
+
+#[inline(always)]
+fn is_in_set(port: u16) -> bool {
     // SAFETY: as above; a u16 divided by 64 is below 1024.
     let word = unsafe { ptr::read_volatile(&raw const PW_PORTS[(port >> 6) as usize]) };
     word >> (port & 63) & 1 != 0

@@ -29,6 +29,8 @@ pub struct Headers {
     pub udp: bool,
     /// First of several fragments.
     pub first_fragment: bool,
+    /// The watched one of the ports.
+    pub port: u16,
     /// Source port.
     pub source_port: u16,
     /// Destination port.
@@ -109,10 +111,67 @@ struct Ip {
     first_fragment: bool,
 }
 
-/// Finds the ports of a packet.
+/// Finds the ports of an ordinary packet with an Ethernet header: one without VLAN tag, IPv4 options,
+/// IPv6 extension headers and fragments. `None`: it takes [`parse`], which gives the same for these.
+///
+/// `watched` is asked before anything else is read: most packets are none of ours.
 #[inline(always)]
 #[must_use]
-pub fn parse(bytes: Bytes, link: Link) -> Packet {
+pub fn glance(bytes: Bytes, watched: impl Fn(u16, u16) -> Option<u16>) -> Option<Packet> {
+    let header = bytes.window::<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>(0)?;
+    let ip = match header.u16::<12>() {
+        ETH_P_IP => plain_ipv4(header)?,
+        ETH_P_IPV6 => plain_ipv6(header)?,
+        ETH_P_8021Q | ETH_P_8021AD => return None,
+        _ => return Some(Packet::Other),
+    };
+    if ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP {
+        return None;
+    }
+    match transport(bytes, ip, watched) {
+        Packet::Short(_) => None,
+        packet => Some(packet),
+    }
+}
+
+#[inline(always)]
+fn plain_ipv4(header: Window<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>) -> Option<Ip> {
+    let length = header.u16::<16>();
+    // Neither more fragments to come nor an offset of this one.
+    let is_whole = matches!(header.u16::<20>() & 0x3fff, 0);
+    if header.u8::<14>() != 0x45 || !is_whole || (length as usize) < IPV4_LEN {
+        return None;
+    }
+    Some(Ip {
+        network: ETHERNET_LEN,
+        transport: ETHERNET_LEN + IPV4_LEN,
+        protocol: header.u8::<23>(),
+        length: u32::from(length),
+        ipv6: false,
+        first_fragment: false,
+    })
+}
+
+#[inline(always)]
+fn plain_ipv6(header: Window<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>) -> Option<Ip> {
+    let payload = header.u16::<18>();
+    if header.u8::<14>() >> 4 != 6 || payload == 0 {
+        return None;
+    }
+    Some(Ip {
+        network: ETHERNET_LEN,
+        transport: ETHERNET_LEN + IPV6_LEN,
+        protocol: header.u8::<20>(),
+        length: u32::from(payload) + 40,
+        ipv6: true,
+        first_fragment: false,
+    })
+}
+
+/// Finds the ports of a packet. It is a flow's if `watched` gives the one of its ports that is.
+#[inline(always)]
+#[must_use]
+pub fn parse(bytes: Bytes, link: Link, watched: impl Fn(u16, u16) -> Option<u16>) -> Packet {
     let ip = match link {
         Link::Ethernet => ethernet(bytes),
         Link::Bare => match bytes.window::<1>(0) {
@@ -123,7 +182,7 @@ pub fn parse(bytes: Bytes, link: Link) -> Packet {
         },
     };
     match ip {
-        Ok(ip) => transport(bytes, ip),
+        Ok(ip) => transport(bytes, ip, watched),
         Err(packet) => packet,
     }
 }
@@ -253,33 +312,59 @@ fn extensions(bytes: Bytes, mut ip: Ip) -> Result<Ip, Packet> {
 }
 
 #[inline(always)]
-fn transport(bytes: Bytes, ip: Ip) -> Packet {
-    let (source_port, destination_port, payload, tcp_flags) = match ip.protocol {
+fn transport(bytes: Bytes, ip: Ip, watched: impl Fn(u16, u16) -> Option<u16>) -> Packet {
+    match ip.protocol {
         IPPROTO_TCP => match bytes.window::<TCP_LEN>(ip.transport) {
-            Some(header) => {
-                let header_len = ((header.u8::<12>() >> 4) as usize) * 4;
-                let payload = ip.transport + header_len;
-                (header.u16::<0>(), header.u16::<2>(), payload, header.u8::<13>())
-            }
-            None => return Packet::Short(aside::SHORT_TRANSPORT),
+            Some(header) => tcp_flow(header, ip, watched),
+            None => Packet::Short(aside::SHORT_TRANSPORT),
         },
         IPPROTO_UDP => match bytes.window::<UDP_LEN>(ip.transport) {
-            Some(header) => (header.u16::<0>(), header.u16::<2>(), ip.transport + UDP_LEN, 0),
-            None => return Packet::Short(aside::SHORT_TRANSPORT),
+            Some(header) => udp_flow(header, ip, watched),
+            None => Packet::Short(aside::SHORT_TRANSPORT),
         },
-        IPPROTO_ICMP if !ip.ipv6 => return icmp_error(bytes, ip.transport),
-        IPPROTO_ICMPV6 if ip.ipv6 => return icmpv6_error(bytes, ip.transport),
-        _ => return Packet::Other,
+        IPPROTO_ICMP if !ip.ipv6 => icmp_error(bytes, ip.transport),
+        IPPROTO_ICMPV6 if ip.ipv6 => icmpv6_error(bytes, ip.transport),
+        _ => Packet::Other,
+    }
+}
+
+#[inline(always)]
+fn tcp_flow(header: Window<TCP_LEN>, ip: Ip, watched: impl Fn(u16, u16) -> Option<u16>) -> Packet {
+    let (source_port, destination_port) = (header.u16::<0>(), header.u16::<2>());
+    let Some(port) = watched(source_port, destination_port) else {
+        return Packet::Other;
+    };
+    let header_len = ((header.u8::<12>() >> 4) as usize) * 4;
+    Packet::Flow(Headers {
+        network: ip.network,
+        payload: ip.transport + header_len,
+        ipv6: ip.ipv6,
+        udp: false,
+        first_fragment: ip.first_fragment,
+        port,
+        source_port,
+        destination_port,
+        tcp_flags: header.u8::<13>(),
+        length: ip.length,
+    })
+}
+
+#[inline(always)]
+fn udp_flow(header: Window<UDP_LEN>, ip: Ip, watched: impl Fn(u16, u16) -> Option<u16>) -> Packet {
+    let (source_port, destination_port) = (header.u16::<0>(), header.u16::<2>());
+    let Some(port) = watched(source_port, destination_port) else {
+        return Packet::Other;
     };
     Packet::Flow(Headers {
         network: ip.network,
-        payload,
+        payload: ip.transport + UDP_LEN,
         ipv6: ip.ipv6,
-        udp: ip.protocol == IPPROTO_UDP,
+        udp: true,
         first_fragment: ip.first_fragment,
+        port,
         source_port,
         destination_port,
-        tcp_flags,
+        tcp_flags: 0,
         length: ip.length,
     })
 }

@@ -9,7 +9,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::{Headers, Link, Packet, parse};
+use super::{Headers, Link, Packet, glance, parse};
 use crate::bytes::Bytes;
 use crate::wire::aside;
 use frames::*;
@@ -26,6 +26,18 @@ fn a_udp_packet_has_no_flags() {
     let packet = ethernet(0x0800, &ipv4(UDP, &udp()));
 
     assert_eq!(parsed(&packet), Packet::Flow(UDP_IN_IPV4));
+}
+
+#[test]
+fn a_packet_without_a_watched_port_is_none_of_ours() {
+    for packet in [ethernet(0x0800, &ipv4(TCP, &tcp(5))), ethernet(0x86dd, &ipv6(UDP, &udp()))] {
+        let start = packet.as_ptr().expose_provenance();
+        // SAFETY: `packet` lives until the parsers return.
+        let bytes = unsafe { Bytes::new(start, start + packet.len()) };
+
+        assert_eq!(parse(bytes, Link::Ethernet, |_, _| None), Packet::Other);
+        assert_eq!(glance(bytes, |_, _| None), Some(Packet::Other));
+    }
 }
 
 #[test]
@@ -349,7 +361,13 @@ fn parsed(packet: &[u8]) -> Packet {
 fn parsed_on(link: Link, packet: &[u8]) -> Packet {
     let start = packet.as_ptr().expose_provenance();
     // SAFETY: `packet` is borrowed until the parser returns.
-    parse(unsafe { Bytes::new(start, start + packet.len()) }, link)
+    let bytes = unsafe { Bytes::new(start, start + packet.len()) };
+    let seen = parse(bytes, link, |_, destination| Some(destination));
+    if link == Link::Ethernet {
+        let glanced = glance(bytes, |_, destination| Some(destination));
+        assert!(glanced.is_none_or(|packet| packet == seen), "{glanced:?}, {seen:?}");
+    }
+    seen
 }
 
 /// The same headers behind `tags` bytes of VLAN tags.

@@ -28,6 +28,7 @@ pub(super) const TCP_IN_IPV4: Headers = Headers {
     ipv6: false,
     udp: false,
     first_fragment: false,
+    port: DESTINATION_PORT,
     source_port: SOURCE_PORT,
     destination_port: DESTINATION_PORT,
     tcp_flags: FLAGS,
