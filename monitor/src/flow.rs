@@ -220,8 +220,13 @@ impl FlowTable {
         if opens && self.flows.get(&id).is_some_and(Flow::is_closed) {
             self.retire(id);
         }
+        let is_new = !self.flows.contains_key(&id);
         let flow = self.open(id, sender, &record.key, now_ns, ports);
         flow.start_ns = flow.start_ns.min(now_ns);
+        if is_new && record.late == 0 && id.transport == Transport::Udp {
+            // Whoever is heard first asks; UDP has no other sign.
+            flow.opener = sender;
+        }
         let sent = flow.sent_mut(sender);
         sent.tcp_flags |= flags;
         if record.cookie != 0 {
@@ -416,8 +421,8 @@ pub(crate) fn watched_port(key: &FlowKey, ports: &PortSet) -> u16 {
 /// Who opened a conversation whose first packet nobody saw: whoever talks to the watched port.
 fn likely_opener(id: FlowId, sender: End, ports: &PortSet) -> End {
     match (ports.contains(id.low.port), ports.contains(id.high.port)) {
-        (true, false) if id.transport == Transport::Tcp => End::High,
-        (false, true) if id.transport == Transport::Tcp => End::Low,
+        (true, false) => End::High,
+        (false, true) => End::Low,
         _ => sender,
     }
 }

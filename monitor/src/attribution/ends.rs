@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use crate::attribution::{Answer, Namespaces, Processes, Socket, Sockets};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Family};
 use crate::flow::{End, Flow};
 use crate::owner::{Attribution, Evidence, Owner, Ownership, Side};
 use crate::report::FlowRole;
+
+/// The longest jiffy there is (100 Hz): the time of a flow's last packet is that coarse.
+const JIFFY_NS: u64 = 10_000_000;
 
 /// Everything attribution knows.
 #[derive(Debug)]
@@ -60,8 +63,7 @@ impl Known {
         }
         // What was not accepted yet belongs to those who listen.
         let listens = |listener: &&Socket| {
-            listener.netns == socket.netns
-                && socket.local.is_some_and(|local| fits(listener, local))
+            listener.netns == socket.netns && socket.local.is_some_and(|local| listener.gets(local))
         };
         let port = socket.local.map_or(0, |local| local.port);
         let owners: Vec<Owner> = self
@@ -110,7 +112,7 @@ impl Known {
             found.push((socket, Join::Exact));
         } else {
             let during = |socket: &&Socket| {
-                socket.since_ns <= flow.last_ns
+                socket.since_ns <= flow.last_ns.saturating_add(JIFFY_NS)
                     && socket.closed_ns.is_none_or(|closed_ns| closed_ns >= flow.start_ns)
             };
             let connected: Vec<&Socket> =
@@ -153,9 +155,14 @@ impl Known {
                     None => inode == Some(self.own_netns) && flow.is_local(flow.opener.other()),
                 }
             })
-            .filter(|socket| fits(socket, local))
+            .filter(|socket| socket.gets(local))
             .map(|socket| (socket, Join::Addresses))
             .collect();
+        // With a socket of its own family bound, IPv4 does not go to one that listens on all of IPv6.
+        let is_ipv4 = |(socket, _): &(&Socket, Join)| socket.family == Family::Ipv4;
+        if local.ip.is_ipv4() && found.iter().any(is_ipv4) {
+            found.retain(is_ipv4);
+        }
         // A socket bound to the very address gets the packets, not one bound to all.
         if found.iter().any(|(socket, _)| socket.local == Some(local)) {
             found.retain(|(socket, _)| socket.local == Some(local));
@@ -191,15 +198,6 @@ impl Known {
     fn are_settled(&self, socket: &Socket) -> bool {
         socket.owners.iter().all(|owner| self.processes.is_settled(owner.process))
     }
-}
-
-/// Does a listener get what is sent to `local`?
-fn fits(socket: &Socket, local: Endpoint) -> bool {
-    socket.local.is_some_and(|bound| {
-        bound.ip == local.ip
-            || bound.ip.is_unspecified()
-                && (bound.ip.is_ipv6() || bound.ip.is_ipv4() == local.ip.is_ipv4())
-    })
 }
 
 fn nobody(role: Option<FlowRole>) -> Attribution {

@@ -103,6 +103,22 @@ impl Socket {
         self.local.zip(self.remote).map(|(local, remote)| (self.transport, local, remote))
     }
 
+    /// Does it get what is sent to this address and port, as far as its own address tells?
+    pub fn gets(&self, destination: Endpoint) -> bool {
+        self.local.is_some_and(|bound| {
+            bound.ip == destination.ip
+                || bound.ip.is_unspecified()
+                    && (bound.ip.is_ipv6() || bound.ip.is_ipv4() == destination.ip.is_ipv4())
+        })
+    }
+
+    /// It listens from now on, unless it does already.
+    fn start_listening(&mut self, now_ns: u64) {
+        if !self.listens {
+            (self.listens, self.since_ns) = (true, now_ns);
+        }
+    }
+
     /// Adds an owner; a second act in the same role only makes the evidence better.
     fn own(&mut self, role: Role, evidence: Evidence, process: ProcessKey) {
         let same = |owner: &&mut OwnerKey| owner.role == role && owner.process == process;
@@ -206,16 +222,20 @@ impl Sockets {
             socket.own(role, Evidence::Exact, process);
         }
         let former_ends = socket.ends();
+        let former_listener = socket.local.filter(|_| socket.listens);
         let local = Endpoint::from_mapped(record.local, record.local_port);
         let remote = Endpoint::from_mapped(record.remote, record.remote_port);
         match record.action {
             action::BIND => {
                 socket.local = Some(local);
-                socket.listens |= transport == Transport::Udp;
+                if transport == Transport::Udp {
+                    socket.start_listening(now_ns);
+                }
             }
             action::LISTEN => {
                 socket.local = Some(local);
-                (socket.listens, socket.closed_ns) = (true, None);
+                socket.start_listening(now_ns);
+                socket.closed_ns = None;
             }
             action::CONNECT => {
                 socket.remote = Some(remote);
@@ -234,7 +254,13 @@ impl Sockets {
             }
             _ => {}
         }
-        if let Some(former) = former_ends.filter(|former| socket.ends() != Some(*former)) {
+        let former_listener = former_listener.filter(|_| !socket.listens);
+        let former_ends = former_ends.filter(|former| socket.ends() != Some(*former));
+        if let Some(former) = former_listener {
+            self.changed.push(record.cookie);
+            remove(&mut self.listeners, &(transport, former.port), record.cookie);
+        }
+        if let Some(former) = former_ends {
             remove(&mut self.by_ends, &former, record.cookie);
         }
         self.index(record.cookie);

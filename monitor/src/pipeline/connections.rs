@@ -67,7 +67,7 @@ impl Pipeline {
     /// Whoever listens on the local port was called; otherwise this end is the caller.
     fn was_called(&self, socket: &Socket, local: Endpoint) -> bool {
         let mut listeners = self.known.sockets.listeners(socket.transport, local.port);
-        listeners.any(|listener| listener.netns == socket.netns)
+        listeners.any(|listener| listener.netns == socket.netns && listener.gets(local))
     }
 }
 

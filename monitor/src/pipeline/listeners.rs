@@ -21,8 +21,31 @@ pub(super) struct Listeners {
     reported: HashMap<u64, ListenerReport>,
     /// Changed, but not everything is known yet; since when.
     waiting: HashMap<u64, u64>,
-    /// What findings were about: the same listener again is no news.
+    /// What findings were about: the same listener again is no news. Bounded: whoever names their
+    /// processes anew each time is told of again, and does not fill our memory.
     found_before: HashSet<Identity>,
+    /// Findings about the open listeners: a name that becomes known later is no second one.
+    found_now: HashSet<(u64, FindingKind)>,
+}
+
+/// Identities remembered before all are forgotten.
+const MAX_IDENTITIES: usize = 16_384;
+
+impl Listeners {
+    /// The listener is closed; true if it had been reported.
+    fn forget(&mut self, cookie: u64) -> bool {
+        self.found_now.retain(|(other, _)| *other != cookie);
+        self.reported.remove(&cookie).is_some()
+    }
+
+    /// Is a finding of this kind about this listener news?
+    fn is_news(&mut self, cookie: u64, identity: Identity) -> bool {
+        if self.found_before.len() >= MAX_IDENTITIES {
+            self.found_before.clear();
+        }
+        let new_here = self.found_now.insert((cookie, identity.0));
+        self.found_before.insert(identity) && new_here
+    }
 }
 
 /// What makes two listeners the same to a person.
@@ -56,10 +79,15 @@ impl Pipeline {
     }
 
     fn report_listener(&mut self, socket: &Socket, now_ns: u64) {
+        let Some((report, expired)) = self.listener_report(socket, now_ns) else { return };
         if !socket.listens {
+            // A datagram socket that was connected: from now on only one peer can reach it.
+            if self.listeners.forget(socket.cookie) {
+                let time_ns = socket.closed_ns.unwrap_or(now_ns);
+                self.report(time_ns, Body::Listener(ListenerChange::Closed, Box::new(report)));
+            }
             return;
         }
-        let Some((report, expired)) = self.listener_report(socket, now_ns) else { return };
         let before = self.listeners.reported.get(&socket.cookie);
         let change = match before {
             None if socket.found => Some((ListenerChange::Found, now_ns)),
@@ -79,7 +107,7 @@ impl Pipeline {
             self.judge(&report, expired.as_deref(), now_ns);
         }
         if let Some(closed_ns) = socket.closed_ns
-            && self.listeners.reported.remove(&socket.cookie).is_some()
+            && self.listeners.forget(socket.cookie)
         {
             self.known.sockets.no_longer_listens(socket.cookie);
             self.report(closed_ns, Body::Listener(ListenerChange::Closed, Box::new(report)));
@@ -119,7 +147,7 @@ impl Pipeline {
             None => (FindingKind::UnknownListener, nearest.clone()),
         };
         let identity = (kind, report.transport, report.local, netns, name);
-        if !self.listeners.found_before.insert(identity) {
+        if !self.listeners.is_news(report.cookie, identity) {
             return;
         }
         let finding = FindingReport {
