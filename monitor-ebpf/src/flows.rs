@@ -180,10 +180,13 @@ const fn starts_again(slot: &Slot, packet: Packet) -> bool {
 /// Counts a packet of a known flow.
 #[inline(always)]
 fn hit(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Accounted {
-    slot.count += 1;
     slot.bytes += u64::from(packet.length);
     slot.last_jiffies = place.jiffies as u32;
     slot.tcp_flags |= packet.tcp_flags;
+    let count = &raw mut slot.count;
+    // SAFETY: part of the slot; volatile keeps it behind the other stores, so that a reader who sees
+    // the packet counted sees its bytes and flags as well.
+    unsafe { count.write_volatile(count.read() + 1) };
     if slot.head_samples != 0 {
         if slot.head_samples & Slot::UNANNOUNCED != 0
             && announce(ctx, packet, None, place, slot.generation() as u32)

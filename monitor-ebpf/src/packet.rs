@@ -111,6 +111,14 @@ struct Ip {
     first_fragment: bool,
 }
 
+impl Ip {
+    /// By its own length, the packet ends before `offset`: what lies there is padding.
+    #[inline(always)]
+    const fn ends_before(&self, offset: usize) -> bool {
+        self.length != 0 && (self.length as usize) < offset - self.network
+    }
+}
+
 /// Finds the ports of an ordinary packet with an Ethernet header: one without VLAN tag, IPv4 options,
 /// IPv6 extension headers and fragments. `None`: it takes [`parse`], which gives the same for these.
 ///
@@ -129,7 +137,7 @@ pub fn glance(bytes: Bytes, watched: impl Fn(u16, u16) -> Option<u16>) -> Option
         return None;
     }
     match transport(bytes, ip, watched) {
-        Packet::Short(_) => None,
+        Packet::Short(_) | Packet::Aside(_) => None,
         packet => Some(packet),
     }
 }
@@ -335,6 +343,9 @@ fn tcp_flow(header: Window<TCP_LEN>, ip: Ip, watched: impl Fn(u16, u16) -> Optio
         return Packet::Other;
     };
     let header_len = ((header.u8::<12>() >> 4) as usize) * 4;
+    if header_len < TCP_LEN || ip.ends_before(ip.transport + header_len) {
+        return Packet::Aside(aside::SHORT_TRANSPORT);
+    }
     Packet::Flow(Headers {
         network: ip.network,
         payload: ip.transport + header_len,
@@ -355,6 +366,9 @@ fn udp_flow(header: Window<UDP_LEN>, ip: Ip, watched: impl Fn(u16, u16) -> Optio
     let Some(port) = watched(source_port, destination_port) else {
         return Packet::Other;
     };
+    if ip.ends_before(ip.transport + UDP_LEN) {
+        return Packet::Aside(aside::SHORT_TRANSPORT);
+    }
     Packet::Flow(Headers {
         network: ip.network,
         payload: ip.transport + UDP_LEN,

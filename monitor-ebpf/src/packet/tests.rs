@@ -393,3 +393,21 @@ fn any_packet() -> impl Strategy<Value = Vec<u8>> {
     });
     prop_oneof![prop::collection::vec(any::<u8>(), 0..200), changed]
 }
+
+#[test]
+fn a_transport_header_behind_the_end_of_the_ip_packet_is_short() {
+    let padded = |protocol, length, transport: &[u8]| {
+        ethernet(0x0800, &Ipv4 { length: Some(length), ..Ipv4::of(protocol) }.around(transport))
+    };
+
+    assert_eq!(parsed(&padded(TCP, 39, &tcp(5))), Packet::Aside(aside::SHORT_TRANSPORT));
+    assert_eq!(parsed(&padded(UDP, 27, &udp())), Packet::Aside(aside::SHORT_TRANSPORT));
+}
+
+#[test]
+fn a_tcp_header_that_says_it_is_shorter_than_its_fixed_part_is_short() {
+    let mut packet = ethernet(0x0800, &ipv4(TCP, &tcp(5)));
+    packet[46] = 0x40;
+
+    assert_eq!(parsed(&packet), Packet::Aside(aside::SHORT_TRANSPORT));
+}
