@@ -146,6 +146,8 @@ impl Interfaces {
         }
         let chain = format!("{error:#}");
         let reason = chain.lines().next().unwrap_or_default().to_owned();
+        // Of a program that the kernel refuses: the verifier's log.
+        tracing::debug!("{chain}");
         tracing::warn!("{} is not observed: {reason}", escape::escape(&interface.name));
         Some(Change::Unseen { interface, reason })
     }

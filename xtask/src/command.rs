@@ -66,6 +66,12 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 
 /// What `command`, run out of sight, writes to stdout.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
+    String::from_utf8(output_bytes(command)?)
+        .with_context(|| format!("read the output of `{}` as text", line(command)))
+}
+
+/// What `command`, run out of sight, writes to stdout, which need not be text.
+pub(crate) fn output_bytes(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
         .stdin(Stdio::null())
         // Else rustup adds a page of addresses to its reason.
@@ -79,8 +85,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         output.status,
         String::from_utf8_lossy(&output.stderr).trim(),
     );
-    String::from_utf8(output.stdout)
-        .with_context(|| format!("read the output of `{}` as text", line(command)))
+    Ok(output.stdout)
 }
 
 /// The programs called `name`, in the order of the `PATH`.

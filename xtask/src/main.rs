@@ -21,6 +21,7 @@ mod bench;
 mod tally;
 mod structure;
 mod check;
+mod vm;
 mod test;
 
 use std::ffi::OsString;
@@ -70,6 +71,11 @@ enum Task {
         /// Run only checks and tests whose name contains this.
         filter: Option<String>,
     },
+    /// Run the integration tests on other kernels, each booted under QEMU.
+    ///
+    /// On Debian's 5.10, 6.1, 6.12 and newest cloud kernels unless told otherwise. They are
+    /// downloaded once, into target/vm, from the archive that apt uses on this machine.
+    Vm(vm::Options),
     /// Measure what portwatch costs; needs root. A command, not a test: it judges nothing.
     Bench {
         /// Measure only what has this in its name: idle, scan, known-flow, sampled, many-flows,
@@ -95,6 +101,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run { arguments } => return Err(run::replace_process(&arguments)),
         Task::Check => return Ok(check::check()?.exit_code()),
         Task::Test { filter } => return test::test(filter.as_deref()),
+        Task::Vm(options) => return vm::vm(&options),
         Task::Bench { filter, quick } => bench::bench(quick, filter.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,253 @@
+//! `cargo xtask vm`: the integration tests on other kernels, each booted under QEMU.
+//!
+//! Nothing of this machine is changed but for `target/vm`, and QEMU, which is installed if missing.
+
+mod archive;
+mod cpio;
+mod guest;
+mod initramfs;
+mod kernels;
+mod modules;
+mod protocol;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::{Args, ValueEnum};
+
+use crate::command::{self, say};
+use crate::packages::Installer;
+use crate::setup;
+use crate::tally::Tally;
+use crate::vm::guest::Machine;
+use crate::vm::initramfs::{Orders, Programs};
+use crate::vm::kernels::{Kernel, Kernels};
+use crate::vm::protocol::Account;
+
+/// The kernels that portwatch promises to work on: Debian's long-term ones, and the newest there is.
+const REQUIRED: [&str; 4] = ["5.10", "6.1", "6.12", archive::NEWEST];
+
+/// What `cargo xtask vm` may be told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// A kernel series to test on, such as 6.12 or `newest`; all of them if none is named.
+    #[arg(long = "kernel", value_name = "SERIES")]
+    kernels: Vec<String>,
+    /// A kernel series that may be missing: it then counts as skipped.
+    #[arg(long = "optional", value_name = "SERIES")]
+    optional: Vec<String>,
+    /// A file of tests/tests to run, such as `counting`; all of them if none is named.
+    #[arg(long = "program", value_name = "NAME")]
+    programs: Vec<String>,
+    /// How many guests run at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Virtual CPUs of a guest.
+    #[arg(long, default_value_t = 2)]
+    smp: u32,
+    /// Memory of a guest in MiB.
+    #[arg(long, default_value_t = 1024)]
+    mem: u32,
+    /// Seconds that one test program may take.
+    #[arg(long, default_value_t = 600)]
+    timeout: u64,
+    /// Who runs the guests: the processor (kvm), or software (tcg).
+    #[arg(long, value_enum, default_value_t = Accelerator::Auto)]
+    accel: Accelerator,
+    /// Use only kernels that are here already.
+    #[arg(long, conflicts_with = "refresh")]
+    offline: bool,
+    /// Look for newer kernels than those that are here.
+    #[arg(long)]
+    refresh: bool,
+    /// Keep the archives that guests boot from.
+    #[arg(long)]
+    keep: bool,
+    /// Names of tests to run, or parts of them, and other arguments of the test programs.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Accelerator {
+    Auto,
+    Tcg,
+    Kvm,
+}
+
+/// How a kernel has done.
+struct Outcome {
+    kernel: String,
+    result: Result<Account>,
+    took: Duration,
+}
+
+/// `cargo xtask vm`.
+pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
+    setup::prepare()?;
+    setup::prepare_tests();
+    let tally = run_tests(options)?;
+    println!("{tally}");
+    Ok(tally.exit_code())
+}
+
+/// Runs the tests on each kernel, and prints what came of it.
+pub(crate) fn run_tests(options: &Options) -> Result<Tally> {
+    install_qemu()?;
+    let directory = command::target_directory()?.join("vm");
+    let (kernels, mut tally) = find_kernels(options, &directory)?;
+    let programs = Programs::build(&directory.join("programs"))?;
+    let run = Run { options, machine: machine(options), directory, programs };
+    run.programs.pack(&run.common())?;
+    let outcomes = run.all(kernels);
+    for outcome in &outcomes {
+        outcome.explain();
+    }
+    println!("{:<28} {:>7} {:>7} {:>8} {:>8}", "kernel", "passed", "failed", "skipped", "seconds");
+    for outcome in &outcomes {
+        let Tally { passed, failed, skipped } = outcome.tally();
+        let (kernel, seconds) = (&outcome.kernel, outcome.took.as_secs());
+        println!("{kernel:<28} {passed:>7} {failed:>7} {skipped:>8} {seconds:>8}");
+        tally += outcome.tally();
+    }
+    if !options.keep {
+        fs::remove_file(run.common()).context("remove the archive")?;
+    }
+    Ok(tally)
+}
+
+/// The kernels to run on; what is missing though it may be is counted.
+fn find_kernels(options: &Options, directory: &Path) -> Result<(Vec<Kernel>, Tally)> {
+    let mut kernels = Kernels::new(directory, options.offline, options.refresh);
+    let mut tally = Tally::default();
+    let required: Vec<&str> = match &*options.kernels {
+        [] if options.optional.is_empty() => REQUIRED.to_vec(),
+        named => named.iter().map(String::as_str).collect(),
+    };
+    let mut found = Vec::new();
+    for series in required {
+        found.push(kernels.get(series).with_context(|| format!("get kernel {series}"))?);
+    }
+    for series in &options.optional {
+        match kernels.get(series) {
+            Ok(kernel) => found.push(kernel),
+            Err(error) => {
+                println!("skipped: kernel {series}: {error:#}");
+                tally.skipped = tally.skipped.saturating_add(1);
+            }
+        }
+    }
+    Ok((found, tally))
+}
+
+fn install_qemu() -> Result<()> {
+    if guest::installed().is_some() {
+        return Ok(());
+    }
+    let installer = Installer::find().context("install qemu-system-x86, which runs the guests")?;
+    installer.install(&["qemu-system-x86".to_owned(), "xz-utils".to_owned()])
+}
+
+fn machine(options: &Options) -> Machine {
+    let is_accelerated = match options.accel {
+        Accelerator::Auto => guest::can_accelerate(),
+        Accelerator::Tcg => false,
+        Accelerator::Kvm => true,
+    };
+    say(&format!("vm: guests run by {}", if is_accelerated { "KVM" } else { "software (TCG)" }));
+    Machine { cpus: options.smp, memory: options.mem, is_accelerated, limit: options.timeout }
+}
+
+/// A run over several kernels.
+struct Run<'a> {
+    options: &'a Options,
+    machine: Machine,
+    directory: PathBuf,
+    programs: Programs,
+}
+
+impl Run<'_> {
+    /// The part of the archives that all kernels share.
+    fn common(&self) -> PathBuf {
+        self.directory.join("common.cpio")
+    }
+
+    /// Runs on all kernels, as many at a time as there are jobs.
+    fn all(&self, kernels: Vec<Kernel>) -> Vec<Outcome> {
+        let waiting = Mutex::new(kernels.into_iter().enumerate().collect::<VecDeque<_>>());
+        let outcomes = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for _ in 0..self.options.jobs.max(1) {
+                scope.spawn(|| {
+                    let next =
+                        || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    while let Some((position, kernel)) = next() {
+                        let outcome = self.one(&kernel);
+                        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+                        outcomes.push((position, outcome));
+                    }
+                });
+            }
+        });
+        let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        outcomes.sort_by_key(|(position, _)| *position);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the table says how long each kernel took")]
+    fn one(&self, kernel: &Kernel) -> Outcome {
+        let started = Instant::now();
+        let result = self.boot(kernel);
+        Outcome { kernel: kernel.release.clone(), result, took: started.elapsed() }
+    }
+
+    fn boot(&self, kernel: &Kernel) -> Result<Account> {
+        let logs = self.directory.join("logs").join(&kernel.release);
+        fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
+        let initramfs = logs.join("initramfs.cpio");
+        let mut arguments = vec!["--test-threads=1".to_owned()];
+        arguments.extend(self.options.arguments.iter().cloned());
+        let programs = &*self.options.programs;
+        let orders = Orders { programs, arguments: &arguments, limit: self.options.timeout };
+        self.programs.pack_for(kernel, &orders, &self.common(), &initramfs)?;
+        let tell = |line: &str| println!("[{}] {line}", kernel.series);
+        let account = guest::run(kernel, self.machine, &initramfs, &logs, &tell)?;
+        if !self.options.keep {
+            fs::remove_file(&initramfs).context("remove the archive of a guest")?;
+        }
+        if account.tally.is_empty() && account.faults.is_empty() {
+            return Err(anyhow!("no test ran"));
+        }
+        Ok(account)
+    }
+}
+
+impl Outcome {
+    fn tally(&self) -> Tally {
+        match &self.result {
+            Ok(account) => account.total(),
+            Err(_) => Tally { failed: 1, ..Tally::default() },
+        }
+    }
+
+    /// Says what did not pass.
+    fn explain(&self) {
+        match &self.result {
+            Ok(account) => {
+                for note in &account.skipped {
+                    println!("skipped: [{}] {note}", self.kernel);
+                }
+                for fault in &account.faults {
+                    println!("FAILED: [{}] {fault}", self.kernel);
+                }
+            }
+            Err(error) => println!("FAILED: [{}] {error:#}", self.kernel),
+        }
+    }
+}
