@@ -16,6 +16,9 @@ pub mod report;
 mod sys;
 pub mod descriptor;
 
+// What we may still do once everything is attached.
+pub mod privilege;
+
 // What the host says: namespaces, interfaces, sockets, processes.
 pub mod host;
 

@@ -18,6 +18,7 @@ use crate::host::identity::Identity;
 use crate::host::netns;
 use crate::host::process::Reader;
 use crate::owner::Process;
+use crate::privilege::{self, Thread, Work};
 
 /// Requests that wait for one of the threads.
 const QUEUE: usize = 4096;
@@ -62,7 +63,9 @@ pub struct Lookup {
 
 impl Lookup {
     /// Starts the threads, which end when the value is dropped. Answers come out of the receiver.
-    pub fn start(host: &Identity) -> Result<(Self, mpsc::Receiver<Answer>)> {
+    ///
+    /// Each keeps no more than it needs for its part of the `work`.
+    pub fn start(host: &Identity, work: Work) -> Result<(Self, mpsc::Receiver<Answer>)> {
         let reader = Arc::new(Reader::new(host));
         let (answers, receiver) = mpsc::channel(QUEUE);
         let (identities, jobs) = sync_channel(QUEUE);
@@ -70,11 +73,17 @@ impl Lookup {
         let (hasher, hashed) = (Arc::clone(&reader), answers.clone());
         thread::Builder::new()
             .name("pw-identities".to_owned())
-            .spawn(move || identify(&reader, &jobs, &answers))
+            .spawn(move || {
+                privilege::reduce(Thread::Identities, work);
+                identify(&reader, &jobs, &answers);
+            })
             .context("starting a thread")?;
         thread::Builder::new()
             .name("pw-hashes".to_owned())
-            .spawn(move || hash(&hasher, &processes, &hashed))
+            .spawn(move || {
+                privilege::reduce(Thread::Hashes, work);
+                hash(&hasher, &processes, &hashed);
+            })
             .context("starting a thread")?;
         Ok((Self { identities, hashes }, receiver))
     }

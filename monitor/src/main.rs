@@ -8,9 +8,9 @@ use anstream::ColorChoice;
 use monitor::cli::{self, Cli, Color, Command, Format};
 use monitor::failure::Failure;
 use monitor::host::identity::Identity;
+use monitor::output::Style;
 use monitor::output::ecs::RunIdentity;
 use monitor::output::text::Look;
-use monitor::output::{Output, Style};
 use monitor::{descriptor, scan, watch};
 use tracing_subscriber::EnvFilter;
 
@@ -34,15 +34,15 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Scan(_) => None,
     };
     let identity = Identity::read();
-    let output = Output::stdout(style(&cli, &identity))?;
+    let style = style(&cli, &identity);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Broken(error.into()))?;
     runtime.block_on(async {
         match cli.command {
-            Command::Scan(args) => scan::run(args, &identity, output).await,
-            Command::Watch(args) => watch::run(*args, ready, &identity, output).await,
+            Command::Scan(args) => scan::run(args, &identity, style).await,
+            Command::Watch(args) => watch::run(*args, ready, &identity, style).await,
         }
     })
 }

@@ -23,6 +23,7 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use tokio::sync::Notify;
 
+use crate::privilege;
 use crate::report::{Report, SinkCount};
 
 use self::writer::Writer;
@@ -86,7 +87,10 @@ impl Output {
         let writer = Writer::new(name.clone(), file, style, Arc::clone(&state));
         thread::Builder::new()
             .name(format!("pw-{name}"))
-            .spawn(move || writer.run(&messages))
+            .spawn(move || {
+                privilege::renounce();
+                writer.run(&messages);
+            })
             .context("starting a thread")?;
         Ok(Self { name, queue, state })
     }

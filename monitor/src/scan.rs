@@ -18,9 +18,10 @@ use crate::host::netns;
 use crate::kernel::object::{self, Object};
 use crate::kernel::preflight::{self, Needs};
 use crate::lookup::{Answer, Lookup};
-use crate::output::Output;
+use crate::output::{Output, Style};
 use crate::pipeline::{Payload, Pipeline, Settings};
 use crate::ports::PortSet;
+use crate::privilege::{self, Thread, Work};
 use crate::report::{Body, RunStarted};
 use crate::session::{self, Snapshot};
 
@@ -28,7 +29,7 @@ use crate::session::{self, Snapshot};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks once; the exit code.
-pub async fn run(args: cli::Scan, identity: &Identity, output: Output) -> Result<u8, Failure> {
+pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u8, Failure> {
     let obstacles = preflight::obstacles(Needs::Look);
     if !obstacles.is_empty() {
         return Err(Failure::Unobservable(obstacles));
@@ -37,7 +38,9 @@ pub async fn run(args: cli::Scan, identity: &Identity, output: Output) -> Result
     let policy = session::policy(&args.common)?;
     let mut degraded = Vec::new();
     let mut object = load(&mut degraded);
-    let (lookup, mut answers) = Lookup::start(identity)?;
+    let work =
+        Work { asks_for_bpf: object.as_ref().is_some_and(Object::asks_for_bpf), ..Work::default() };
+    degraded.extend(privilege::confine(work));
     let mut pipeline = Pipeline::new(Settings {
         ports: ports.clone(),
         policy,
@@ -51,6 +54,9 @@ pub async fn run(args: cli::Scan, identity: &Identity, output: Output) -> Result
     });
     let snapshot = Snapshot::take(&ports)?;
     let sockets = snapshot.apply(object.as_mut(), &mut pipeline, &mut degraded)?;
+    let (lookup, mut answers) = Lookup::start(identity, work)?;
+    let output = Output::stdout(style)?;
+    privilege::reduce(Thread::Main, work);
     let started = RunStarted {
         command: "scan",
         ports: ports.to_string(),

@@ -87,6 +87,16 @@ pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The number of a namespace (`NS_GET_ID` of `ioctl_nsfs(2)`, Linux 6.18).
+pub(crate) fn namespace_id(namespace: BorrowedFd<'_>) -> io::Result<u64> {
+    // `_IOR(0xb7, 13, __u64)`: include/uapi/linux/nsfs.h.
+    const NS_GET_ID: libc::Ioctl = libc::_IOR::<u64>(0xb7, 13);
+    let mut id = 0_u64;
+    // SAFETY: the kernel writes one 64-bit number to `id`, or nothing where it knows no such call.
+    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_ID, &raw mut id) };
+    if result == 0 { Ok(id) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Gives memory that was freed back to the kernel: reading BTF takes tens of megabytes, once.
 pub(crate) fn release_free_memory() {
     #[cfg(target_env = "gnu")]

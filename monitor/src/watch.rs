@@ -22,14 +22,15 @@ use crate::failure::Failure;
 use crate::host::identity::Identity;
 use crate::host::netns;
 use crate::interfaces::{Change, Interfaces};
-use crate::kernel::interface::Hook;
+use crate::kernel::interface::{Hook, Mode};
 use crate::kernel::object::{self, Object};
 use crate::kernel::preflight::{self, Needs};
 use crate::lookup::{Answer, Lookup};
-use crate::output::Output;
+use crate::output::{Output, Style};
 use crate::pipeline::{Payload, Pipeline, Settings};
 use crate::policy::Policy;
-use crate::report::{Body, RunStarted};
+use crate::privilege::{self, Thread, Work};
+use crate::report::{Body, InterfaceReport, RunStarted};
 use crate::session::{self, Readers, Snapshot};
 use crate::sys;
 
@@ -72,7 +73,7 @@ pub async fn run(
     args: cli::Watch,
     ready: Option<OwnedFd>,
     identity: &Identity,
-    output: Output,
+    style: Style,
 ) -> Result<u8, Failure> {
     let obstacles = preflight::obstacles(Needs::Watch);
     if !obstacles.is_empty() {
@@ -81,8 +82,9 @@ pub async fn run(
     check_interfaces(&args.interfaces)?;
     let policy = session::policy(&args.common)?;
     let signals = ending::Signals::new()?;
-    let mut watch = Watch::start(args, policy, identity, output)?;
-    let command = command::start(&watch.args.command);
+    let launch = command::Launch::prepare(&args.command)?;
+    let mut watch = Watch::start(args, policy, identity, style)?;
+    let command = launch.map(command::Launch::start).transpose();
     if ready.is_some_and(|ready| rustix::io::write(&ready, b"\n").is_err()) {
         tracing::debug!("nobody reads the ready descriptor");
     }
@@ -117,13 +119,9 @@ fn check_interfaces(wanted: &[String]) -> Result<(), Failure> {
 }
 
 impl Watch {
-    /// Hooks first, then the snapshot: nothing falls between them.
-    fn start(
-        args: cli::Watch,
-        policy: Policy,
-        identity: &Identity,
-        output: Output,
-    ) -> Result<Self> {
+    /// Hooks first, then the snapshot: nothing falls between them. Between the two most rights are given
+    /// up; from then on everything that is read may be hostile.
+    fn start(args: cli::Watch, policy: Policy, identity: &Identity, style: Style) -> Result<Self> {
         let mut object = Object::load(&kernel_settings(&args))?;
         let readers = Readers::new(&mut object)?;
         let sockets = object.socket_ring()?;
@@ -140,10 +138,14 @@ impl Watch {
                 (format!("{name}@{}", interface.interface.name), interface.mode.to_owned())
             })
         }));
-        let (lookup, answers) = Lookup::start(identity)?;
+        let work = work(&args, &mut object, &observed);
+        degraded.extend(privilege::confine(work));
         let mut pipeline = Pipeline::new(settings(&args, policy, readers.slots(), netns)?);
         let snapshot = Snapshot::take(&args.common.ports())?;
         snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
+        let (lookup, answers) = Lookup::start(identity, work)?;
+        let output = Output::stdout(style)?;
+        privilege::reduce(Thread::Main, work);
         for interface in &observed {
             pipeline.observe(interface);
         }
@@ -315,6 +317,19 @@ fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+/// What is left to do once everything is attached; makes the programs ready for interfaces to come.
+fn work(args: &cli::Watch, object: &mut Object, observed: &[InterfaceReport]) -> Work {
+    if args.interfaces.is_empty() {
+        object.verify_classifiers();
+    }
+    Work {
+        uses_clsact: observed.iter().any(|interface| interface.mode == Mode::Clsact.name()),
+        asks_for_bpf: object.asks_for_bpf(),
+        enters_namespaces: netns::cookies_need_entering(),
+        has_command: !args.command.is_empty(),
+    }
 }
 
 fn kernel_settings(args: &cli::Watch) -> object::Settings {

@@ -58,8 +58,7 @@ pub fn enumerate() -> io::Result<Namespaces> {
     for namespace in &mut found {
         namespace.netns.name = names.get(&namespace.netns.inode).cloned();
     }
-    let (_, others) = found.split_at_mut(1);
-    if let Err(error) = read_cookies(others) {
+    if let Err(error) = read_cookies(&mut found) {
         unseen.push(format!("cannot read cookies of network namespaces: {}", proc::words(&error)));
     }
     Ok(Namespaces { found, unseen })
@@ -103,13 +102,36 @@ fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::thread::move_into_link_name_space(namespace, kind)?)
 }
 
-/// Cookies of all of them, by one thread that visits one after the other.
+/// Whether the cookie of a namespace can only be read by entering it, which takes `CAP_SYS_ADMIN`.
+pub fn cookies_need_entering() -> bool {
+    own().is_ok_and(|own| own.cookie.is_some() && !is_number_of(&own))
+}
+
+/// Whether the cookie of this namespace is the number that its file tells, as since Linux 6.18.
+fn is_number_of(namespace: &Namespace) -> bool {
+    let number = sys::namespace_id(namespace.file.as_fd()).ok();
+    number.is_some() && number == namespace.cookie
+}
+
+/// Cookies of all of them, of which the first has its: by their files where these tell, else by one
+/// thread that visits one after the other.
 fn read_cookies(namespaces: &mut [Namespace]) -> io::Result<()> {
-    if namespaces.is_empty() {
+    let Some((own, others)) = namespaces.split_first_mut() else { return Ok(()) };
+    if is_number_of(own) {
+        return others.iter_mut().try_for_each(|namespace| {
+            namespace.cookie = Some(sys::namespace_id(namespace.file.as_fd())?);
+            Ok(())
+        });
+    }
+    if own.cookie.is_none() {
+        // Nor has any other; the error says why.
+        return own_cookie().map(drop);
+    }
+    if others.is_empty() {
         return Ok(());
     }
     on_a_thread(|| {
-        namespaces.iter_mut().try_for_each(|namespace| {
+        others.iter_mut().try_for_each(|namespace| {
             enter(namespace.file.as_fd())?;
             namespace.cookie = Some(own_cookie()?);
             Ok(())

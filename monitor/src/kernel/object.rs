@@ -15,6 +15,7 @@ use crate::kernel::flow_table::FlowTable;
 use crate::kernel::layout::Layout;
 use crate::kernel::tally::Tally;
 use crate::ports::PortSet;
+use crate::privilege;
 use crate::sys;
 
 /// The compiled kernel object. Dual MIT/GPL.
@@ -32,6 +33,9 @@ const BUDGETS_PER_SECOND: u64 = 10;
 pub(super) const ITERATOR: &str = "pw_task_file";
 /// What it means not to have it.
 const IN_PROC: &str = "holders of sockets are looked up in /proc, not by iterator";
+
+/// The programs that attach to interfaces.
+const CLASSIFIERS: [&str; 4] = ["pw_ingress", "pw_egress", "pw_ingress_l3", "pw_egress_l3"];
 
 /// Insert only what is not there: include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
@@ -188,6 +192,26 @@ impl Object {
             program.load().with_context(|| format!("loading {name}"))?;
         }
         Ok(program)
+    }
+
+    /// Verifies all classifiers, which takes rights that are given up afterwards. One that this kernel
+    /// refuses is refused again, with the reason, when an interface needs it.
+    pub fn verify_classifiers(&mut self) {
+        for name in CLASSIFIERS {
+            if let Err(error) = self.classifier(name) {
+                tracing::debug!("{error:#}");
+            }
+        }
+    }
+
+    /// Whether this kernel asks for `CAP_BPF` even to look at a map that is open.
+    pub fn asks_for_bpf(&self) -> bool {
+        let Ok(map) = self.map("pw_totals") else { return true };
+        let without_rights = || {
+            privilege::renounce();
+            map.info().is_err()
+        };
+        std::thread::scope(|scope| scope.spawn(without_rights).join().unwrap_or(true))
     }
 
     pub(super) fn program(&mut self, name: &str) -> Result<&mut Program> {
