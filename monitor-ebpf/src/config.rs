@@ -46,6 +46,14 @@ setting! {
     socket_sk_offset: u32,
     /// Offset of `tgid` in `struct task_struct`.
     task_tgid_offset: u32,
+    /// Offset of `skc_num` in `struct sock`.
+    sock_num_offset: u32,
+    /// Offset of `skc_dport` in `struct sock`.
+    sock_dport_offset: u32,
+    /// Offset of `skc_family` in `struct sock`.
+    sock_family_offset: u32,
+    /// Offset of `sk_protocol` in `struct sock`.
+    sock_protocol_offset: u32,
     /// The watched port if there is only one, else 0.
     only_port: u32,
 }

@@ -30,6 +30,7 @@ mod tc;
 
 // Sockets: who opened, used and released them; who holds them.
 mod socket;
+mod usage;
 mod holders;
 
 /// The kernel offers most helpers only to programs under a GPL-compatible licence.

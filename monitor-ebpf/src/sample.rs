@@ -19,7 +19,7 @@ static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 pub(crate) fn take(ctx: &TcContext, packet: Packet, headers: Headers, represents: u32) {
     let snaplen = config::snaplen();
-    if !within_budget() {
+    if !within_budget(&BUDGET, u64::from(config::sample_budget())) {
         emit::count(packet.program, Fate::Filtered);
         return;
     }
@@ -51,10 +51,10 @@ pub(crate) fn take(ctx: &TcContext, packet: Packet, headers: Headers, represents
     reserved.submit();
 }
 
-/// Takes one sample out of the budget, which is whole again once every `budget_window`.
+/// Takes one out of a budget, which is whole again once every `budget_window`.
 #[inline(always)]
-fn within_budget() -> bool {
-    let Some(budget) = BUDGET.get_ptr_mut(0) else {
+pub(crate) fn within_budget(budget: &PerCpuArray<Budget>, whole: u64) -> bool {
+    let Some(budget) = budget.get_ptr_mut(0) else {
         return false;
     };
     // SAFETY: this CPU's live budget, and only one TC program runs on a CPU at a time.
@@ -63,7 +63,7 @@ fn within_budget() -> bool {
     let jiffies = unsafe { bpf_jiffies64() };
     if jiffies - budget.since_jiffies >= u64::from(config::budget_window()) {
         budget.since_jiffies = jiffies;
-        budget.left = u64::from(config::sample_budget());
+        budget.left = whole;
     }
     if budget.left == 0 {
         return false;

@@ -31,14 +31,14 @@ use crate::emit::{self, SOCKET_RING};
 pub(crate) static SOCKETS: HashMap<u64, SocketOwner> =
     HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
 
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
+pub(crate) const AF_INET: u32 = 2;
+pub(crate) const AF_INET6: u32 = 10;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 /// `TCP_CLOSE` of `include/net/tcp_states.h`.
 const TCP_CLOSE: u32 = 7;
 /// A cgroup program that returns 1 lets the system call go on.
-const PROCEED: i32 = 1;
+pub(crate) const PROCEED: i32 = 1;
 
 /// Loads an IPv6 address out of a context word by word at constant offsets: the verifier refuses
 /// anything else there.
@@ -52,6 +52,7 @@ macro_rules! words {
         ]
     };
 }
+pub(crate) use words;
 
 /// `bind(2)` of an IPv4 socket succeeded.
 #[cgroup_sock(post_bind4)]
@@ -78,6 +79,7 @@ fn bound(ctx: &SockContext, program: u32, local: [u32; 4]) -> i32 {
         return PROCEED;
     }
     let socket = Socket {
+        cookie: cookie(ctx),
         program,
         action: action::BIND,
         family: if program == program::POST_BIND4 { 4 } else { 6 },
@@ -122,27 +124,48 @@ fn addressed(ctx: &SockAddrContext, program: u32, action: u8) -> i32 {
     if !config::is_watched(port) || !is_ours(protocol) {
         return PROCEED;
     }
-    if action == action::SEND && already_sends(ctx) {
+    let cookie = cookie(ctx);
+    if action == action::SEND && is_last_reported(cookie) {
         return PROCEED;
     }
     let ipv4 = program == program::CONNECT4 || program == program::SENDMSG4;
     // SAFETY: as above; only the fields of the program's own family may be read.
     let (remote, family) =
         unsafe { if ipv4 { (mapped((*addr).user_ip4), 4) } else { (words!((*addr).user_ip6), 6) } };
-    let socket =
-        Socket { program, action, family, protocol, remote, remote_port: port, ..Socket::NONE };
+    let socket = Socket {
+        cookie,
+        program,
+        action,
+        family,
+        protocol,
+        remote,
+        remote_port: port,
+        ..Socket::NONE
+    };
     report(ctx, Hook::Cgroup, &socket);
     PROCEED
 }
 
-/// Was this process already reported as a sender on this socket? A million datagrams are one event.
+/// Was this process the last that was reported for the socket? A million datagrams are one event.
 #[inline(always)]
-fn already_sends(ctx: &SockAddrContext) -> bool {
-    // SAFETY: helpers that read the context and the current task.
-    let (cookie, tgid) =
-        unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (bpf_get_current_pid_tgid() >> 32) as u32) };
+pub(crate) fn is_last_reported(cookie: u64) -> bool {
+    let tgid = current_tgid();
     // SAFETY: a copy of four plain words; user space alone deletes entries, long after.
     unsafe { SOCKETS.get(cookie).is_some_and(|owner| owner.tgid == tgid) }
+}
+
+/// The thread group in whose system call we run.
+#[inline(always)]
+pub(crate) fn current_tgid() -> u32 {
+    // SAFETY: a helper that reads the current task.
+    unsafe { (bpf_get_current_pid_tgid() >> 32) as u32 }
+}
+
+/// The cookie of the socket a cgroup hook is called for.
+#[inline(always)]
+pub(crate) fn cookie<C: EbpfContext>(ctx: &C) -> u64 {
+    // SAFETY: a helper that reads the context.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }
 
 /// TCP: listen, connect, established, closed.
@@ -199,6 +222,7 @@ fn pw_sock_ops(ctx: SockOpsContext) -> u32 {
     };
     let is_state = action == action::STATE;
     let socket = Socket {
+        cookie: cookie(&ctx),
         program: program::SOCK_OPS,
         action,
         family: if family == AF_INET { 4 } else { 6 },
@@ -218,13 +242,13 @@ fn pw_sock_ops(ctx: SockOpsContext) -> u32 {
 /// The last descriptor of a socket was closed, by this task.
 #[cgroup_sock(sock_release)]
 fn pw_release(ctx: SockContext) -> i32 {
-    // SAFETY: a helper that reads the context.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let cookie = cookie(&ctx);
     // SAFETY: a copy of four plain words.
     let Some(owner) = (unsafe { SOCKETS.get(cookie).copied() }) else {
         return PROCEED;
     };
     let socket = Socket {
+        cookie,
         program: program::RELEASE,
         action: action::RELEASE,
         family: owner.family,
@@ -240,15 +264,17 @@ fn pw_release(ctx: SockContext) -> i32 {
 }
 
 #[inline(always)]
-const fn is_ours(protocol: u32) -> bool {
+pub(crate) const fn is_ours(protocol: u32) -> bool {
     protocol == IPPROTO_TCP || protocol == IPPROTO_UDP
 }
 
 /// Which helpers the calling hook may use.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Hook {
+pub(crate) enum Hook {
     /// A cgroup hook, in process context.
     Cgroup,
+    /// A tracepoint, in process context.
+    Tracepoint,
     /// `sock_ops`, in process context.
     SockOps,
     /// `sock_ops`, in whatever task the softirq interrupted.
@@ -256,21 +282,23 @@ enum Hook {
 }
 
 /// What a hook knows of a socket.
-struct Socket {
-    program: u32,
-    action: u8,
-    family: u8,
-    protocol: u32,
-    local: [u32; 4],
-    remote: [u32; 4],
-    local_port: u16,
-    remote_port: u16,
-    old_state: u8,
-    new_state: u8,
+pub(crate) struct Socket {
+    pub(crate) cookie: u64,
+    pub(crate) program: u32,
+    pub(crate) action: u8,
+    pub(crate) family: u8,
+    pub(crate) protocol: u32,
+    pub(crate) local: [u32; 4],
+    pub(crate) remote: [u32; 4],
+    pub(crate) local_port: u16,
+    pub(crate) remote_port: u16,
+    pub(crate) old_state: u8,
+    pub(crate) new_state: u8,
 }
 
 impl Socket {
-    const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
+        cookie: 0,
         program: 0,
         action: 0,
         family: 0,
@@ -286,12 +314,11 @@ impl Socket {
 
 /// Submits a [`SocketRecord`] and remembers the socket, so that its release is reported as well.
 #[inline(always)]
-fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
+pub(crate) fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
     // SAFETY: helpers that read the context and the current task, each only where the loader found
     // that the kernel offers it: branches on `helpers` are constants to the verifier.
-    let (cookie, netns_cookie, cgroup_id, pid_tgid, uid_gid) = unsafe {
+    let (netns_cookie, cgroup_id, pid_tgid, uid_gid) = unsafe {
         (
-            bpf_get_socket_cookie(ctx.as_ptr()),
             if offers_netns(hook) { bpf_get_netns_cookie(ctx.as_ptr()) } else { 0 },
             if offers_task(hook) && offers(helper::CGROUP_ID) {
                 bpf_get_current_cgroup_id()
@@ -302,7 +329,7 @@ fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
             if offers_task(hook) { bpf_get_current_uid_gid() } else { 0 },
         )
     };
-    remember(ctx, cookie, (pid_tgid >> 32) as u32, socket);
+    remember(ctx, (pid_tgid >> 32) as u32, socket);
     let size = size_of::<SocketRecord>();
     let Some(reserved) = emit::reserve::<SocketRecord>(&SOCKET_RING, socket.program, size) else {
         return;
@@ -311,7 +338,7 @@ fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
     // SAFETY: the reserved record; every field is written.
     unsafe {
         (*record).header = emit::header(kind::SOCKET, socket.program);
-        (*record).cookie = cookie;
+        (*record).cookie = socket.cookie;
         (*record).netns_cookie = netns_cookie;
         (*record).cgroup_id = cgroup_id;
         (*record).local = zerocopy::transmute!(socket.local);
@@ -338,8 +365,9 @@ fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
 }
 
 #[inline(always)]
-fn remember<C: EbpfContext>(ctx: &C, cookie: u64, tgid: u32, socket: &Socket) {
-    if socket.action == action::STATE || socket.action == action::RELEASE {
+fn remember<C: EbpfContext>(ctx: &C, tgid: u32, socket: &Socket) {
+    // The last two only for sockets that are remembered, and they change nothing in that.
+    if matches!(socket.action, action::STATE | action::RELEASE | action::RECEIVE | action::USE) {
         return;
     }
     let owner = SocketOwner {
@@ -348,7 +376,7 @@ fn remember<C: EbpfContext>(ctx: &C, cookie: u64, tgid: u32, socket: &Socket) {
         family: socket.family,
         protocol: socket.protocol as u8,
     };
-    if SOCKETS.insert(cookie, owner, 0).is_err() && is_due(Diagnostic::SocketsFull) {
+    if SOCKETS.insert(socket.cookie, owner, 0).is_err() && is_due(Diagnostic::SocketsFull) {
         warn!(ctx, "pw_sockets is full: who releases this socket will not be known");
     }
 }
@@ -361,7 +389,7 @@ fn offers(bit: u32) -> bool {
 #[inline(always)]
 fn offers_task(hook: Hook) -> bool {
     match hook {
-        Hook::Cgroup => true,
+        Hook::Cgroup | Hook::Tracepoint => true,
         Hook::SockOps => offers(helper::SOCK_OPS_TASK),
         Hook::SockOpsAnywhere => false,
     }
@@ -372,11 +400,12 @@ fn offers_netns(hook: Hook) -> bool {
     match hook {
         Hook::Cgroup => offers(helper::CGROUP_NETNS),
         Hook::SockOps | Hook::SockOpsAnywhere => offers(helper::SOCK_OPS_NETNS),
+        Hook::Tracepoint => false,
     }
 }
 
 /// The words of an IPv4-mapped address; `address` is in network byte order as contexts hold it.
 #[inline(always)]
-const fn mapped(address: u32) -> [u32; 4] {
+pub(crate) const fn mapped(address: u32) -> [u32; 4] {
     [0, 0, 0xffff_u32.to_be(), address]
 }

@@ -238,6 +238,10 @@ pub mod action {
     pub const STATE: u8 = 7;
     /// The last descriptor of the socket was closed. In process context.
     pub const RELEASE: u8 = 8;
+    /// An unconnected socket received a datagram from `remote`. In process context.
+    pub const RECEIVE: u8 = 9;
+    /// Bytes were sent or received on the socket. In process context.
+    pub const USE: u8 = 10;
 }
 
 /// A socket on a watched port was bound, connected, used, or let go.
@@ -299,6 +303,33 @@ pub struct SocketOwner {
     pub family: u8,
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: u8,
+}
+
+/// Who was reported as a user of a socket, the key of `pw_users`: a process that reads a million times
+/// is reported once.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct SocketUser {
+    /// The socket.
+    pub cookie: u64,
+    /// Thread group that sent or received.
+    pub tgid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// From whom an unconnected socket was reported to have received, the key of `pw_heard`.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct Heard {
+    /// The socket.
+    pub cookie: u64,
+    /// Address of the sender; network byte order, IPv4-mapped.
+    pub remote: [u8; 16],
+    /// Its port.
+    pub remote_port: u32,
+    /// Thread group that received.
+    pub tgid: u32,
 }
 
 /// Totals of one watched port in one direction on one CPU, the value type of `pw_totals`.
@@ -366,6 +397,14 @@ pub struct Settings {
     pub socket_sk_offset: u32,
     /// Offset of `tgid` in `struct task_struct`, likewise.
     pub task_tgid_offset: u32,
+    /// Offset of `skc_num`, the local port, in `struct sock`, likewise.
+    pub sock_num_offset: u32,
+    /// Offset of `skc_dport`, the remote port in network byte order.
+    pub sock_dport_offset: u32,
+    /// Offset of `skc_family`.
+    pub sock_family_offset: u32,
+    /// Offset of `sk_protocol`.
+    pub sock_protocol_offset: u32,
     /// The watched port if there is only one, else 0.
     pub only_port: u32,
 }
@@ -385,6 +424,10 @@ impl Settings {
         helpers: 0,
         socket_sk_offset: 0,
         task_tgid_offset: 0,
+        sock_num_offset: 0,
+        sock_dport_offset: 0,
+        sock_family_offset: 0,
+        sock_protocol_offset: 0,
         only_port: 0,
     };
 }
@@ -422,7 +465,7 @@ pub struct Fates {
 }
 
 /// Every kernel program, by its index in `pw_fates` and [`Header::program`].
-pub const PROGRAMS: [&str; 11] = [
+pub const PROGRAMS: [&str; 15] = [
     "pw_ingress",
     "pw_egress",
     "pw_post_bind4",
@@ -434,6 +477,10 @@ pub const PROGRAMS: [&str; 11] = [
     "pw_sock_ops",
     "pw_release",
     "pw_task_file",
+    "pw_recvmsg4",
+    "pw_recvmsg6",
+    "pw_send_length",
+    "pw_recv_length",
 ];
 
 /// Indexes into [`PROGRAMS`].
@@ -460,6 +507,14 @@ pub mod program {
     pub const RELEASE: u32 = 9;
     /// `iter/task_file`.
     pub const TASK_FILE: u32 = 10;
+    /// cgroup `recvmsg4`.
+    pub const RECVMSG4: u32 = 11;
+    /// cgroup `recvmsg6`.
+    pub const RECVMSG6: u32 = 12;
+    /// Tracepoint `sock_send_length`.
+    pub const SEND_LENGTH: u32 = 13;
+    /// Tracepoint `sock_recv_length`.
+    pub const RECV_LENGTH: u32 = 14;
 }
 
 /// Packets that are not flow traffic, by what they are: indexes of the `pw_aside` map.

@@ -11,6 +11,7 @@ pub mod flow_table;
 pub mod tally;
 pub mod object;
 pub mod cgroup;
+pub mod tracepoint;
 pub mod interface;
 pub mod holders;
 pub mod log;

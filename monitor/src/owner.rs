@@ -144,6 +144,21 @@ pub struct Owner {
     pub process: Arc<Process>,
 }
 
+impl Owner {
+    /// The lower, the more telling: of a flow whoever used it, dead or alive, of a listener whoever is
+    /// still there; of the destination side first, since that is the server.
+    fn rank(&self) -> (bool, bool, bool, u8, Evidence) {
+        let role = match self.role {
+            Role::User => 0,
+            Role::Opener => 1,
+            Role::Holder => 2,
+            Role::Releaser => 3,
+        };
+        let used = self.side.is_some() && self.role == Role::User;
+        (self.side == Some(Side::Source), !used, self.exited, role, self.evidence)
+    }
+}
+
 /// What kind of answer "who owns it" has.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Ownership {
@@ -192,18 +207,14 @@ impl Attribution {
         Self { ownership: Ownership::Unknown, reason: reason.into(), owners: Vec::new() }
     }
 
-    /// The process to name where there is room for one: the user if known, else a holder that is
-    /// alive, else the opener; of the destination side first, since that is the server.
+    /// The process to name where there is room for one: the user if known, else the opener, else a
+    /// holder.
     pub fn principal(&self) -> Option<&Owner> {
-        let rank = |owner: &Owner| {
-            let role = match owner.role {
-                Role::User => 0,
-                Role::Opener => 1,
-                Role::Holder => 2,
-                Role::Releaser => 3,
-            };
-            (owner.side == Some(Side::Source), owner.exited, role)
-        };
-        self.owners.iter().min_by_key(|owner| rank(owner))
+        self.owners.iter().min_by_key(|owner| owner.rank())
+    }
+
+    /// Puts the most telling owner first, of each side.
+    pub fn sort(&mut self) {
+        self.owners.sort_by_key(Owner::rank);
     }
 }

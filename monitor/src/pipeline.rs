@@ -210,6 +210,11 @@ impl Pipeline {
         open.map(|socket| socket.cookie).collect()
     }
 
+    /// Does anybody listen now?
+    pub fn anybody_listens(&self) -> bool {
+        self.known.sockets.anybody_listens()
+    }
+
     /// Takes in what `/proc` says of a process.
     pub fn identified(&mut self, key: ProcessKey, process: Arc<Process>, now_ns: u64) {
         let known = self.known.processes.identified(key, process, now_ns);

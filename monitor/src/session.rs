@@ -20,6 +20,7 @@ use crate::host::{self, netns};
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::object::Object;
 use crate::kernel::tally::Tally;
+use crate::kernel::tracepoint::{self, Tracepoints};
 use crate::kernel::{cgroup, holders};
 use crate::lookup::{Answer, Lookup};
 use crate::pipeline::{KernelCounts, Pipeline};
@@ -266,6 +267,10 @@ pub fn attach_socket_hooks(
     object: &mut Object,
     degraded: &mut Vec<String>,
 ) -> Result<Vec<(String, String)>> {
-    let attached = cgroup::attach(object, degraded)?;
-    Ok(attached.into_iter().map(|name| (name, "cgroup".to_owned())).collect())
+    let in_cgroups = cgroup::attach(object, degraded)?;
+    let mut attached: Vec<(String, String)> =
+        in_cgroups.into_iter().map(|name| (name, "cgroup".to_owned())).collect();
+    let in_tracepoints = Tracepoints::offered(object);
+    attached.extend(in_tracepoints.map(|name| (name.to_owned(), tracepoint::MODE.to_owned())));
+    Ok(attached)
 }

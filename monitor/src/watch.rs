@@ -25,6 +25,7 @@ use crate::interfaces::{Change, Interfaces};
 use crate::kernel::interface::{Hook, Mode};
 use crate::kernel::object::{self, Object};
 use crate::kernel::preflight::{self, Needs};
+use crate::kernel::tracepoint::Tracepoints;
 use crate::lookup::{Answer, Lookup};
 use crate::output::{Output, Style};
 use crate::pipeline::{Payload, Pipeline, Settings};
@@ -48,6 +49,7 @@ const EXITS_PER_HOLDERS: u32 = 5;
 struct Watch {
     args: cli::Watch,
     object: Object,
+    tracepoints: Tracepoints,
     readers: Readers,
     sockets: AsyncFd<RingBuf<MapData>>,
     interfaces: AsyncFd<Interfaces>,
@@ -143,6 +145,8 @@ impl Watch {
         let mut pipeline = Pipeline::new(settings(&args, policy, readers.slots(), netns)?);
         let snapshot = Snapshot::take(&args.common.ports())?;
         snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
+        let mut tracepoints = Tracepoints::default();
+        tracepoints.follow(&mut object, pipeline.anybody_listens());
         let (lookup, answers) = Lookup::start(identity, work)?;
         let output = Output::stdout(style)?;
         privilege::reduce(Thread::Main, work);
@@ -166,6 +170,7 @@ impl Watch {
         Ok(Self {
             args,
             object,
+            tracepoints,
             readers,
             sockets: sys::readable(sockets)?,
             interfaces: sys::readable(interfaces)?,
@@ -208,6 +213,9 @@ impl Watch {
                         clock::boot_ns(),
                     );
                     ready.clear_ready();
+                    if self.pipeline.anybody_listens() {
+                        self.tracepoints.follow(&mut self.object, true);
+                    }
                     // Whoever opened the socket may be gone in a millisecond.
                     self.pipeline.take_up_requests();
                     session::ask(&mut self.pipeline, &self.lookup);
@@ -244,6 +252,7 @@ impl Watch {
         for cookie in self.pipeline.expire_sockets(clock::boot_ns()) {
             self.object.forget_socket(cookie)?;
         }
+        self.tracepoints.follow(&mut self.object, self.pipeline.anybody_listens());
         Ok(())
     }
 

@@ -31,6 +31,13 @@ impl Run {
         self.events.iter().filter(move |event| event.is(action))
     }
 
+    /// Was this program attached?
+    pub fn attached(&self, program: &str) -> bool {
+        let started = self.of("run-started").next().expect("find the first event");
+        let attached = started.list("portwatch.run.attached");
+        attached.iter().any(|it| it["program"] == program)
+    }
+
     /// The end of the flow that `source` opened.
     pub fn flow_from(&self, source: SocketAddr) -> &Event {
         let mut ends = self.events.iter().filter(|event| event.is_flow("flow-ended", source));

@@ -5,7 +5,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use portwatch_tests::{Actor, Event, Host, Lab, Owner, Performed, Portwatch, finish};
+use portwatch_tests::{Actor, Event, Host, Lab, Owner, Performed, Portwatch, finish, skip};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -261,6 +261,52 @@ fn a_worker_that_inherits_a_connection_is_known_exactly() {
     };
     assert!(flow.owners().iter().any(named), "{worker} is none of {:?}", flow.owners());
     flow.assert_owner("destination", "opener", "exact", server.pid());
+}
+
+#[test]
+fn the_worker_that_serves_a_connection_is_its_user_and_the_process_to_name() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch"]);
+    let mut server = listener(&lab.right);
+
+    server.tell("hand-over");
+    let connect = format!("connect tcp {}", lab.right.v4(PORT));
+    let client = lab.left.perform(&[&connect, "exchange 100000"]);
+    let worker = last_number(&server.answer());
+    server.ask("join");
+    let flow = end_of_flow(&portwatch, &client);
+    let run = portwatch.stop();
+    run.assert_sound();
+
+    if !run.attached("pw_recv_length") {
+        return skip("this kernel has no tracepoint sock_recv_length");
+    }
+    flow.assert_owner("destination", "user", "exact", worker);
+    flow.assert_owner("destination", "opener", "exact", server.pid());
+    assert_eq!(flow.number("process.pid"), u64::from(worker));
+}
+
+#[test]
+fn a_server_that_only_receives_datagrams_is_known_exactly() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch"]);
+
+    for address in [lab.right.v4(PORT), lab.right.v6(PORT)] {
+        let bind = format!("bind udp {address}");
+        let mut server = lab.right.actor(&[&bind, "hear 1", "stay"]);
+        server.answer();
+        let client = lab.left.perform(&[&format!("sendto {address} 100")]);
+        server.answer();
+        let port = client.address().port();
+        let flow = portwatch.expect("a flow of one datagram", |event| {
+            event.is("flow-started") && event.at("source.port") == port
+        });
+
+        flow.assert_owner("destination", "user", "exact", server.pid());
+        flow.assert_owner("destination", "opener", "exact", server.pid());
+        server.leave();
+    }
+    portwatch.stop().assert_sound();
 }
 
 #[test]

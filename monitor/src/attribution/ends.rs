@@ -41,7 +41,7 @@ impl Known {
         if socket.netns.is_none() {
             settled = false;
         }
-        let attribution = if owners.is_empty() {
+        let mut attribution = if owners.is_empty() {
             Attribution::unknown(
                 "no process has a descriptor of it: the kernel may own it (WireGuard, NFS, VXLAN), \
                  or its holder hides",
@@ -49,6 +49,7 @@ impl Known {
         } else {
             Attribution { ownership: Ownership::Process, reason: reason(&owners), owners }
         };
+        attribution.sort();
         Answer { attribution, settled }
     }
 
@@ -81,6 +82,7 @@ impl Known {
                 reason: "not accepted yet: it belongs to those who listen".to_owned(),
                 owners,
             };
+            answer.attribution.sort();
         }
         answer
     }
@@ -95,11 +97,12 @@ impl Known {
                 settled &= self.are_settled(socket);
             }
         }
-        let attribution = if owners.is_empty() {
+        let mut attribution = if owners.is_empty() {
             nobody(role)
         } else {
             Attribution { ownership: Ownership::Process, reason: reason(&owners), owners }
         };
+        attribution.sort();
         Answer { attribution, settled }
     }
 
@@ -162,6 +165,17 @@ impl Known {
         let is_ipv4 = |(socket, _): &(&Socket, Join)| socket.family == Family::Ipv4;
         if local.ip.is_ipv4() && found.iter().any(is_ipv4) {
             found.retain(is_ipv4);
+        }
+        // A process was seen to receive from there: then it is that socket, whatever else would fit.
+        let heard: Vec<u64> = self
+            .sockets
+            .that_heard(flow.id.transport, local.port, flow.id.endpoint(flow.opener))
+            .map(|socket| socket.cookie)
+            .collect();
+        if let [cookie] = heard.as_slice()
+            && let Some((socket, _)) = found.iter().find(|(socket, _)| socket.cookie == *cookie)
+        {
+            return vec![(socket, Join::Exact)];
         }
         // A socket bound to the very address gets the packets, not one bound to all.
         if found.iter().any(|(socket, _)| socket.local == Some(local)) {

@@ -1,6 +1,6 @@
 //! The sockets on watched ports, by cookie, with everybody who had to do with each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use monitor_ebpf::wire::{SocketRecord, action};
 
@@ -135,6 +135,7 @@ pub struct Sockets {
     by_cookie: HashMap<u64, Socket>,
     by_ends: HashMap<(Transport, Endpoint, Endpoint), Vec<u64>>,
     listeners: HashMap<(Transport, u16), Vec<u64>>,
+    heard: Heard,
     capacity: usize,
     forgotten: u64,
     /// Sockets whose listener state or owners changed since they were last asked for.
@@ -148,6 +149,7 @@ impl Sockets {
             by_cookie: HashMap::new(),
             by_ends: HashMap::new(),
             listeners: HashMap::new(),
+            heard: Heard::default(),
             capacity: capacity.max(1),
             forgotten: 0,
             changed: Vec::new(),
@@ -179,6 +181,26 @@ impl Sockets {
     pub fn listeners(&self, transport: Transport, port: u16) -> impl Iterator<Item = &Socket> {
         let cookies = self.listeners.get(&(transport, port));
         cookies.into_iter().flatten().filter_map(|cookie| self.by_cookie.get(cookie))
+    }
+
+    /// Sockets on a local port whose process was seen to receive from `remote`, in any namespace.
+    pub fn that_heard(
+        &self,
+        transport: Transport,
+        port: u16,
+        remote: Endpoint,
+    ) -> impl Iterator<Item = &Socket> {
+        let cookies = self.heard.by_sender.get(&(transport, port, remote));
+        cookies.into_iter().flatten().filter_map(|cookie| self.by_cookie.get(cookie))
+    }
+
+    /// Does anybody listen now?
+    pub fn anybody_listens(&self) -> bool {
+        let mut cookies = self.listeners.values().flatten();
+        cookies.any(|cookie| {
+            let socket = self.by_cookie.get(cookie);
+            socket.is_some_and(|socket| socket.listens && socket.closed_ns.is_none())
+        })
     }
 
     /// All listeners.
@@ -246,6 +268,11 @@ impl Sockets {
             }
             action::ESTABLISHED_ACTIVE | action::ESTABLISHED_PASSIVE => {
                 (socket.local, socket.remote) = (Some(local), Some(remote));
+            }
+            action::RECEIVE => {
+                let sender = (transport, record.local_port, remote);
+                self.heard.add(sender, record.cookie, self.capacity);
+                return;
             }
             action::STATE if record.new_state == TCP_CLOSE => socket.closed_ns = Some(now_ns),
             action::RELEASE => {
@@ -426,6 +453,34 @@ impl Sockets {
     }
 }
 
+/// Who was seen to receive from whom: the only thing that tells which unconnected socket a datagram
+/// went to. Bounded: anybody can invent senders.
+#[derive(Debug, Default)]
+struct Heard {
+    by_sender: HashMap<Sender, Vec<u64>>,
+    oldest_first: VecDeque<(Sender, u64)>,
+}
+
+/// Transport, local port, and the other end.
+type Sender = (Transport, u16, Endpoint);
+
+impl Heard {
+    /// The socket received from `sender`; forgets the oldest beyond `capacity`.
+    fn add(&mut self, sender: Sender, cookie: u64, capacity: usize) {
+        let cookies = self.by_sender.entry(sender).or_default();
+        if cookies.contains(&cookie) {
+            return;
+        }
+        cookies.push(cookie);
+        self.oldest_first.push_back((sender, cookie));
+        if self.oldest_first.len() > capacity
+            && let Some((sender, cookie)) = self.oldest_first.pop_front()
+        {
+            remove(&mut self.by_sender, &sender, cookie);
+        }
+    }
+}
+
 fn remove<K: Eq + std::hash::Hash>(index: &mut HashMap<K, Vec<u64>>, key: &K, cookie: u64) {
     if let Some(list) = index.get_mut(key) {
         list.retain(|other| *other != cookie);
@@ -438,7 +493,7 @@ fn remove<K: Eq + std::hash::Hash>(index: &mut HashMap<K, Vec<u64>>, key: &K, co
 const fn role_of(action: u8) -> Option<Role> {
     match action {
         action::BIND | action::LISTEN | action::CONNECT => Some(Role::Opener),
-        action::SEND => Some(Role::User),
+        action::SEND | action::RECEIVE | action::USE => Some(Role::User),
         action::RELEASE => Some(Role::Releaser),
         _ => None,
     }

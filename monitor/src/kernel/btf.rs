@@ -1,7 +1,7 @@
 //! Offsets of kernel struct members, from the running kernel's BTF.
 //!
-//! The iterator reads two members that have no UAPI view. Their offsets come from the kernel itself;
-//! without BTF the iterator is not used at all, since a guess would read something else.
+//! The iterator and the tracepoints read members that have no UAPI view. Their offsets come from the
+//! kernel itself; without BTF these programs are not used at all, since a guess would read something else.
 //! Format: <https://docs.kernel.org/bpf/btf.html>.
 
 use anyhow::{Context as _, Result, bail};
@@ -31,6 +31,21 @@ pub struct Offsets {
     pub socket_sk: u32,
     /// `struct task_struct`, `tgid`.
     pub task_tgid: u32,
+    /// `struct sock`.
+    pub sock: SockOffsets,
+}
+
+/// Members of `struct sock` and of the `struct sock_common` it begins with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SockOffsets {
+    /// `skc_num`.
+    pub num: u32,
+    /// `skc_dport`.
+    pub dport: u32,
+    /// `skc_family`.
+    pub family: u32,
+    /// `sk_protocol`.
+    pub protocol: u32,
 }
 
 impl Offsets {
@@ -41,6 +56,12 @@ impl Offsets {
         Ok(Self {
             socket_sk: types.member("socket", "sk")?,
             task_tgid: types.member("task_struct", "tgid")?,
+            sock: SockOffsets {
+                num: types.member("sock_common", "skc_num")?,
+                dport: types.member("sock_common", "skc_dport")?,
+                family: types.member("sock_common", "skc_family")?,
+                protocol: types.member("sock", "sk_protocol")?,
+            },
         })
     }
 }

@@ -24,6 +24,8 @@ fn socket_programs() -> impl Iterator<Item = &'static str> {
         program::CONNECT6,
         program::SENDMSG4,
         program::SENDMSG6,
+        program::RECVMSG4,
+        program::RECVMSG6,
         program::SOCK_OPS,
         program::RELEASE,
     ];

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
-use aya::programs::{Iter, Program, ProgramType, SchedClassifier};
+use aya::programs::{BtfTracePoint, Iter, Program, ProgramType, SchedClassifier};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader};
 use monitor_ebpf::wire::{self, Slot, SocketOwner, helper};
@@ -31,7 +31,13 @@ const BUDGETS_PER_SECOND: u64 = 10;
 
 /// The program that finds the holders of sockets.
 pub(super) const ITERATOR: &str = "pw_task_file";
-/// What it means not to have it.
+/// The programs that see every read and write, and the tracepoints they are for.
+pub(super) const TRACEPOINTS: [(&str, &str); 2] =
+    [("pw_send_length", "sock_send_length"), ("pw_recv_length", "sock_recv_length")];
+/// What it means not to have those.
+pub(super) const UNSEEN_USERS: &str = "who reads and writes a socket that another process opened is known only \
+                            by who holds it";
+/// What it means not to have the iterator.
 const IN_PROC: &str = "holders of sockets are looked up in /proc, not by iterator";
 
 /// The programs that attach to interfaces.
@@ -60,6 +66,8 @@ pub struct Object {
     pub(super) ebpf: Ebpf,
     /// The iterator was accepted by this kernel.
     can_iterate: bool,
+    /// So were both programs for reads and writes.
+    can_trace: bool,
     layout: Layout,
     ports: Vec<u16>,
     degraded: Vec<String>,
@@ -99,10 +107,12 @@ impl Object {
             loader.btf(Some(btf));
         }
         let ebpf = loader.load(OBJECT).context("creating the kernel maps")?;
-        let mut object = Self { ebpf, can_iterate: false, layout, ports, degraded };
+        let mut object =
+            Self { ebpf, can_iterate: false, can_trace: false, layout, ports, degraded };
         object.fill_rows()?;
         if let (Some(btf), Some(_)) = (&btf, offsets) {
             object.load_iterator(btf);
+            object.load_tracepoints(btf);
         }
         drop(btf);
         sys::release_free_memory();
@@ -177,11 +187,24 @@ impl Object {
         });
         match loaded {
             Ok(()) => self.can_iterate = true,
-            Err(error) => {
-                let chain = format!("{error:#}");
-                let reason = chain.lines().next().unwrap_or_default();
-                self.degraded.push(format!("{IN_PROC}: {reason}"));
-            }
+            Err(error) => self.degraded.push(degradation(IN_PROC, &error)),
+        }
+    }
+
+    /// The programs for reads and writes were accepted by this kernel.
+    pub(super) const fn can_trace(&self) -> bool {
+        self.can_trace
+    }
+
+    /// Verifies the programs for reads and writes at once, likewise.
+    fn load_tracepoints(&mut self, btf: &Btf) {
+        let loaded = TRACEPOINTS.into_iter().try_for_each(|(name, tracepoint)| {
+            let program: &mut BtfTracePoint = self.program(name)?.try_into()?;
+            program.load(tracepoint, btf).with_context(|| format!("loading {name}"))
+        });
+        match loaded {
+            Ok(()) => self.can_trace = true,
+            Err(error) => self.degraded.push(degradation(UNSEEN_USERS, &error)),
         }
     }
 
@@ -256,6 +279,12 @@ impl Object {
     }
 }
 
+/// What it means, and why: the first line, since the rest is the verifier's log.
+fn degradation(meaning: &str, error: &anyhow::Error) -> String {
+    let chain = format!("{error:#}");
+    format!("{meaning}: {}", chain.lines().next().unwrap_or_default())
+}
+
 fn running_kernel_types(degraded: &mut Vec<String>) -> (Option<Btf>, Option<Offsets>) {
     let offsets = Offsets::of_running_kernel();
     match (Btf::from_sys_fs(), offsets) {
@@ -263,6 +292,7 @@ fn running_kernel_types(degraded: &mut Vec<String>) -> (Option<Btf>, Option<Offs
         (btf, offsets) => {
             if let Err(error) = offsets {
                 degraded.push(format!("{IN_PROC}: {error:#}"));
+                degraded.push(format!("{UNSEEN_USERS}: {error:#}"));
             }
             (btf.ok(), None)
         }
@@ -290,6 +320,10 @@ fn wire_settings(
         helpers: supported_helpers(),
         socket_sk_offset: offsets.map_or(0, |offsets| offsets.socket_sk),
         task_tgid_offset: offsets.map_or(0, |offsets| offsets.task_tgid),
+        sock_num_offset: offsets.map_or(0, |offsets| offsets.sock.num),
+        sock_dport_offset: offsets.map_or(0, |offsets| offsets.sock.dport),
+        sock_family_offset: offsets.map_or(0, |offsets| offsets.sock.family),
+        sock_protocol_offset: offsets.map_or(0, |offsets| offsets.sock.protocol),
         only_port: only_port(&settings.ports),
     })
 }

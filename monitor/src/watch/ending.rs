@@ -87,6 +87,7 @@ impl Watch {
     pub(super) fn end(&mut self, reason: &str) -> Result<RunEnded> {
         self.interfaces.get_mut().detach();
         cgroup::detach(&mut self.object)?;
+        self.tracepoints.follow(&mut self.object, false);
         let now_ns = clock::boot_ns();
         while session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns) {}
         while self.readers.read_packets(&mut self.pipeline, now_ns) {}

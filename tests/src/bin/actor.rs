@@ -60,6 +60,7 @@ impl Actor {
             ["bind", "udp", address] => self.bind(address),
             ["serve", count] => self.serve(count.parse()?),
             ["sink", count] => self.sink(count.parse()?),
+            ["hear", count] => self.hear(count.parse()?),
             ["hand-over"] => self.hand_over(),
             ["join"] => self.join(),
             ["bequeath"] => self.bequeath(),
@@ -115,6 +116,16 @@ impl Actor {
             socket.recv(&mut buffer)?;
         }
         Ok(format!("took {count}"))
+    }
+
+    /// Takes so many datagrams, asks who sent them, and answers none.
+    fn hear(&self, count: u64) -> Result<String> {
+        let socket = self.datagrams.as_ref().context("no socket")?;
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        for _ in 0..count {
+            socket.recv_from(&mut buffer)?;
+        }
+        Ok(format!("heard {count}"))
     }
 
     /// Accepts a connection and leaves it to a process of its own, as inetd does.

@@ -117,10 +117,42 @@ fn whoever_is_seen_with_an_accepted_connection_stands_beside_those_who_listen() 
     let answer = host.of_flow(None);
 
     let expected = [
-        (DESTINATION, Role::Releaser, Evidence::Exact, SERVER_PID + 1),
         (DESTINATION, Role::Opener, Evidence::Exact, SERVER_PID),
+        (DESTINATION, Role::Releaser, Evidence::Exact, SERVER_PID + 1),
     ];
     assert_eq!(owners(&answer), expected);
+}
+
+#[test]
+fn the_socket_that_was_seen_to_receive_a_datagram_is_known_exactly_among_those_that_fit() {
+    let mut host = Host::new();
+    host.socket(&bind_udp(LISTENER, ALL));
+    host.socket(&SocketRecord { tgid: SERVER_PID + 1, ..bind_udp(CHILD, ALL) });
+    host.packet(Packet { udp: true, flags: 0, ..TO_SERVER });
+    let both = [SERVER_PID, SERVER_PID + 1]
+        .map(|pid| (DESTINATION, Role::Opener, Evidence::Inferred, pid));
+    assert_eq!(owners(&host.of_flow(None)), both);
+
+    host.socket(&receive(CHILD));
+
+    let expected = [
+        (DESTINATION, Role::User, Evidence::Exact, SERVER_PID + 2),
+        (DESTINATION, Role::Opener, Evidence::Exact, SERVER_PID + 1),
+    ];
+    assert_eq!(owners(&host.of_flow(None)), expected);
+}
+
+#[test]
+fn what_another_namespace_received_from_the_same_address_is_not_this_flow() {
+    let mut host = Host::new();
+    host.socket(&bind_udp(LISTENER, ALL));
+    host.socket(&SocketRecord { netns_cookie: BLUE, ..bind_udp(CHILD, ALL) });
+    host.socket(&receive(CHILD));
+    host.packet(Packet { udp: true, flags: 0, ..TO_SERVER });
+
+    let answer = host.of_flow(None);
+
+    assert_eq!(owners(&answer), [(DESTINATION, Role::Opener, Evidence::Inferred, SERVER_PID)]);
 }
 
 #[test]

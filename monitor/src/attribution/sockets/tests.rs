@@ -37,6 +37,20 @@ fn a_tcp_socket_listens_once_it_was_told_to_and_not_when_it_is_bound() {
 }
 
 #[test]
+fn somebody_listens_until_the_last_listener_is_released() {
+    let mut host = Host::new();
+    host.record(&tcp(action::BIND));
+    host.record(&connection(COOKIE + 1, action::ESTABLISHED_PASSIVE));
+    assert!(!host.sockets.anybody_listens());
+
+    host.record(&tcp(action::LISTEN));
+    assert!(host.sockets.anybody_listens());
+
+    host.record(&tcp(action::RELEASE));
+    assert!(!host.sockets.anybody_listens());
+}
+
+#[test]
 fn a_listener_is_found_by_transport_and_port_only() {
     let mut host = Host::new();
 
@@ -53,6 +67,8 @@ fn what_a_process_did_gives_its_role() {
         (action::LISTEN, Some(Role::Opener)),
         (action::CONNECT, Some(Role::Opener)),
         (action::SEND, Some(Role::User)),
+        (action::RECEIVE, Some(Role::User)),
+        (action::USE, Some(Role::User)),
         (action::RELEASE, Some(Role::Releaser)),
         (action::ESTABLISHED_ACTIVE, None),
         (action::ESTABLISHED_PASSIVE, None),

@@ -15,7 +15,7 @@ use super::finding;
 use super::line::{Ink, Line};
 use super::network::{executable, executable_ink, local, verdict};
 use super::run::{netns_name, not_seen};
-use super::who::{in_a_word, mark, of_side, user};
+use super::who::{in_a_word, mark, of_side, other_processes, user};
 
 use self::table::{Cell, Row, table};
 
@@ -59,12 +59,12 @@ fn rows(report: &Report) -> Vec<Row> {
 
 fn listener_row(listener: &ListenerReport) -> Row {
     let owner = listener.attribution.principal();
-    let others = listener.attribution.owners.len().saturating_sub(1);
+    let owners: Vec<&Owner> = listener.attribution.owners.iter().collect();
     let state = match listener.transport {
         Transport::Tcp => "LISTEN",
         Transport::Udp => "UNCONN",
     };
-    let [process, user, unit, exe] = who(&listener.attribution, owner, others);
+    let [process, user, unit, exe] = who(&listener.attribution, owner, &owners);
     [
         plain(listener.transport.name()),
         plain(state),
@@ -95,9 +95,8 @@ fn flow_rows(flow: &FlowReport) -> Vec<Row> {
 }
 
 fn flow_row(flow: &FlowReport, local: Endpoint, remote: Endpoint, source: bool) -> Row {
-    let mut owners = of_side(&flow.attribution, source);
-    let owner = owners.next();
-    let [process, user, unit, exe] = who(&flow.attribution, owner, owners.count());
+    let owners: Vec<&Owner> = of_side(&flow.attribution, source).collect();
+    let [process, user, unit, exe] = who(&flow.attribution, owners.first().copied(), &owners);
     [
         plain(flow.transport.name()),
         plain(flow.state.unwrap_or_default()),
@@ -113,13 +112,16 @@ fn flow_row(flow: &FlowReport, local: Endpoint, remote: Endpoint, source: bool) 
 }
 
 /// PROCESS, USER, UNIT, EXE.
-fn who(attribution: &Attribution, owner: Option<&Owner>, others: usize) -> [Cell; 4] {
+fn who(attribution: &Attribution, owner: Option<&Owner>, owners: &[&Owner]) -> [Cell; 4] {
     let Some(owner) = owner else {
         let nobody = format!("({})", in_a_word(attribution.ownership));
         return [(Ink::Notable, nobody), plain(""), plain(""), plain("")];
     };
     let process = &*owner.process;
-    let more = if others > 0 { format!(" +{others}") } else { String::new() };
+    let more = match other_processes(owner, owners) {
+        0 => String::new(),
+        others => format!(" +{others}"),
+    };
     let exited = if owner.exited { " exited" } else { "" };
     let name = &process.name;
     [

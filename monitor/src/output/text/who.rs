@@ -1,5 +1,7 @@
 //! Who, in a few words: `python3[4242]~ root (holder, exited) +1`.
 
+use std::collections::BTreeSet;
+
 use crate::owner::{Attribution, Evidence, Owner, Ownership, Process, Side};
 
 use super::line::{Ink, Line};
@@ -13,7 +15,7 @@ pub(super) fn principal(line: &mut Line<'_>, attribution: &Attribution) {
     if owner.exited {
         line.put(Ink::Notable, " (exited)");
     }
-    others(line, attribution.owners.len().saturating_sub(1));
+    others(line, owner, &attribution.owners.iter().collect::<Vec<_>>());
 }
 
 /// The owners of both ends of a flow: `curl[5123]~ alice (holder) > python3[4242] root (user)`.
@@ -64,14 +66,14 @@ pub(super) fn of_side(attribution: &Attribution, source: bool) -> impl Iterator<
 }
 
 fn end(line: &mut Line<'_>, attribution: &Attribution, source: bool) {
-    let mut owners = of_side(attribution, source);
-    let Some(owner) = owners.next() else {
+    let owners: Vec<&Owner> = of_side(attribution, source).collect();
+    let Some(owner) = owners.first() else {
         return;
     };
     process(line, owner);
     let exited = if owner.exited { ", exited" } else { "" };
     line.put(Ink::Faint, &format!(" ({}{exited})", owner.role.name()));
-    others(line, owners.count());
+    others(line, owner, &owners);
 }
 
 fn process(line: &mut Line<'_>, owner: &Owner) {
@@ -83,10 +85,19 @@ fn process(line: &mut Line<'_>, owner: &Owner) {
     }
 }
 
-fn others(line: &mut Line<'_>, count: usize) {
+fn others(line: &mut Line<'_>, named: &Owner, owners: &[&Owner]) {
+    let count = other_processes(named, owners);
     if count > 0 {
         line.put(Ink::Faint, &format!(" +{count}"));
     }
+}
+
+/// How many processes there are besides the one that is named, whatever their roles.
+pub(super) fn other_processes(named: &Owner, owners: &[&Owner]) -> usize {
+    let identity = |owner: &Owner| (owner.process.pid, owner.process.start_ticks);
+    let owners = owners.iter().copied();
+    let others: BTreeSet<_> = owners.map(identity).filter(|it| *it != identity(named)).collect();
+    others.len()
 }
 
 fn nobody(line: &mut Line<'_>, attribution: &Attribution) {

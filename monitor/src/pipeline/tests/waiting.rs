@@ -76,7 +76,7 @@ fn a_process_that_turns_out_to_be_known_is_one_process() {
     let reports = scene.tick(10 * SECOND);
 
     let (_, listener) = &listeners(&reports)[0];
-    let expected = [(Role::Opener, Evidence::Exact, PID), (Role::User, Evidence::Exact, PID)];
+    let expected = [(Role::User, Evidence::Exact, PID), (Role::Opener, Evidence::Exact, PID)];
     assert_eq!(owners(listener), expected);
     let processes = listener.attribution.owners.iter().map(|owner| &owner.process);
     assert!(processes.is_sorted_by(|first, second| Arc::ptr_eq(first, second)));

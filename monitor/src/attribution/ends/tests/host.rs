@@ -142,6 +142,13 @@ pub(super) fn accept(cookie: u64) -> SocketRecord {
     SocketRecord { action: action::ESTABLISHED_PASSIVE, ..socket }
 }
 
+/// A worker of the server receives a datagram from the client.
+pub(super) fn receive(cookie: u64) -> SocketRecord {
+    let (remote, remote_port) = (mapped(CLIENT), CLIENT.port);
+    let socket = SocketRecord { remote, remote_port, netns_cookie: 0, ..bind_udp(cookie, ALL) };
+    SocketRecord { action: action::RECEIVE, tgid: SERVER_PID + 2, local: [0; 16], ..socket }
+}
+
 /// The same record, written at another time.
 pub(super) const fn at(ktime_ns: u64, mut record: SocketRecord) -> SocketRecord {
     record.header.ktime_ns = ktime_ns;

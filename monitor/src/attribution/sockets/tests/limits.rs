@@ -18,6 +18,26 @@ fn a_thousand_connections_never_push_out_a_listener() {
 }
 
 #[test]
+fn a_thousand_invented_senders_are_forgotten_but_for_the_newest() {
+    let mut host = Host::with_capacity(100);
+    host.record(&udp(action::BIND));
+
+    for remote_port in 1..=1000 {
+        let receive = connection(COOKIE, action::RECEIVE);
+        host.record(&SocketRecord { protocol: 17, remote_port, ..receive });
+    }
+
+    let heard = &host.sockets.heard;
+    assert_eq!((heard.by_sender.len(), heard.oldest_first.len()), (100, 100));
+    let sender = |port| Endpoint { port, ..REMOTE };
+    let heard_from = |port| {
+        let mut sockets = host.sockets.that_heard(Transport::Udp, PORT, sender(port));
+        sockets.next().map(|socket| socket.cookie)
+    };
+    assert_eq!((heard_from(900), heard_from(901)), (None, Some(COOKIE)));
+}
+
+#[test]
 fn closed_sockets_go_first_and_then_the_oldest() {
     let mut host = Host::with_capacity(4);
     for index in 0..4 {
