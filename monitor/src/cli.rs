@@ -71,6 +71,11 @@ Example: who talks to port 3516 while the test suite runs? Exits as the test sui
 
     portwatch watch --policy policy.toml -- make test")]
     Watch(Box<Watch>),
+    /// Remove what `watch --pin` left in the kernel.
+    ///
+    /// Programs, counters and links of every network namespace; nothing of anybody else. That there is
+    /// nothing is no error.
+    Detach,
 }
 
 /// What `scan` is asked for.
@@ -165,6 +170,11 @@ pub struct Watch {
         help_heading = OUTPUT,
     )]
     pub ready_fd: Option<RawFd>,
+    /// Go on counting when portwatch ends; the next `watch --pin` takes over without a gap.
+    ///
+    /// Needs TCX and a BPF file system at /sys/fs/bpf. `portwatch detach` ends it.
+    #[arg(long, help_heading = OBSERVE)]
+    pub pin: bool,
     /// Exit with 1 if there were findings.
     #[arg(long, help_heading = OUTPUT)]
     pub fail_on_finding: bool,

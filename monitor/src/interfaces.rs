@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
 
@@ -13,6 +14,7 @@ use crate::escape;
 use crate::host::links::{self, Link, LinkEvent};
 use crate::kernel::interface::{Attached, Attacher, Hook, Mode};
 use crate::kernel::object::Object;
+use crate::kernel::pin::Pins;
 use crate::report::{InterfaceChange, InterfaceReport};
 
 /// What became of an interface.
@@ -43,10 +45,15 @@ pub struct Interfaces {
 
 impl Interfaces {
     /// Subscribes to changes; attaches to nothing yet. No `wanted` names mean all interfaces.
-    pub fn open(wanted: &[String], hook: Hook, netns: Netns) -> Result<Self> {
+    pub fn open(
+        wanted: &[String],
+        hook: Hook,
+        netns: Netns,
+        pins: Option<Rc<Pins>>,
+    ) -> Result<Self> {
         Ok(Self {
             wanted: wanted.iter().cloned().collect(),
-            attacher: Attacher::new(hook),
+            attacher: Attacher::new(hook, pins),
             watch: links::Watch::open().context("subscribing to interface changes")?,
             observed: HashMap::new(),
             refused: HashSet::new(),
@@ -100,7 +107,12 @@ impl Interfaces {
         Ok(())
     }
 
-    /// Detaches from everything.
+    /// Lets go of what an earlier portwatch pinned and this one does not observe.
+    pub fn let_go_of_others(&self) -> Result<()> {
+        self.attacher.keep(&self.observed.keys().copied().collect())
+    }
+
+    /// Detaches from everything that is not pinned.
     pub fn detach(&mut self) {
         self.observed.clear();
     }
@@ -154,6 +166,7 @@ impl Interfaces {
 
     fn let_go(&mut self, ifindex: u32) -> Option<Change> {
         let (interface, attached) = self.observed.remove(&ifindex)?;
+        self.attacher.let_go(ifindex);
         let report = self.describe(interface, attached.mode);
         Some(Change::Seen(InterfaceChange::Detached, report))
     }

@@ -1,14 +1,16 @@
 //! The kernel side as user space sees it: load, attach, read.
 //!
 //! Everything attached is held by descriptors: when the process ends, however it ends, the kernel
-//! detaches it. The one exception is the legacy clsact hook, where the next start cleans up what was
-//! ours.
+//! detaches it. The exceptions are the legacy clsact hook, where the next start cleans up what was
+//! ours, and what the user asked to stay (`pin`).
 
 pub mod preflight;
 pub mod btf;
 mod layout;
+pub mod pin;
 pub mod flow_table;
 pub mod tally;
+mod source;
 pub mod object;
 pub mod cgroup;
 pub mod tracepoint;

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
@@ -71,20 +70,14 @@ impl Lookup {
         let (identities, jobs) = sync_channel(QUEUE);
         let (hashes, processes) = sync_channel(QUEUE);
         let (hasher, hashed) = (Arc::clone(&reader), answers.clone());
-        thread::Builder::new()
-            .name("pw-identities".to_owned())
-            .spawn(move || {
-                privilege::reduce(Thread::Identities, work);
-                identify(&reader, &jobs, &answers);
-            })
-            .context("starting a thread")?;
-        thread::Builder::new()
-            .name("pw-hashes".to_owned())
-            .spawn(move || {
-                privilege::reduce(Thread::Hashes, work);
-                hash(&hasher, &processes, &hashed);
-            })
-            .context("starting a thread")?;
+        privilege::spawn("pw-identities".to_owned(), Thread::Identities, work, move || {
+            identify(&reader, &jobs, &answers);
+        })
+        .context("starting a thread")?;
+        privilege::spawn("pw-hashes".to_owned(), Thread::Hashes, work, move || {
+            hash(&hasher, &processes, &hashed);
+        })
+        .context("starting a thread")?;
         Ok((Self { identities, hashes }, receiver))
     }
 

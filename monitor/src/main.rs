@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anstream::ColorChoice;
 use monitor::cli::{self, Cli, Color, Command, Format};
-use monitor::failure::Failure;
+use monitor::failure::{self, Failure};
 use monitor::host::identity::Identity;
+use monitor::kernel::pin;
 use monitor::output::Style;
 use monitor::output::ecs::RunIdentity;
 use monitor::output::text::Look;
@@ -32,6 +33,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     let ready = match &cli.command {
         Command::Watch(watch) => take_ready_fd(watch)?,
         Command::Scan(_) => None,
+        Command::Detach => return detach(),
     };
     let identity = Identity::read();
     let style = style(&cli, &identity);
@@ -41,10 +43,23 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         .map_err(|error| Failure::Broken(error.into()))?;
     runtime.block_on(async {
         match cli.command {
+            Command::Detach => Ok(failure::DONE),
             Command::Scan(args) => scan::run(args, &identity, style).await,
             Command::Watch(args) => watch::run(*args, ready, &identity, style).await,
         }
     })
+}
+
+/// Removes what is pinned, and says how much that was.
+fn detach() -> Result<u8, Failure> {
+    let line = match pin::remove_all()? {
+        0 => "nothing was pinned".to_owned(),
+        1 => "detached in 1 network namespace".to_owned(),
+        count => format!("detached in {count} network namespaces"),
+    };
+    // A reader that has had enough is a normal end.
+    let _written = writeln!(anstream::stdout(), "{line}");
+    Ok(failure::DONE)
 }
 
 fn style(cli: &Cli, identity: &Identity) -> Style {
@@ -58,7 +73,7 @@ fn style(cli: &Cli, identity: &Identity) -> Style {
     match &cli.command {
         Command::Watch(watch) if watch.common.format == Format::Text => Style::Lines(look()),
         Command::Scan(scan) if scan.common.format == Format::Text => Style::Table(look()),
-        Command::Watch(_) | Command::Scan(_) => Style::Json(RunIdentity {
+        Command::Watch(_) | Command::Scan(_) | Command::Detach => Style::Json(RunIdentity {
             host_name: identity.name.clone(),
             host_id: identity.machine_id.clone().unwrap_or_default(),
             run_id: run_id(),

@@ -18,12 +18,11 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::Notify;
 
-use crate::privilege;
+use crate::privilege::{self, Thread, Work};
 use crate::report::{Report, SinkCount};
 
 use self::writer::Writer;
@@ -85,12 +84,8 @@ impl Output {
         let (queue, messages) = sync_channel(queue);
         let state = Arc::new(State::default());
         let writer = Writer::new(name.clone(), file, style, Arc::clone(&state));
-        thread::Builder::new()
-            .name(format!("pw-{name}"))
-            .spawn(move || {
-                privilege::renounce();
-                writer.run(&messages);
-            })
+        let run = move || writer.run(&messages);
+        privilege::spawn(format!("pw-{name}"), Thread::Output, Work::default(), run)
             .context("starting a thread")?;
         Ok(Self { name, queue, state })
     }

@@ -5,6 +5,10 @@
 
 mod calls;
 
+use std::io;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -148,6 +152,23 @@ pub fn reduce(thread: Thread, work: Work) {
     }
 }
 
+/// Starts a thread that has given up what it does not need by the time this returns.
+pub fn spawn(
+    name: String,
+    thread: Thread,
+    work: Work,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let (reduced, is_reduced) = sync_channel(1);
+    thread::Builder::new().name(name).spawn(move || {
+        reduce(thread, work);
+        if reduced.send(()).is_ok() {
+            run();
+        }
+    })?;
+    is_reduced.recv().map_err(io::Error::other)
+}
+
 /// Gives up every capability of the calling thread. What stays is logged.
 pub fn renounce() {
     if let Err(stays) = keep(CapabilitySet::empty()) {
@@ -232,7 +253,7 @@ mod tests {
     fn whatever_is_given_up_is_gone_from_this_thread_and_stays_with_the_others() {
         let before = rustix::thread::capabilities(None).unwrap();
 
-        let after = std::thread::spawn(|| {
+        let after = thread::spawn(|| {
             renounce();
             rustix::thread::capabilities(None).unwrap()
         });

@@ -54,6 +54,8 @@ pub struct RunStarted {
     pub interfaces: Vec<InterfaceReport>,
     /// Kernel programs attached, with how: `("pw_ingress", "tcx")`.
     pub attached: Vec<(String, String)>,
+    /// Counting goes on from an earlier run that pinned it.
+    pub resumed: bool,
     /// What is not seen on this host, and why, a sentence each.
     pub degraded: Vec<String>,
 }
@@ -367,6 +369,9 @@ pub struct Counters {
     pub ports: Vec<PortCount>,
     /// Packets that count in `ports` but belong to no flow.
     pub overflow: Vec<PortCount>,
+    /// Packets that count in `ports` but belong to flows that a run before this one has reported and
+    /// that were over by then; only where this one goes on from it.
+    pub earlier: Vec<PortCount>,
     /// Per interface, port and direction.
     pub interfaces: Vec<InterfaceCount>,
     /// First fragments.
@@ -500,6 +505,7 @@ impl Counters {
             let overflow = self
                 .overflow
                 .iter()
+                .chain(&self.earlier)
                 .filter(|count| is_row(count.port, count.direction))
                 .fold((0_u64, 0_u64), |sum, count| (sum.0 + count.packets, sum.1 + count.bytes));
             let sum = (in_flows.0 + overflow.0, in_flows.1 + overflow.1);

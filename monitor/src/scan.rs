@@ -62,6 +62,7 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
         ports: ports.to_string(),
         interfaces: Vec::new(),
         attached: Vec::new(),
+        resumed: false,
         degraded,
     };
     pipeline.report(clock::boot_ns(), Body::RunStarted(started));

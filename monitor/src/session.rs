@@ -19,6 +19,7 @@ use crate::host::sockets::Socket;
 use crate::host::{self, netns};
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::object::Object;
+use crate::kernel::pin::Pins;
 use crate::kernel::tally::Tally;
 use crate::kernel::tracepoint::{self, Tracepoints};
 use crate::kernel::{cgroup, holders};
@@ -49,6 +50,8 @@ pub struct Readers {
     /// It was read once more since then. A packet counts in the totals a moment before it counts in
     /// its flow, so that one reading is not enough.
     read_again: bool,
+    /// What a portwatch before this one has taken over is known, or there was none.
+    knows_earlier: bool,
 }
 
 impl fmt::Debug for Readers {
@@ -59,13 +62,16 @@ impl fmt::Debug for Readers {
 
 impl Readers {
     /// Takes the maps out of a loaded object.
-    pub fn new(object: &mut Object) -> Result<Self> {
+    ///
+    /// `resumes`: the counters go on from a portwatch before this one.
+    pub fn new(object: &mut Object, resumes: bool) -> Result<Self> {
         Ok(Self {
             packets: object.packet_ring()?,
             table: object.flow_table()?,
             tally: object.tally()?,
             read_at: 0,
             read_again: true,
+            knows_earlier: !resumes,
         })
     }
 
@@ -112,6 +118,38 @@ impl Readers {
             pipeline.reading(reading, now_ns);
         }
         pipeline.flows_read(now_ns);
+    }
+
+    /// Reads everything there is, until nothing was counted meanwhile, so that all counters are of one
+    /// moment. False: there was no such moment; `patience` is how often it is tried.
+    ///
+    /// The first such moment of a run that goes on from another tells what that other had taken over.
+    pub fn read_all(
+        &mut self,
+        sockets: &mut RingBuf<MapData>,
+        pipeline: &mut Pipeline,
+        patience: u32,
+    ) -> Result<bool> {
+        for _ in 0..patience {
+            let before = self.counts()?;
+            let now_ns = clock::boot_ns();
+            while read_ring(sockets, pipeline, now_ns) {}
+            while self.read_packets(pipeline, now_ns) {}
+            self.read_whole_table(pipeline, now_ns);
+            if self.counts()? == before {
+                if !self.knows_earlier {
+                    pipeline.take_as_earlier(&before);
+                    self.knows_earlier = true;
+                }
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What an earlier portwatch had taken over is known.
+    pub const fn knows_earlier(&self) -> bool {
+        self.knows_earlier
     }
 
     /// The kernel's counters now.
@@ -265,9 +303,10 @@ pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
 /// Attaches the socket hooks.
 pub fn attach_socket_hooks(
     object: &mut Object,
+    pins: Option<&Pins>,
     degraded: &mut Vec<String>,
 ) -> Result<Vec<(String, String)>> {
-    let in_cgroups = cgroup::attach(object, degraded)?;
+    let in_cgroups = cgroup::attach(object, pins, degraded)?;
     let mut attached: Vec<(String, String)> =
         in_cgroups.into_iter().map(|name| (name, "cgroup".to_owned())).collect();
     let in_tracepoints = Tracepoints::offered(object);

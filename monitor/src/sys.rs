@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "each call below argues for itself")]
 
+pub(crate) mod bpf;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr::NonNull;

@@ -7,6 +7,7 @@ mod command;
 mod ending;
 
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -24,6 +25,7 @@ use crate::host::netns;
 use crate::interfaces::{Change, Interfaces};
 use crate::kernel::interface::{Hook, Mode};
 use crate::kernel::object::{self, Object};
+use crate::kernel::pin::Pins;
 use crate::kernel::preflight::{self, Needs};
 use crate::kernel::tracepoint::Tracepoints;
 use crate::lookup::{Answer, Lookup};
@@ -45,6 +47,9 @@ const EXITS: Duration = Duration::from_secs(1);
 /// of the host.
 const EXITS_PER_HOLDERS: u32 = 5;
 
+/// How often a moment is sought in which nothing is counted, before counters are compared.
+const QUIET_TRIES: u32 = 100;
+
 /// Everything that lives while portwatch watches.
 struct Watch {
     args: cli::Watch,
@@ -53,12 +58,16 @@ struct Watch {
     readers: Readers,
     sockets: AsyncFd<RingBuf<MapData>>,
     interfaces: AsyncFd<Interfaces>,
+    /// With `--pin`: what is not gone when we are.
+    pins: Option<Rc<Pins>>,
     lookup: Lookup,
     answers: mpsc::Receiver<Answer>,
     pipeline: Pipeline,
     output: Output,
     reported: u64,
     exits_asked: u32,
+    /// The last counters are of one moment.
+    is_exact: bool,
 }
 
 /// Why the loop ended.
@@ -124,22 +133,26 @@ impl Watch {
     /// Hooks first, then the snapshot: nothing falls between them. Between the two most rights are given
     /// up; from then on everything that is read may be hostile.
     fn start(args: cli::Watch, policy: Policy, identity: &Identity, style: Style) -> Result<Self> {
-        let mut object = Object::load(&kernel_settings(&args))?;
-        let readers = Readers::new(&mut object)?;
-        let sockets = object.socket_ring()?;
+        let netns = netns::own().context("reading the own network namespace")?.netns;
+        let kernel = kernel_settings(&args);
+        let pins = args.pin.then(|| Pins::open(netns.inode).map(Rc::new)).transpose()?;
+        let (mut object, resumed) = Object::load_or_resume(&kernel, pins.as_deref())?;
+        let mut readers = Readers::new(&mut object, resumed)?;
+        let mut sockets = object.socket_ring()?;
         crate::kernel::log::start(&mut object);
         let mut degraded = object.degraded().to_vec();
-        let mut attached = session::attach_socket_hooks(&mut object, &mut degraded)?;
-        let netns = netns::own().context("reading the own network namespace")?.netns;
-        let mut interfaces = Interfaces::open(&args.interfaces, hook(args.attach), netns.clone())?;
+        let mut attached =
+            session::attach_socket_hooks(&mut object, pins.as_deref(), &mut degraded)?;
+        let mut interfaces =
+            Interfaces::open(&args.interfaces, hook(args.attach), netns.clone(), pins.clone())?;
         let changes = interfaces.rescan(&mut object)?;
         let observed = interfaces.observed();
         anyhow::ensure!(!observed.is_empty(), "no interface can be observed");
-        attached.extend(observed.iter().flat_map(|interface| {
-            ["pw_ingress", "pw_egress"].map(|name| {
-                (format!("{name}@{}", interface.interface.name), interface.mode.to_owned())
-            })
-        }));
+        attached.extend(observed.iter().flat_map(classifiers));
+        if let Some(pins) = &pins {
+            interfaces.let_go_of_others()?;
+            object.keep(&kernel, pins)?;
+        }
         let work = work(&args, &mut object, &observed);
         degraded.extend(privilege::confine(work));
         let mut pipeline = Pipeline::new(settings(&args, policy, readers.slots(), netns)?);
@@ -158,10 +171,14 @@ impl Watch {
             ports: args.common.ports().to_string(),
             interfaces: observed,
             attached,
+            resumed,
             degraded,
         };
         let now_ns = clock::boot_ns();
         pipeline.report(now_ns, Body::RunStarted(started));
+        if resumed {
+            readers.read_all(&mut sockets, &mut pipeline, QUIET_TRIES)?;
+        }
         for change in changes {
             if let Change::Unseen { .. } = change {
                 report_change(&mut pipeline, change, now_ns);
@@ -174,12 +191,14 @@ impl Watch {
             readers,
             sockets: sys::readable(sockets)?,
             interfaces: sys::readable(interfaces)?,
+            pins,
             lookup,
             answers,
             pipeline,
             output,
             reported: 0,
             exits_asked: 0,
+            is_exact: false,
         })
     }
 
@@ -228,9 +247,7 @@ impl Watch {
                     self.take_in(changes)?;
                 }
                 _ = tick.tick() => self.tick(),
-                _ = table.tick() => {
-                    self.readers.read_table(&mut self.pipeline, clock::boot_ns());
-                }
+                _ = table.tick() => self.read_table()?,
                 _ = exits.tick() => self.ask_who_exited()?,
                 _ = counters.tick() => self.report_counters()?,
             }
@@ -244,6 +261,14 @@ impl Watch {
         session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns);
         self.pipeline.tick(now_ns);
         session::ask(&mut self.pipeline, &self.lookup);
+    }
+
+    fn read_table(&mut self) -> Result<()> {
+        if !self.readers.knows_earlier() {
+            self.readers.read_all(self.sockets.get_mut(), &mut self.pipeline, 1)?;
+        }
+        self.readers.read_table(&mut self.pipeline, clock::boot_ns());
+        Ok(())
     }
 
     /// Asks who has exited; with each fifth answer comes the time to ask who holds the listeners.
@@ -326,6 +351,12 @@ fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+/// The programs of an interface, as `run-started` lists them.
+fn classifiers(observed: &InterfaceReport) -> [(String, String); 2] {
+    ["pw_ingress", "pw_egress"]
+        .map(|name| (format!("{name}@{}", observed.interface.name), observed.mode.to_owned()))
 }
 
 /// What is left to do once everything is attached; makes the programs ready for interfaces to come.

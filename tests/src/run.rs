@@ -82,6 +82,9 @@ impl Run {
             add(&mut sums, Some(port), flow.list("portwatch.flow.interfaces"));
         }
         add(&mut sums, None, self.ended().list("portwatch.counters.overflow"));
+        if let Some(earlier) = self.ended().at("portwatch.counters.earlier").as_array() {
+            add(&mut sums, None, earlier);
+        }
         sums
     }
 

@@ -62,9 +62,10 @@ fn a_command_has_the_rights_that_portwatch_was_started_with() {
 fn a_command_that_became_another_user_ends_with_its_watch() {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };
     let become_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    // It would wait for 25 seconds.
-    let waits = [ACTOR, "listen tcp 127.0.0.1:3516", "serve 1"];
-    let portwatch = host.portwatch(&[&["watch", "--"], &become_nobody[..], &waits].concat());
+    // It would wait for 25 seconds, and holds no pipe of the test that long.
+    let waits = format!("exec {ACTOR} 'listen tcp 127.0.0.1:3516' 'serve 1' > /dev/null 2>&1");
+    let shell = ["sh", "-c", &waits];
+    let portwatch = host.portwatch(&[&["watch", "--"], &become_nobody[..], &shell].concat());
     let listener = portwatch.expect("the listener of the command", |event| {
         event.is_listener("listener-opened", PORT, host.netns())
     });

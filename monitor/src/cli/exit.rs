@@ -61,7 +61,8 @@ fn sentence(error: &Error) -> String {
             let name = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
             let name = escape::truncate(name, MAX_QUOTED);
             match strings(error, ContextKind::SuggestedSubcommand) {
-                [meant, ..] => format!("unknown subcommand '{name}', did you mean '{meant}'?"),
+                // The most similar is the last.
+                [.., meant] => format!("unknown subcommand '{name}', did you mean '{meant}'?"),
                 [] => format!("unknown subcommand '{name}', see 'portwatch --help'"),
             }
         }

@@ -5,18 +5,21 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
+use aya::programs::links::{FdLink, LinkType, PinnedLink};
 use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, SockOps};
 
 use monitor_ebpf::wire::{PROGRAMS, program};
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::kernel::object::Object;
+use crate::kernel::pin::Pins;
+use crate::sys;
 
 /// The cgroup id of the root of the hierarchy: anything else is a subtree, seen from a container.
 const ROOT_ID: u64 = 1;
 
 /// The socket hooks, all of which attach to a cgroup.
-fn socket_programs() -> impl Iterator<Item = &'static str> {
+pub(super) fn socket_programs() -> impl Iterator<Item = &'static str> {
     let hooks = [
         program::POST_BIND4,
         program::POST_BIND6,
@@ -59,10 +62,15 @@ fn detached_mount() -> rustix::io::Result<OwnedFd> {
     mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
-/// Attaches all socket hooks. They stay as long as `object` does.
+/// Attaches all socket hooks. They stay as long as `object` does, or with `pins`: as long as these.
+/// Those that are pinned already are left as they are.
 ///
 /// Returns what is attached, and adds to `degraded` what is not seen because of where we run.
-pub fn attach(object: &mut Object, degraded: &mut Vec<String>) -> Result<Vec<String>> {
+pub fn attach(
+    object: &mut Object,
+    pins: Option<&Pins>,
+    degraded: &mut Vec<String>,
+) -> Result<Vec<String>> {
     let root = root()?;
     let id = rustix::fs::fstat(&root).context("reading the root of the cgroup hierarchy")?.st_ino;
     if id != ROOT_ID {
@@ -72,14 +80,64 @@ pub fn attach(object: &mut Object, degraded: &mut Vec<String>) -> Result<Vec<Str
         );
     }
     for name in socket_programs() {
-        attach_program(object.program(name)?, root.as_fd())
-            .with_context(|| format!("attaching {name} to the cgroup root"))?;
+        match pins {
+            Some(pins) if is_attached(pins, name) => continue,
+            Some(pins) => attach_pinned(object.program(name)?, name, root.as_fd(), pins),
+            None => attach_program(object.program(name)?, root.as_fd()),
+        }
+        .with_context(|| format!("attaching {name} to the cgroup root"))?;
     }
     Ok(socket_programs().map(str::to_owned).collect())
 }
 
-/// Detaches all socket hooks.
+/// The link of this hook is pinned.
+pub(super) fn is_attached(pins: &Pins, name: &str) -> bool {
+    let link = PinnedLink::from_pin(pins.link(0, name));
+    let info = link.ok().and_then(|link| FdLink::from(link).info().ok());
+    info.is_some_and(|info| matches!(info.link_type(), Ok(LinkType::Cgroup)))
+}
+
+/// Attaches by a link of our own making, since aya lets go of none that leads to a cgroup.
+fn attach_pinned(
+    program: &mut Program,
+    name: &str,
+    root: BorrowedFd<'_>,
+    pins: &Pins,
+) -> Result<()> {
+    match program {
+        Program::CgroupSock(program) => program.load()?,
+        Program::CgroupSockAddr(program) => program.load()?,
+        Program::SockOps(program) => program.load()?,
+        other => anyhow::bail!("{name} is a {:?}", other.prog_type()),
+    }
+    let attach_type = attach_type(name).context("it is no socket hook")?;
+    let link = sys::bpf::link_to_cgroup(program.fd()?.as_fd(), root, attach_type)?;
+    pins.pin(link, &pins.link(0, name))
+}
+
+/// `enum bpf_attach_type` of `include/uapi/linux/bpf.h`.
+fn attach_type(name: &str) -> Option<u32> {
+    let types = [
+        (program::SOCK_OPS, 3),
+        (program::CONNECT4, 10),
+        (program::CONNECT6, 11),
+        (program::POST_BIND4, 12),
+        (program::POST_BIND6, 13),
+        (program::SENDMSG4, 14),
+        (program::SENDMSG6, 15),
+        (program::RECVMSG4, 19),
+        (program::RECVMSG6, 20),
+        (program::RELEASE, 34),
+    ];
+    let is_it = |hook: u32| PROGRAMS.get(hook as usize).is_some_and(|it| *it == name);
+    types.into_iter().find_map(|(hook, attach_type)| is_it(hook).then_some(attach_type))
+}
+
+/// Detaches all socket hooks, unless their links are pinned.
 pub fn detach(object: &mut Object) -> Result<()> {
+    if object.is_adopted() {
+        return Ok(());
+    }
     for name in socket_programs() {
         let detached = match object.program(name)? {
             Program::CgroupSock(program) => program.unload(),

@@ -3,19 +3,23 @@
 //! A good guest: ahead of everybody on TCX, so that nobody can hide a packet from us; with a
 //! priority and handle of our own on clsact; never a qdisc deleted that others use.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::LinkOrder;
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
     self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle,
 };
+use aya::programs::{LinkOrder, SchedClassifier};
 use rustix::fs::FlockOperation;
 
 use crate::host::links::{Link, LinkLayer};
 use crate::host::qdisc::OwnClsact;
-use crate::kernel::object::Object;
+use crate::kernel::object::{CLASSIFIERS, Object};
+use crate::kernel::pin::{self, Pins};
 
 /// Our place on the clsact hook. A filter is only ever removed when its name is ours as well.
 const PRIORITY: u16 = 3516;
@@ -74,6 +78,8 @@ pub struct Attacher {
     /// Whether what clsact hooks have under our name is left over from a killed instance; asked when
     /// clsact is first used.
     leftovers: Leftovers,
+    /// Where links are pinned, with `--pin`.
+    pins: Option<Rc<Pins>>,
 }
 
 /// Filters under our name on clsact hooks.
@@ -89,10 +95,26 @@ enum Leftovers {
 }
 
 impl Attacher {
-    /// An attacher that uses `hook`.
+    /// An attacher that uses `hook`, and pins what it attaches where there are `pins`.
     #[must_use]
-    pub const fn new(hook: Hook) -> Self {
-        Self { hook, leftovers: Leftovers::NotAsked }
+    pub const fn new(hook: Hook, pins: Option<Rc<Pins>>) -> Self {
+        Self { hook, leftovers: Leftovers::NotAsked, pins }
+    }
+
+    /// Forgets an interface that is gone or no longer wanted.
+    pub fn let_go(&self, ifindex: u32) {
+        for name in CLASSIFIERS {
+            if let Some(pins) = &self.pins
+                && let Err(error) = pin::remove(&pins.link(ifindex, name))
+            {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+
+    /// Forgets all interfaces but these.
+    pub fn keep(&self, interfaces: &BTreeSet<u32>) -> Result<()> {
+        self.pins.as_ref().map_or(Ok(()), |pins| pins.keep_links_of(interfaces))
     }
 
     /// Attaches both classifiers to an interface, or neither.
@@ -115,9 +137,9 @@ impl Attacher {
         );
         ensure!(still_ours == Ok(link.ifindex), "it was renamed or removed meanwhile");
         match self.hook {
-            Hook::Tcx => Self::attach_tcx(object, link, names),
+            Hook::Tcx => self.attach_tcx(object, link, names),
             Hook::Clsact => self.attach_clsact(object, link, names),
-            Hook::Auto => match Self::attach_tcx(object, link, names) {
+            Hook::Auto => match self.attach_tcx(object, link, names) {
                 Err(error) if is_unsupported(&error) => {
                     self.hook = Hook::Clsact;
                     self.attach_clsact(object, link, names)
@@ -127,11 +149,17 @@ impl Attacher {
         }
     }
 
-    fn attach_tcx(object: &mut Object, link: &Link, names: [&str; 2]) -> Result<Attached> {
-        let options = || TcAttachOptions::TcxOrder(LinkOrder::first());
+    fn attach_tcx(&self, object: &mut Object, link: &Link, names: [&str; 2]) -> Result<Attached> {
+        let attach = |object: &mut Object, name, hook| {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            match &self.pins {
+                Some(pins) => attach_pinned(object, link, name, hook, options, pins),
+                None => attach_one(object, link, name, hook, options),
+            }
+        };
         let [ingress, egress] = names;
-        let ingress = attach_one(object, link, ingress, TcAttachType::Ingress, options())?;
-        let egress = attach_one(object, link, egress, TcAttachType::Egress, options())?;
+        let ingress = attach(object, ingress, TcAttachType::Ingress)?;
+        let egress = attach(object, egress, TcAttachType::Egress)?;
         Ok(Attached { mode: Mode::Tcx, _links: [ingress, egress], _qdisc: None })
     }
 
@@ -141,6 +169,10 @@ impl Attacher {
         link: &Link,
         names: [&str; 2],
     ) -> Result<Attached> {
+        ensure!(
+            self.pins.is_none(),
+            "--pin needs TCX, which this kernel does not have (Linux 6.6)"
+        );
         let qdisc = match tc::qdisc_add_clsact(&link.name) {
             Ok(()) => Some(OwnClsact::added_to(link.ifindex)),
             Err(TcError::AlreadyAttached) => None,
@@ -204,6 +236,48 @@ fn attach_filter(
             Err(error) if is_taken(&error) && minor < MAX_INSTANCES => minor += 1,
             attached => return attached,
         }
+    }
+}
+
+/// Takes over the pinned link if it is still attached, else attaches and pins.
+fn attach_pinned(
+    object: &mut Object,
+    link: &Link,
+    name: &str,
+    hook: TcAttachType,
+    options: TcAttachOptions,
+    pins: &Pins,
+) -> Result<SchedClassifierLink> {
+    let path = pins.link(link.ifindex, name);
+    let pinned = if object.is_adopted() { PinnedLink::from_pin(&path).ok() } else { None };
+    let pinned =
+        pinned.map(FdLink::from).filter(|pinned| is_attached(object, pinned, link, name, hook));
+    if let Some(pinned) = pinned {
+        return pinned.try_into().with_context(|| format!("taking over {}", path.display()));
+    }
+    pin::remove(&path)?;
+    let attached: FdLink = attach_one(object, link, name, hook, options)?
+        .try_into()
+        .with_context(|| format!("keeping {name}"))?;
+    let pinned = attached.pin(&path).with_context(|| format!("pinning {}", path.display()))?;
+    FdLink::from(pinned).try_into().with_context(|| format!("keeping {name}"))
+}
+
+/// The link leads to this interface: an index may have been given to another one meanwhile.
+fn is_attached(
+    object: &mut Object,
+    pinned: &FdLink,
+    link: &Link,
+    name: &str,
+    hook: TcAttachType,
+) -> bool {
+    let ours = object.classifier(name).ok().and_then(|program| program.info().ok());
+    let there = SchedClassifier::query_tcx(&link.name, hook).map(|(_revision, programs)| programs);
+    match (ours, there, pinned.info()) {
+        (Some(ours), Ok(there), Ok(info)) => {
+            info.program_id() == ours.id() && there.iter().any(|program| program.id() == ours.id())
+        }
+        _ => false,
     }
 }
 

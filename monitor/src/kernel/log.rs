@@ -4,13 +4,15 @@ use aya_log::EbpfLogger;
 use tokio::io::unix::AsyncFd;
 
 use crate::kernel::object::Object;
+use crate::kernel::source::Source;
 use crate::sys;
 
 /// Forwards diagnostics until the runtime ends. Must be called inside one.
 ///
 /// Not having them is no reason not to watch: what they tell is counted as well.
 pub fn start(object: &mut Object) {
-    let logger = match EbpfLogger::init(&mut object.ebpf) {
+    let Source::Loaded(ebpf) = &mut object.source else { return };
+    let logger = match EbpfLogger::init(ebpf) {
         Ok(logger) => logger,
         Err(error) => {
             tracing::debug!("no diagnostics from the kernel side: {error}");

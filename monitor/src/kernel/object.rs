@@ -6,13 +6,16 @@ use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, Iter, Program, ProgramType, SchedClassifier};
 use aya::sys::{BpfHelper, is_helper_supported};
-use aya::{Btf, Ebpf, EbpfLoader};
-use monitor_ebpf::wire::{self, Slot, SocketOwner, helper};
+use aya::{Btf, EbpfLoader};
+use monitor_ebpf::wire::{self, Slot, SocketOwner, WIRE_VERSION, helper};
+use sha2::{Digest as _, Sha256};
 use zerocopy::IntoBytes as _;
 
 use crate::kernel::btf::Offsets;
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::layout::Layout;
+use crate::kernel::pin::{Found, Pins};
+use crate::kernel::source::{self, Shape, Source};
 use crate::kernel::tally::Tally;
 use crate::ports::PortSet;
 use crate::privilege;
@@ -41,7 +44,8 @@ pub(super) const UNSEEN_USERS: &str = "who reads and writes a socket that anothe
 const IN_PROC: &str = "holders of sockets are looked up in /proc, not by iterator";
 
 /// The programs that attach to interfaces.
-const CLASSIFIERS: [&str; 4] = ["pw_ingress", "pw_egress", "pw_ingress_l3", "pw_egress_l3"];
+pub(super) const CLASSIFIERS: [&str; 4] =
+    ["pw_ingress", "pw_egress", "pw_ingress_l3", "pw_egress_l3"];
 
 /// Insert only what is not there: include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
@@ -63,7 +67,7 @@ pub struct Settings {
 
 /// The loaded object and the maps in it.
 pub struct Object {
-    pub(super) ebpf: Ebpf,
+    pub(super) source: Source,
     /// The iterator was accepted by this kernel.
     can_iterate: bool,
     /// So were both programs for reads and writes.
@@ -82,15 +86,8 @@ impl fmt::Debug for Object {
 impl Object {
     /// Creates the maps, sized for this host; programs are verified as they are attached.
     pub fn load(settings: &Settings) -> Result<Self> {
-        let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
-            anyhow::Error::new(error).context(format!("reading {path}"))
-        })?;
         let ports: Vec<u16> = settings.ports.iter().collect();
-        let layout = Layout::new(
-            u32::try_from(cpus).context("counting CPUs")?,
-            settings.flow_table_bytes,
-            u32::try_from(ports.len()).context("counting ports")?,
-        );
+        let layout = layout(settings)?;
         let mut degraded = Vec::new();
         let (btf, offsets) = running_kernel_types(&mut degraded);
         let wire_settings = wire_settings(settings, layout, offsets)?;
@@ -107,8 +104,9 @@ impl Object {
             loader.btf(Some(btf));
         }
         let ebpf = loader.load(OBJECT).context("creating the kernel maps")?;
+        let source = Source::Loaded(ebpf);
         let mut object =
-            Self { ebpf, can_iterate: false, can_trace: false, layout, ports, degraded };
+            Self { source, can_iterate: false, can_trace: false, layout, ports, degraded };
         object.fill_rows()?;
         if let (Some(btf), Some(_)) = (&btf, offsets) {
             object.load_iterator(btf);
@@ -117,6 +115,57 @@ impl Object {
         drop(btf);
         sys::release_free_memory();
         Ok(object)
+    }
+
+    /// Loads, or with `pins` goes on with what is there. True: it goes on.
+    pub fn load_or_resume(settings: &Settings, pins: Option<&Pins>) -> Result<(Self, bool)> {
+        match pins {
+            Some(pins) => Self::resume(settings, pins),
+            None => Ok((Self::load(settings)?, false)),
+        }
+    }
+
+    /// Goes on with what is pinned, if that is what is wanted; else loads anew and pins that. True: it
+    /// goes on. What was pinned otherwise is removed first, and said in [`Object::degraded`].
+    fn resume(settings: &Settings, pins: &Pins) -> Result<(Self, bool)> {
+        let layout = layout(settings)?;
+        let shapes = source::shapes(layout, settings.ring_bytes)?;
+        let given_up = match pins.found(&config(settings, layout)) {
+            Found::Nothing => None,
+            Found::Different(what) => Some(format!("what was pinned has another {what}")),
+            Found::Same => match Self::adopt(settings, layout, pins, &shapes) {
+                Ok(object) => return Ok((object, true)),
+                Err(error) => Some(format!("what was pinned cannot be used: {error:#}")),
+            },
+        };
+        pins.clear()?;
+        let mut object = Self::load(settings)?;
+        if let Some(why) = given_up {
+            let line = format!("counting starts anew: {why}");
+            tracing::warn!("{line}");
+            object.degraded.push(line);
+        }
+        object.verify_classifiers();
+        object.source.pin(pins, &shapes)?;
+        Ok((object, false))
+    }
+
+    fn adopt(settings: &Settings, layout: Layout, pins: &Pins, shapes: &[Shape]) -> Result<Self> {
+        let mut source = Source::adopt(pins, shapes)?;
+        let can_iterate = source.program(ITERATOR).is_some();
+        let can_trace = TRACEPOINTS.into_iter().all(|(name, _)| source.program(name).is_some());
+        let meanings = [(can_iterate, IN_PROC), (can_trace, UNSEEN_USERS)];
+        let missing = meanings.into_iter().filter(|(is_there, _)| !is_there);
+        let degraded = missing.map(|(_, meaning)| meaning.to_owned()).collect();
+        let ports = settings.ports.iter().collect();
+        Ok(Self { source, can_iterate, can_trace, layout, ports, degraded })
+    }
+
+    /// What is pinned from now on stays when portwatch ends, until [`pin::remove_all`].
+    ///
+    /// [`pin::remove_all`]: crate::kernel::pin::remove_all
+    pub fn keep(&self, settings: &Settings, pins: &Pins) -> Result<()> {
+        pins.finish(&config(settings, self.layout))
     }
 
     /// What this kernel cannot offer, a sentence each.
@@ -172,6 +221,11 @@ impl Object {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
             Err(error) => Err(error).context("removing a socket from pw_sockets"),
         }
+    }
+
+    /// The programs were loaded by a portwatch before this one.
+    pub(super) const fn is_adopted(&self) -> bool {
+        matches!(self.source, Source::Adopted { .. })
     }
 
     /// The iterator was accepted by this kernel.
@@ -238,19 +292,19 @@ impl Object {
     }
 
     pub(super) fn program(&mut self, name: &str) -> Result<&mut Program> {
-        self.ebpf.program_mut(name).with_context(|| format!("the kernel object has no {name}"))
+        self.source.program(name).with_context(|| format!("the kernel object has no {name}"))
     }
 
     /// The map data behind an array that we map and read by hand.
     fn map(&self, name: &str) -> Result<&MapData> {
-        match self.ebpf.map(name) {
+        match self.source.map(name) {
             Some(Map::Array(data)) => Ok(data),
             _ => anyhow::bail!("the kernel object has no array {name}"),
         }
     }
 
     fn take(&mut self, name: &str) -> Result<Map> {
-        self.ebpf.take_map(name).with_context(|| format!("{name} is already taken"))
+        self.source.take_map(name).with_context(|| format!("{name} is already taken"))
     }
 
     fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>> {
@@ -258,7 +312,8 @@ impl Object {
     }
 
     fn sockets(&mut self) -> Result<HashMap<&mut MapData, u64, [u8; size_of::<SocketOwner>()]>> {
-        let map = self.ebpf.map_mut("pw_sockets").context("the kernel object has no pw_sockets")?;
+        let map =
+            self.source.map_mut("pw_sockets").context("the kernel object has no pw_sockets")?;
         HashMap::try_from(map).context("opening pw_sockets")
     }
 
@@ -269,7 +324,7 @@ impl Object {
                 *entry = row;
             }
         }
-        let map = self.ebpf.map_mut("pw_rows").context("the kernel object has no pw_rows")?;
+        let map = self.source.map_mut("pw_rows").context("the kernel object has no pw_rows")?;
         let mut array: Array<_, [u16; 65536]> = Array::try_from(map).context("opening pw_rows")?;
         let rows: Box<[u16; 65536]> = rows
             .into_boxed_slice()
@@ -283,6 +338,34 @@ impl Object {
 fn degradation(meaning: &str, error: &anyhow::Error) -> String {
     let chain = format!("{error:#}");
     format!("{meaning}: {}", chain.lines().next().unwrap_or_default())
+}
+
+fn layout(settings: &Settings) -> Result<Layout> {
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(path, error)| anyhow::Error::new(error).context(format!("reading {path}")))?;
+    Ok(Layout::new(
+        u32::try_from(cpus).context("counting CPUs")?,
+        settings.flow_table_bytes,
+        u32::try_from(settings.ports.iter().count()).context("counting ports")?,
+    ))
+}
+
+/// What has to be the same for a pinned set to be used: `key=value`, separated by spaces.
+fn config(settings: &Settings, layout: Layout) -> String {
+    let short = |bytes: &[u8]| {
+        let digest = Sha256::digest(bytes);
+        digest.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    };
+    format!(
+        "kernel-object={}-{WIRE_VERSION} ports={} flow-table={}x{} ring-size={} sample={} snaplen={}",
+        short(OBJECT),
+        short(settings.ports.bitmap().as_bytes()),
+        layout.cpus,
+        layout.sets,
+        settings.ring_bytes,
+        settings.sample_every,
+        settings.snaplen,
+    )
 }
 
 fn running_kernel_types(degraded: &mut Vec<String>) -> (Option<Btf>, Option<Offsets>) {

@@ -108,6 +108,7 @@ pub(super) fn run_started() -> RunStarted {
         attached: [("pw_ingress", "tcx"), ("pw_egress", "tcx"), ("pw_post_bind4", "cgroup")]
             .map(|(program, mode)| (program.to_owned(), mode.to_owned()))
             .to_vec(),
+        resumed: false,
         degraded: vec![
             "who reads and writes a socket is not seen: no BTF on this kernel".to_owned(),
         ],
@@ -148,6 +149,7 @@ pub(super) fn counters() -> Counters {
     };
     Counters {
         ports: vec![port(Direction::Ingress, 13, 1_492, 13), port(Direction::Egress, 9, 6_812, 12)],
+        earlier: Vec::new(),
         overflow: vec![PortCount {
             wire_packets: None,
             wire_bytes: None,

@@ -43,7 +43,7 @@ fn a_slow_reader_loses_its_own_reports_but_never_the_last() {
     for _ in 0..sent {
         output.send(Arc::clone(&report));
     }
-    let read = thread::spawn(move || {
+    let read = std::thread::spawn(move || {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         text

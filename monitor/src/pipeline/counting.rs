@@ -15,7 +15,7 @@ use crate::report::{
 };
 
 /// The kernel's half of the counters, read at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Kernel {
     /// Totals per port and direction.
     pub totals: Vec<PortTotal>,
@@ -33,6 +33,9 @@ pub(super) struct Counting {
     read_in_all: u64,
     samples: u64,
     places: HashMap<(u32, u16, Direction), (u64, u64)>,
+    /// What a run before this one had taken over: packets and bytes of flows, records by program.
+    earlier: BTreeMap<(u16, Direction), (u64, u64)>,
+    earlier_records: BTreeMap<&'static str, u64>,
     names: HashMap<u32, String>,
     pub(super) findings: u64,
     pub(super) listeners: u64,
@@ -99,10 +102,42 @@ impl Counting {
 }
 
 impl Pipeline {
+    /// Takes what the kernel counted and this run has not read as what the run before it had: kernel
+    /// and user space stand at one moment, and both rings are empty.
+    pub fn take_as_earlier(&mut self, kernel: &Kernel) {
+        let counting = &mut self.counting;
+        let mut in_flows: BTreeMap<(u16, Direction), (u64, u64)> = BTreeMap::new();
+        for (&(_, port, direction), &(packets, bytes)) in &counting.places {
+            let sum = in_flows.entry((port, direction)).or_default();
+            *sum = (sum.0.wrapping_add(packets), sum.1.wrapping_add(bytes));
+        }
+        for row in &kernel.totals {
+            let place = (row.port, row.direction);
+            let (packets, bytes) = in_flows.get(&place).copied().unwrap_or_default();
+            let total = row.total;
+            let earlier = (
+                total.packets.wrapping_sub(total.overflow_packets).wrapping_sub(packets),
+                total.bytes.wrapping_sub(total.overflow_bytes).wrapping_sub(bytes),
+            );
+            if earlier != (0, 0) {
+                counting.earlier.insert(place, earlier);
+            }
+        }
+        for (name, fates) in PROGRAMS.iter().zip(&kernel.fates) {
+            let read = counting.read.get(name).map_or(0, |counts| counts.read);
+            counting.earlier_records.insert(name, fates.submitted.wrapping_sub(read));
+        }
+    }
+
     /// The counters, from the kernel's half and what was counted here.
     pub fn counters(&self, kernel: &Kernel, sinks: Vec<SinkCount>) -> Counters {
         let set_aside = |index: u32| kernel.aside.get(index as usize).copied().unwrap_or(0);
         let mut programs = self.counting.read.clone();
+        for (name, read) in &self.counting.earlier_records {
+            if *read > 0 {
+                programs.entry(name).or_default().read += read;
+            }
+        }
         for (name, fates) in PROGRAMS.iter().zip(&kernel.fates) {
             if fates.seen > 0 {
                 let counts = programs.entry(name).or_default();
@@ -121,12 +156,14 @@ impl Pipeline {
                 read: sum.read,
                 undecodable: sum.undecodable,
             });
-        records.read = self.counting.read_in_all;
+        let earlier: u64 = self.counting.earlier_records.values().sum();
+        records.read = self.counting.read_in_all.wrapping_add(earlier);
         records.undecodable = self.counting.undecodable;
         let seen = kernel.totals.iter().filter(|row| row.total.packets > 0);
         Counters {
             ports: kernel.totals.iter().map(port_count).collect(),
             overflow: seen.filter_map(overflow_count).collect(),
+            earlier: self.counting.earlier.iter().map(earlier_count).collect(),
             interfaces: self.counting.interfaces(&self.netns),
             fragments_first: set_aside(aside::FRAGMENT_FIRST),
             fragments_later: set_aside(aside::FRAGMENT_LATER),
@@ -175,6 +212,12 @@ fn port_count(row: &PortTotal) -> PortCount {
         wire_packets: Some(row.total.wire_packets),
         wire_bytes: Some(row.total.wire_bytes),
     }
+}
+
+fn earlier_count(
+    (&(port, direction), &(packets, bytes)): (&(u16, Direction), &(u64, u64)),
+) -> PortCount {
+    PortCount { port, direction, packets, bytes, wire_packets: None, wire_bytes: None }
 }
 
 fn overflow_count(row: &PortTotal) -> Option<PortCount> {

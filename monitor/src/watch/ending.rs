@@ -14,7 +14,11 @@ use crate::lookup;
 use crate::output::text;
 use crate::report::{Body, RunEnded};
 use crate::session;
-use crate::watch::{Stop, Watch, command};
+use crate::watch::{QUIET_TRIES, Stop, Watch, command};
+
+/// Said at the end of a run with `--pin`.
+const GOES_ON: &str = "portwatch: counting goes on; `portwatch watch --pin` continues with it, \
+     `portwatch detach` ends it";
 
 /// SIGINT and SIGTERM.
 pub(super) struct Signals {
@@ -65,7 +69,7 @@ impl Stop {
 pub(super) fn end(mut watch: Watch, stop: &Stop) -> Result<u8, Failure> {
     let ended = watch.end(stop.reason())?;
     let lost = ended.counters.as_ref().is_some_and(|counters| {
-        !counters.losses().is_empty() || !counters.broken_equations().is_empty()
+        !counters.losses().is_empty() || watch.is_exact && !counters.broken_equations().is_empty()
     });
     let code = if watch.output.has_failed() {
         failure::OUTPUT_FAILED
@@ -83,15 +87,14 @@ pub(super) fn end(mut watch: Watch, stop: &Stop) -> Result<u8, Failure> {
 
 impl Watch {
     /// Detaches, reads what is left, and reports the end. The counters are exact from here on: nothing
-    /// runs in the kernel any more.
+    /// runs in the kernel any more, or with `--pin`, they are of one moment if there was a quiet one.
     pub(super) fn end(&mut self, reason: &str) -> Result<RunEnded> {
         self.interfaces.get_mut().detach();
         cgroup::detach(&mut self.object)?;
         self.tracepoints.follow(&mut self.object, false);
-        let now_ns = clock::boot_ns();
-        while session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns) {}
-        while self.readers.read_packets(&mut self.pipeline, now_ns) {}
-        self.readers.read_whole_table(&mut self.pipeline, now_ns);
+        self.is_exact =
+            self.readers.read_all(self.sockets.get_mut(), &mut self.pipeline, QUIET_TRIES)?;
+        let counts = self.readers.counts()?;
         self.settle();
         self.pipeline.finish(clock::boot_ns());
         // The ends of all flows may be more than the queue has room for.
@@ -99,9 +102,13 @@ impl Watch {
             self.output.send_last(report);
         }
         self.output.drain();
-        let counters = self.pipeline.counters(&self.readers.counts()?, self.output.counts());
-        for broken in counters.broken_equations() {
-            tracing::error!("the counters contradict each other: {broken}");
+        let counters = self.pipeline.counters(&counts, self.output.counts());
+        if self.is_exact {
+            for broken in counters.broken_equations() {
+                tracing::error!("the counters contradict each other: {broken}");
+            }
+        } else {
+            tracing::warn!("traffic went on while the counters were read for the last time");
         }
         let ended = self.pipeline.run_ended(reason, Some(counters));
         self.pipeline.report(clock::boot_ns(), Body::RunEnded(ended.clone()));
@@ -111,6 +118,9 @@ impl Watch {
         self.output.drain();
         let summary = text::summary(&ended);
         if writeln!(io::stderr(), "{summary}").is_err() {
+            tracing::debug!("nobody reads stderr");
+        }
+        if self.pins.is_some() && writeln!(io::stderr(), "{GOES_ON}").is_err() {
             tracing::debug!("nobody reads stderr");
         }
         Ok(ended)

@@ -21,6 +21,8 @@ impl<'a> Document<'a> {
 pub(super) struct CounterFields<'a> {
     ports: Vec<PortFields>,
     overflow: Vec<PortFields>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<PortFields>,
     interfaces: Vec<PlaceFields<'a>>,
     fragments: FragmentFields,
     icmp_errors: u64,
@@ -37,6 +39,7 @@ impl<'a> CounterFields<'a> {
         let Counters {
             ports,
             overflow,
+            earlier,
             interfaces,
             fragments_first,
             fragments_later,
@@ -51,6 +54,7 @@ impl<'a> CounterFields<'a> {
         Self {
             ports: ports.iter().map(PortFields::of).collect(),
             overflow: overflow.iter().map(PortFields::of).collect(),
+            earlier: earlier.iter().map(PortFields::of).collect(),
             interfaces: interfaces.iter().map(interface).collect(),
             fragments: FragmentFields {
                 first: *fragments_first,

@@ -12,13 +12,16 @@ const NAMED_INTERFACES: usize = 6;
 
 /// `watch 3516 on eth0 (tcx), lo (tcx); 9 programs attached`.
 pub(super) fn started(mut line: Line<'_>, run: &RunStarted, out: &mut Vec<u8>) {
-    let RunStarted { command, ports, interfaces, attached, degraded } = run;
+    let RunStarted { command, ports, interfaces, attached, resumed, degraded } = run;
     line.foreign(Ink::Strong, &format!("{command} {ports}"));
     if !interfaces.is_empty() {
         line.foreign(Ink::Plain, &format!(" on {}", on(interfaces)));
     }
     if !attached.is_empty() {
         line.put(Ink::Plain, &format!("; {} attached", plural(len(attached), "program")));
+    }
+    if *resumed {
+        line.put(Ink::Plain, "; counts go on from the run before");
     }
     let margin = line.continued();
     line.end(out);
