@@ -19,6 +19,7 @@ use crate::vm::kernels::Kernel;
 const TOOLS: &[&str] = &[
     "ip", "tc", "nft", "tcpdump", "ethtool", "sysctl", "setpriv", "unshare", "nsenter", "sh",
     "bash", "cat", "head", "sleep", "true", "false", "id", "mkdir", "rm", "ls", "kill", "dd",
+    "mount",
 ];
 
 /// Files that a Linux system has and programs look for.
