@@ -84,11 +84,12 @@ impl<const LEN: usize> Window<LEN> {
     }
 }
 
-/// Keeps LLVM from computing the address a second time: the verifier knows that an address is inside
-/// the packet only for the register that was compared.
+/// Keeps LLVM from computing an address or an offset a second time: the verifier knows that it is in
+/// bounds only for the register that was compared.
 #[inline(always)]
+#[must_use]
 #[cfg_attr(not(target_arch = "bpf"), expect(clippy::missing_const_for_fn, reason = "asm on BPF"))]
-fn pin(address: usize) -> usize {
+pub fn pin(address: usize) -> usize {
     #[cfg(target_arch = "bpf")]
     {
         let pinned;

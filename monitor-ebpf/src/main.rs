@@ -27,6 +27,8 @@ mod totals;
 mod flows;
 mod sample;
 mod tc;
+mod fragments;
+mod look;
 
 // Sockets: who opened, used and released them; who holds them.
 mod socket;

@@ -1,11 +1,24 @@
-//! From the first byte of a packet to its ports, by bounded direct access.
+//! From the first byte of a packet to its ports.
 //!
-//! The same code runs in the kernel, where the verifier proves every load, and in tests on the host.
-//! It copies nothing: it finds where the headers are, so that a packet off the watched ports costs a
-//! few loads. `bpf_skb_load_bytes`, the usual way, costs 20 ns a call.
+//! Twice. [`glance`] is for ordinary packets, by bounded direct access: it copies nothing, so that a
+//! packet off the watched ports costs a few loads. [`parse`] is for every other shape: tags, options,
+//! fragments, tunnels, errors, and what is broken. The same code runs in the kernel, where the verifier
+//! proves every load, and in tests on the host, which hold one against the other.
+
+mod ip;
+mod link;
+mod source;
+mod transport;
+mod tunnel;
+mod walk;
 
 use crate::bytes::{Bytes, Window};
+#[cfg(doc)]
 use crate::wire::aside;
+use tunnel::{GENEVE_PORT, VXLAN_PORT};
+use walk::{Next, Walk, Within};
+
+pub use source::{Source, View};
 
 /// What a device puts in front of the IP header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,8 +40,6 @@ pub struct Headers {
     pub ipv6: bool,
     /// UDP rather than TCP.
     pub udp: bool,
-    /// First of several fragments.
-    pub first_fragment: bool,
     /// The watched one of the ports.
     pub port: u16,
     /// Source port.
@@ -41,11 +52,22 @@ pub struct Headers {
     pub length: u32,
 }
 
+impl Headers {
+    /// By its own length, the IP packet ends before `offset`: what lies there is padding.
+    #[inline(always)]
+    const fn ends_before(&self, offset: usize) -> bool {
+        self.length != 0 && (self.length as usize) < offset - self.network
+    }
+}
+
 /// What a packet turned out to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Packet {
     /// TCP or UDP.
     Flow(Headers),
+    /// A later fragment of what may be TCP or UDP. It has no ports: those of [`Headers`] are 0, and so
+    /// says `udp` nothing in IPv6.
+    LaterFragment(Headers),
     /// An ICMP error about a packet with these ports.
     IcmpError {
         /// Source port of the quoted packet.
@@ -55,11 +77,75 @@ pub enum Packet {
     },
     /// Counted apart: one of [`aside`].
     Aside(u32),
-    /// The headers go on behind the last byte we can reach, which may be another page of the same
-    /// packet; the value is the [`aside`] it is when there is none.
-    Short(u32),
-    /// None of our business: not IP, or another transport.
+    /// None of our business: not IP, or another transport or port.
     Other,
+}
+
+/// Which part of a datagram an IP packet is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// Its beginning, where the ports are.
+    First,
+    /// Some other part.
+    Later,
+}
+
+/// The [`Packet`] that a [`Parsed`] is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// [`Packet::Flow`].
+    Flow,
+    /// [`Packet::LaterFragment`].
+    LaterFragment,
+    /// [`Packet::IcmpError`].
+    IcmpError,
+    /// [`Packet::Aside`].
+    Aside,
+    /// [`Packet::Other`].
+    Other,
+}
+
+/// What [`parse`] found out.
+///
+/// Of a tunnelled packet everything is about the inner one; of an ICMP error, the IP fields are those
+/// of the packet that it quotes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Parsed {
+    /// What the packet is.
+    pub kind: Kind,
+    /// One of [`aside`], if it is counted apart.
+    pub reason: u32,
+    /// Where its headers are, as far as its kind has them.
+    pub headers: Headers,
+    /// Is it a fragment?
+    pub part: Part,
+    /// Of a fragment: the identification of its datagram, 16 bits in IPv4, 32 in IPv6.
+    pub id: u32,
+    /// Of a fragment: what its datagram carries. 0 in IPv6, where the identification is enough.
+    pub protocol: u8,
+    /// It came in a tunnel.
+    pub tunnelled: bool,
+    /// The tunnel's own packet is the first of several fragments: the inner one goes on in others.
+    pub goes_on: bool,
+}
+
+impl Parsed {
+    /// The same with only what goes with its kind.
+    #[must_use]
+    pub const fn packet(&self) -> Packet {
+        match self.kind {
+            Kind::Flow => Packet::Flow(self.headers),
+            Kind::LaterFragment => Packet::LaterFragment(self.headers),
+            Kind::IcmpError => Packet::IcmpError {
+                source_port: self.headers.source_port,
+                destination_port: self.headers.destination_port,
+            },
+            Kind::Aside => Packet::Aside(self.reason),
+            Kind::Other => Packet::Other,
+        }
+    }
 }
 
 /// TCP flag bits, RFC 9293, 3.1.
@@ -81,9 +167,6 @@ const IPV6_LEN: usize = 40;
 const TCP_LEN: usize = 20;
 const UDP_LEN: usize = 8;
 const ICMP_LEN: usize = 8;
-/// Extension headers followed before a packet counts as [`aside::EXTENSION_CHAIN`]. RFC 8200, 4.1
-/// names six kinds and recommends each at most once.
-const MAX_EXTENSIONS: usize = 6;
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -92,30 +175,31 @@ const ETH_P_8021AD: u16 = 0x88a8;
 
 const IPPROTO_HOPOPTS: u8 = 0;
 const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_IPIP: u8 = 4;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
+const IPPROTO_IPV6: u8 = 41;
 const IPPROTO_ROUTING: u8 = 43;
 const IPPROTO_FRAGMENT: u8 = 44;
+const IPPROTO_GRE: u8 = 47;
 const IPPROTO_AH: u8 = 51;
 const IPPROTO_ICMPV6: u8 = 58;
 const IPPROTO_DSTOPTS: u8 = 60;
 
-/// What the IP header says, and where what it carries begins.
+/// What an IP header that takes a glance says.
 #[derive(Clone, Copy)]
-struct Ip {
-    network: usize,
+struct PlainIp {
     transport: usize,
     protocol: u8,
     length: u32,
     ipv6: bool,
-    first_fragment: bool,
 }
 
-impl Ip {
+impl PlainIp {
     /// By its own length, the packet ends before `offset`: what lies there is padding.
     #[inline(always)]
     const fn ends_before(&self, offset: usize) -> bool {
-        self.length != 0 && (self.length as usize) < offset - self.network
+        (self.length as usize) < offset - ETHERNET_LEN
     }
 }
 
@@ -136,300 +220,147 @@ pub fn glance(bytes: Bytes, watched: impl Fn(u16, u16) -> Option<u16>) -> Option
     if ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP {
         return None;
     }
-    match transport(bytes, ip, watched) {
-        Packet::Short(_) | Packet::Aside(_) => None,
-        packet => Some(packet),
+    if ip.protocol == IPPROTO_TCP {
+        glance_at_tcp(bytes.window::<TCP_LEN>(ip.transport)?, ip, watched)
+    } else {
+        glance_at_udp(bytes.window::<UDP_LEN>(ip.transport)?, ip, watched)
     }
 }
 
 #[inline(always)]
-fn plain_ipv4(header: Window<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>) -> Option<Ip> {
+fn plain_ipv4(header: Window<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>) -> Option<PlainIp> {
     let length = header.u16::<16>();
     // Neither more fragments to come nor an offset of this one.
     let is_whole = matches!(header.u16::<20>() & 0x3fff, 0);
     if header.u8::<14>() != 0x45 || !is_whole || (length as usize) < IPV4_LEN {
         return None;
     }
-    Some(Ip {
-        network: ETHERNET_LEN,
+    Some(PlainIp {
         transport: ETHERNET_LEN + IPV4_LEN,
         protocol: header.u8::<23>(),
         length: u32::from(length),
         ipv6: false,
-        first_fragment: false,
     })
 }
 
 #[inline(always)]
-fn plain_ipv6(header: Window<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>) -> Option<Ip> {
+fn plain_ipv6(header: Window<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>) -> Option<PlainIp> {
     let payload = header.u16::<18>();
     if header.u8::<14>() >> 4 != 6 || payload == 0 {
         return None;
     }
-    Some(Ip {
-        network: ETHERNET_LEN,
+    Some(PlainIp {
         transport: ETHERNET_LEN + IPV6_LEN,
         protocol: header.u8::<20>(),
         length: u32::from(payload) + 40,
         ipv6: true,
-        first_fragment: false,
-    })
-}
-
-/// Finds the ports of a packet. It is a flow's if `watched` gives the one of its ports that is.
-#[inline(always)]
-#[must_use]
-pub fn parse(bytes: Bytes, link: Link, watched: impl Fn(u16, u16) -> Option<u16>) -> Packet {
-    let ip = match link {
-        Link::Ethernet => ethernet(bytes),
-        Link::Bare => match bytes.window::<1>(0) {
-            Some(first) if first.u8::<0>() >> 4 == 4 => ipv4(bytes, 0),
-            Some(first) if first.u8::<0>() >> 4 == 6 => ipv6(bytes, 0),
-            Some(_) => Err(Packet::Other),
-            None => Err(Packet::Short(aside::BAD_IP_HEADER)),
-        },
-    };
-    match ip {
-        Ok(ip) => transport(bytes, ip, watched),
-        Err(packet) => packet,
-    }
-}
-
-/// Offloaded VLAN tags are in `skb->vlan_tci` and not in the bytes: nothing to skip for those.
-#[inline(always)]
-fn ethernet(bytes: Bytes) -> Result<Ip, Packet> {
-    let Some(header) = bytes.window::<ETHERNET_LEN>(0) else {
-        return Err(Packet::Short(aside::SHORT_LINK_HEADER));
-    };
-    match header.u16::<12>() {
-        ETH_P_IP => ipv4(bytes, ETHERNET_LEN),
-        ETH_P_IPV6 => ipv6(bytes, ETHERNET_LEN),
-        ETH_P_8021Q | ETH_P_8021AD => vlan(bytes),
-        _ => Err(Packet::Other),
-    }
-}
-
-/// One or two tags: 802.1Q, or 802.1ad around it.
-#[inline(always)]
-fn vlan(bytes: Bytes) -> Result<Ip, Packet> {
-    let Some(tag) = bytes.window::<VLAN_LEN>(ETHERNET_LEN) else {
-        return Err(Packet::Short(aside::SHORT_LINK_HEADER));
-    };
-    let mut ethertype = tag.u16::<2>();
-    let mut network = ETHERNET_LEN + VLAN_LEN;
-    if matches!(ethertype, ETH_P_8021Q | ETH_P_8021AD) {
-        let Some(tag) = bytes.window::<VLAN_LEN>(network) else {
-            return Err(Packet::Short(aside::SHORT_LINK_HEADER));
-        };
-        ethertype = tag.u16::<2>();
-        network += VLAN_LEN;
-    }
-    match ethertype {
-        ETH_P_IP => ipv4(bytes, network),
-        ETH_P_IPV6 => ipv6(bytes, network),
-        ETH_P_8021Q | ETH_P_8021AD => Err(Packet::Aside(aside::VLAN_STACK)),
-        _ => Err(Packet::Other),
-    }
-}
-
-#[inline(always)]
-fn ipv4(bytes: Bytes, network: usize) -> Result<Ip, Packet> {
-    let Some(header) = bytes.window::<IPV4_LEN>(network) else {
-        return Err(Packet::Short(aside::BAD_IP_HEADER));
-    };
-    let header_len = ((header.u8::<0>() & 0x0f) as usize) * 4;
-    let length = header.u16::<2>();
-    let contradicts = length != 0 && usize::from(length) < header_len;
-    if header.u8::<0>() >> 4 != 4 || header_len < IPV4_LEN || contradicts {
-        return Err(Packet::Aside(aside::BAD_IP_HEADER));
-    }
-    let fragment = header.u16::<6>();
-    if fragment & 0x1fff != 0 {
-        return Err(Packet::Aside(aside::FRAGMENT_LATER));
-    }
-    Ok(Ip {
-        network,
-        transport: network + header_len,
-        protocol: header.u8::<9>(),
-        length: u32::from(length),
-        ipv6: false,
-        first_fragment: fragment & 0x2000 != 0,
     })
 }
 
 #[inline(always)]
-fn ipv6(bytes: Bytes, network: usize) -> Result<Ip, Packet> {
-    let Some(header) = bytes.window::<IPV6_LEN>(network) else {
-        return Err(Packet::Short(aside::BAD_IP_HEADER));
-    };
-    if header.u8::<0>() >> 4 != 6 {
-        return Err(Packet::Aside(aside::BAD_IP_HEADER));
-    }
-    let length = match header.u16::<4>() {
-        0 => 0,
-        payload => u32::from(payload) + 40,
-    };
-    let ip = Ip {
-        network,
-        transport: network + IPV6_LEN,
-        protocol: header.u8::<6>(),
-        length,
-        ipv6: true,
-        first_fragment: false,
-    };
-    if is_extension(ip.protocol) { extensions(bytes, ip) } else { Ok(ip) }
-}
-
-#[inline(always)]
-const fn is_extension(protocol: u8) -> bool {
-    matches!(
-        protocol,
-        IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_FRAGMENT | IPPROTO_AH | IPPROTO_DSTOPTS
-    )
-}
-
-/// Walks the chain of extension headers to what the packet carries.
-#[inline(always)]
-fn extensions(bytes: Bytes, mut ip: Ip) -> Result<Ip, Packet> {
-    for _ in 0..MAX_EXTENSIONS {
-        let Some(header) = bytes.window::<8>(ip.transport) else {
-            return Err(Packet::Short(aside::BAD_IP_HEADER));
-        };
-        let units = header.u8::<1>() as usize;
-        // RFC 4302, 2.2 counts AH in 4-byte units minus 2; RFC 8200, 4 the others in 8-byte units
-        // minus 1, and gives fragment headers a fixed length.
-        ip.transport += match ip.protocol {
-            IPPROTO_FRAGMENT => 8,
-            IPPROTO_AH => (units + 2) * 4,
-            _ => (units + 1) * 8,
-        };
-        if ip.protocol == IPPROTO_FRAGMENT {
-            let offset = header.u16::<2>();
-            if offset & 0xfff8 != 0 {
-                return Err(Packet::Aside(aside::FRAGMENT_LATER));
-            }
-            // An atomic fragment (RFC 6946) has offset 0 and no more fragments: it is whole.
-            ip.first_fragment = offset & 1 != 0;
-        }
-        ip.protocol = header.u8::<0>();
-        if !is_extension(ip.protocol) {
-            return Ok(ip);
-        }
-    }
-    Err(Packet::Aside(aside::EXTENSION_CHAIN))
-}
-
-#[inline(always)]
-fn transport(bytes: Bytes, ip: Ip, watched: impl Fn(u16, u16) -> Option<u16>) -> Packet {
-    match ip.protocol {
-        IPPROTO_TCP => match bytes.window::<TCP_LEN>(ip.transport) {
-            Some(header) => tcp_flow(header, ip, watched),
-            None => Packet::Short(aside::SHORT_TRANSPORT),
-        },
-        IPPROTO_UDP => match bytes.window::<UDP_LEN>(ip.transport) {
-            Some(header) => udp_flow(header, ip, watched),
-            None => Packet::Short(aside::SHORT_TRANSPORT),
-        },
-        IPPROTO_ICMP if !ip.ipv6 => icmp_error(bytes, ip.transport),
-        IPPROTO_ICMPV6 if ip.ipv6 => icmpv6_error(bytes, ip.transport),
-        _ => Packet::Other,
-    }
-}
-
-#[inline(always)]
-fn tcp_flow(header: Window<TCP_LEN>, ip: Ip, watched: impl Fn(u16, u16) -> Option<u16>) -> Packet {
+fn glance_at_tcp(
+    header: Window<TCP_LEN>,
+    ip: PlainIp,
+    watched: impl Fn(u16, u16) -> Option<u16>,
+) -> Option<Packet> {
     let (source_port, destination_port) = (header.u16::<0>(), header.u16::<2>());
     let Some(port) = watched(source_port, destination_port) else {
-        return Packet::Other;
+        return Some(Packet::Other);
     };
     let header_len = ((header.u8::<12>() >> 4) as usize) * 4;
     if header_len < TCP_LEN || ip.ends_before(ip.transport + header_len) {
-        return Packet::Aside(aside::SHORT_TRANSPORT);
+        return None;
     }
-    Packet::Flow(Headers {
-        network: ip.network,
+    Some(Packet::Flow(Headers {
+        network: ETHERNET_LEN,
         payload: ip.transport + header_len,
         ipv6: ip.ipv6,
         udp: false,
-        first_fragment: ip.first_fragment,
         port,
         source_port,
         destination_port,
         tcp_flags: header.u8::<13>(),
         length: ip.length,
-    })
+    }))
 }
 
 #[inline(always)]
-fn udp_flow(header: Window<UDP_LEN>, ip: Ip, watched: impl Fn(u16, u16) -> Option<u16>) -> Packet {
+fn glance_at_udp(
+    header: Window<UDP_LEN>,
+    ip: PlainIp,
+    watched: impl Fn(u16, u16) -> Option<u16>,
+) -> Option<Packet> {
     let (source_port, destination_port) = (header.u16::<0>(), header.u16::<2>());
     let Some(port) = watched(source_port, destination_port) else {
-        return Packet::Other;
+        let may_be_tunnel = matches!(destination_port, VXLAN_PORT | GENEVE_PORT);
+        return if may_be_tunnel { None } else { Some(Packet::Other) };
     };
     if ip.ends_before(ip.transport + UDP_LEN) {
-        return Packet::Aside(aside::SHORT_TRANSPORT);
+        return None;
     }
-    Packet::Flow(Headers {
-        network: ip.network,
+    Some(Packet::Flow(Headers {
+        network: ETHERNET_LEN,
         payload: ip.transport + UDP_LEN,
         ipv6: ip.ipv6,
         udp: true,
-        first_fragment: ip.first_fragment,
         port,
         source_port,
         destination_port,
         tcp_flags: 0,
         length: ip.length,
-    })
+    }))
 }
 
-/// The error types of ICMP, which quote a packet: RFC 792.
-#[inline(always)]
-fn icmp_error(bytes: Bytes, transport: usize) -> Packet {
-    let Some(header) = bytes.window::<ICMP_LEN>(transport) else {
-        return Packet::Short(aside::SHORT_TRANSPORT);
-    };
-    if !matches!(header.u8::<0>(), 3 | 4 | 5 | 11 | 12) {
-        return Packet::Other;
-    }
-    let quoted = transport + ICMP_LEN;
-    let Some(header) = bytes.window::<IPV4_LEN>(quoted) else {
-        return Packet::Short(aside::SHORT_TRANSPORT);
-    };
-    let header_len = ((header.u8::<0>() & 0x0f) as usize) * 4;
-    if header.u8::<0>() >> 4 != 4 || header_len < IPV4_LEN || header.u16::<6>() & 0x1fff != 0 {
-        return Packet::Other;
-    }
-    quoted_ports(bytes.window::<4>(quoted + header_len), header.u8::<9>())
-}
+/// The most IP headers there can be: the packet's, the one in its tunnel, and one that is quoted there.
+const MAX_NETWORK_HEADERS: usize = 3;
 
-/// The error types of `ICMPv6`: RFC 4443, 2.1.
+/// Tells what a packet is, whatever its shape. It is a flow's if `watched` gives the one of its ports
+/// that is.
+///
+/// Of tunnels one level is looked into, and only when the packet itself is none of a watched port.
 #[inline(always)]
-fn icmpv6_error(bytes: Bytes, transport: usize) -> Packet {
-    let Some(header) = bytes.window::<ICMP_LEN>(transport) else {
-        return Packet::Short(aside::SHORT_TRANSPORT);
+pub fn parse<S: Source>(
+    source: &mut S,
+    link: Link,
+    watched: impl Fn(u16, u16) -> Option<u16>,
+) -> Parsed {
+    let mut walk = Walk::START;
+    let mut next = match link {
+        Link::Ethernet => Next::Ethernet,
+        Link::Bare => Next::Bare,
     };
-    if !matches!(header.u8::<0>(), 1..=4) {
-        return Packet::Other;
-    }
-    let quoted = transport + ICMP_LEN;
-    let Some(header) = bytes.window::<IPV6_LEN>(quoted) else {
-        return Packet::Short(aside::SHORT_TRANSPORT);
-    };
-    quoted_ports(bytes.window::<4>(quoted + IPV6_LEN), header.u8::<6>())
-}
-
-#[inline(always)]
-fn quoted_ports(ports: Option<Window<4>>, protocol: u8) -> Packet {
-    if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
-        return Packet::Other;
-    }
-    match ports {
-        Some(ports) => {
-            Packet::IcmpError { source_port: ports.u16::<0>(), destination_port: ports.u16::<2>() }
+    for _ in 0..MAX_NETWORK_HEADERS {
+        walk.offset = source.blur(walk.offset);
+        next = match next {
+            Next::Ethernet => link::ethernet(source, &mut walk),
+            Next::Bare => link::bare(source, &mut walk),
+            _ => next,
+        };
+        walk.offset = source.blur(walk.offset);
+        next = match next {
+            Next::Ipv4 => ip::ipv4(source, &mut walk),
+            Next::Ipv6 => ip::ipv6(source, &mut walk),
+            _ => next,
+        };
+        walk.offset = source.blur(walk.offset);
+        let (part, was_within) = (walk.parsed.part, walk.within);
+        next = match next {
+            Next::Transport => transport::transport(source, &mut walk, &watched),
+            _ => next,
+        };
+        if matches!(next, Next::Stop) {
+            break;
         }
-        None => Packet::Short(aside::SHORT_TRANSPORT),
+        if matches!((was_within, walk.within), (Within::Nothing, Within::Tunnel)) {
+            walk.parsed.tunnelled = true;
+            walk.parsed.goes_on = matches!(part, Part::First);
+        }
     }
+    if matches!(walk.within, Within::Quote) {
+        // The packet that is here is none.
+        walk.parsed.part = Part::Whole;
+    }
+    walk.parsed
 }
 
 #[cfg(test)]

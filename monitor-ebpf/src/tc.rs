@@ -14,6 +14,7 @@ use monitor_ebpf::wire::{Place, aside, program};
 
 use crate::config;
 use crate::flows::{self, Accounted, Key};
+use crate::look::look;
 use crate::{sample, totals};
 
 /// TC ingress of a device with Ethernet headers.
@@ -48,15 +49,11 @@ fn pw_empty(_ctx: TcContext) -> i32 {
 
 /// Where a program runs; constants once inlined.
 #[derive(Clone, Copy)]
-struct Hook {
-    program: u32,
-    egress: bool,
-    link: Link,
+pub(crate) struct Hook {
+    pub(crate) program: u32,
+    pub(crate) egress: bool,
+    pub(crate) link: Link,
 }
-
-/// How much of a packet is made directly readable when its headers lie in another page: the longest
-/// header chain the parser follows that is seen in practice.
-const PULL_LEN: u32 = 256;
 
 #[inline(always)]
 fn observe(ctx: &TcContext, hook: Hook) -> i32 {
@@ -72,53 +69,31 @@ fn observe(ctx: &TcContext, hook: Hook) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// For packets that take more than a glance. Not inlined, so that the others have the registers for
-/// themselves; the call costs 9 ns.
-#[inline(never)]
-fn look(ctx: &TcContext, hook: Hook) {
-    let mut packet = packet::parse(bytes(ctx), hook.link, config::watched);
-    // Only now, when the headers go on in another page: pulling costs 20 ns, which most need not pay.
-    if matches!(packet, Packet::Short(_)) && pull(ctx) {
-        packet = packet::parse(bytes(ctx), hook.link, config::watched);
-    }
-    match packet {
-        Packet::Flow(headers) => flow(ctx, hook, headers),
-        Packet::IcmpError { source_port, destination_port } => {
-            if config::watched(source_port, destination_port).is_some() {
-                totals::set_aside(aside::ICMP_ERROR);
-            }
-        }
-        Packet::Aside(reason) | Packet::Short(reason) => totals::set_aside(reason),
-        Packet::Other => {}
-    }
-}
-
-/// Makes the headers directly readable, if there is more of the packet than can be read.
-#[inline(always)]
-fn pull(ctx: &TcContext) -> bool {
-    let reachable = (ctx.data_end() - ctx.data()) as u32;
-    let wanted = if ctx.len() < PULL_LEN { ctx.len() } else { PULL_LEN };
-    reachable < wanted && ctx.pull_data(wanted).is_ok()
-}
-
 #[inline(always)]
 fn bytes(ctx: &TcContext) -> Bytes {
     // SAFETY: `data..data_end` is readable until a helper changes the packet; both are read anew.
     unsafe { Bytes::new(ctx.data(), ctx.data_end()) }
 }
 
-/// Counts a TCP or UDP packet of a watched port.
+/// Counts a TCP or UDP packet of a watched port that took a glance.
 #[inline(always)]
 fn flow(ctx: &TcContext, hook: Hook, headers: Headers) {
     let available = ctx.len() - headers.network as u32;
-    let length = if headers.length == 0 { available } else { headers.length };
-    if length > available {
+    if headers.length > available {
         totals::set_aside(aside::BAD_IP_HEADER);
         return;
     }
-    if headers.first_fragment {
-        totals::set_aside(aside::FRAGMENT_FIRST);
-    }
+    count(ctx, hook, headers, || addresses(ctx, headers));
+}
+
+/// Counts a packet: in the totals, and in the flow between these addresses.
+#[inline(always)]
+pub(crate) fn count(
+    ctx: &TcContext,
+    hook: Hook,
+    headers: Headers,
+    addresses: impl FnOnce() -> Option<[u64; 4]>,
+) {
     // SAFETY: reads the number of the CPU, which stays the same while the program runs.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let Some(total) = totals::row(cpu, headers.port, hook.egress) else {
@@ -126,10 +101,11 @@ fn flow(ctx: &TcContext, hook: Hook, headers: Headers) {
     };
     // SAFETY: the skb the kernel called us with.
     let (segments, ifindex) = unsafe { ((*ctx.skb.skb).gso_segs, (*ctx.skb.skb).ifindex) };
+    let length = headers.length;
     let header = (headers.payload - headers.network) as u32;
     // SAFETY: `total` was just looked up.
     unsafe { totals::add(total, length, header, segments) };
-    let accounted = match key(ctx, hook, headers, ifindex) {
+    let accounted = match key(hook, headers, ifindex, addresses) {
         Some(key) => {
             let packet = flows::Packet {
                 key,
@@ -156,7 +132,12 @@ fn flow(ctx: &TcContext, hook: Hook, headers: Headers) {
 
 /// The flow key; `None` for an interface index that does not fit into one.
 #[inline(always)]
-fn key(ctx: &TcContext, hook: Hook, headers: Headers, ifindex: u32) -> Option<Key> {
+fn key(
+    hook: Hook,
+    headers: Headers,
+    ifindex: u32,
+    addresses: impl FnOnce() -> Option<[u64; 4]>,
+) -> Option<Key> {
     if ifindex > Place::IFINDEX_MAX {
         return None;
     }
@@ -167,28 +148,35 @@ fn key(ctx: &TcContext, hook: Hook, headers: Headers, ifindex: u32) -> Option<Ke
     if headers.udp {
         place |= Place::UDP;
     }
-    let bytes = bytes(ctx);
-    let network = headers.network;
-    let [a, b, c, d] = if headers.ipv6 {
+    if headers.ipv6 {
         place |= Place::IPV6;
-        let addresses = bytes.window::<32>(network + 8)?;
-        [
-            addresses.raw64::<0>(),
-            addresses.raw64::<8>(),
-            addresses.raw64::<16>(),
-            addresses.raw64::<24>(),
-        ]
-    } else {
-        let addresses = bytes.window::<8>(network + 12)?;
-        [0, mapped(addresses.raw32::<0>()), 0, mapped(addresses.raw32::<4>())]
-    };
+    }
+    let [a, b, c, d] = addresses()?;
     let tail = flows::key_tail(headers.source_port, headers.destination_port, place);
     Some([a, b, c, d, tail])
 }
 
+/// Both addresses of a packet whose headers can be read directly.
+#[inline(always)]
+fn addresses(ctx: &TcContext, headers: Headers) -> Option<[u64; 4]> {
+    let bytes = bytes(ctx);
+    if headers.ipv6 {
+        let addresses = bytes.window::<32>(headers.network + 8)?;
+        Some([
+            addresses.raw64::<0>(),
+            addresses.raw64::<8>(),
+            addresses.raw64::<16>(),
+            addresses.raw64::<24>(),
+        ])
+    } else {
+        let addresses = bytes.window::<8>(headers.network + 12)?;
+        Some([0, mapped(addresses.raw32::<0>()), 0, mapped(addresses.raw32::<4>())])
+    }
+}
+
 /// The second half of the IPv4-mapped address, as it lies in memory: 0, 0, 0xff, 0xff, address.
 #[inline(always)]
-const fn mapped(address: u32) -> u64 {
+pub(crate) const fn mapped(address: u32) -> u64 {
     if cfg!(target_endian = "little") {
         (address as u64) << 32 | 0xffff_0000
     } else {

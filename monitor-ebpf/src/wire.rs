@@ -521,13 +521,14 @@ pub mod program {
 pub mod aside {
     /// First fragments; they carry ports and count as ordinary packets too.
     pub const FRAGMENT_FIRST: u32 = 0;
-    /// Later fragments: no ports, so nobody can say whether they belong to a watched port.
+    /// Later fragments of what may be TCP or UDP, when the first was not seen: nobody can say whether
+    /// they belong to a watched port.
     pub const FRAGMENT_LATER: u32 = 1;
     /// ICMP or `ICMPv6` errors that quote a packet of a watched port.
     pub const ICMP_ERROR: u32 = 2;
     /// The Ethernet header or a VLAN tag is cut short.
     pub const SHORT_LINK_HEADER: u32 = 3;
-    /// The IP header is cut short, or its lengths contradict each other.
+    /// The IP header is cut short, or its lengths contradict each other or the packet.
     pub const BAD_IP_HEADER: u32 = 4;
     /// The TCP or UDP header is cut short.
     pub const SHORT_TRANSPORT: u32 = 5;
@@ -535,8 +536,16 @@ pub mod aside {
     pub const EXTENSION_CHAIN: u32 = 6;
     /// More VLAN tags than the parser follows.
     pub const VLAN_STACK: u32 = 7;
+    /// Later fragments that follow a first one of a watched port, and count as ordinary packets.
+    pub const FRAGMENT_JOINED: u32 = 8;
+    /// Packets of a watched port in a tunnel; they count as ordinary packets too.
+    pub const TUNNELLED: u32 = 9;
+    /// The header of a tunnel, or of the packet in it, is cut short or broken.
+    pub const BAD_TUNNEL: u32 = 10;
+    /// An ICMP error quotes a packet that is cut short or broken.
+    pub const BAD_QUOTE: u32 = 11;
     /// How many there are.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 12;
 }
 
 /// One descriptor of a watched socket, as the `task_file` iterator writes it.

@@ -374,12 +374,16 @@ pub struct Counters {
     pub earlier: Vec<PortCount>,
     /// Per interface, port and direction.
     pub interfaces: Vec<InterfaceCount>,
-    /// First fragments.
+    /// First fragments, which count in `ports`.
     pub fragments_first: u64,
-    /// Later fragments.
+    /// Later fragments that were joined to their flow and count in `ports`.
+    pub fragments_joined: u64,
+    /// Later fragments that were not.
     pub fragments_later: u64,
     /// ICMP errors that quote a watched port.
     pub icmp_errors: u64,
+    /// Packets in tunnels that count in `ports` by what is inside.
+    pub tunnelled: u64,
     /// Packets that could not be parsed, by reason.
     pub unparsable: BTreeMap<&'static str, u64>,
     /// Fates of records, over all programs.

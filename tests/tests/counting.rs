@@ -125,25 +125,6 @@ fn traffic_on_other_ports_is_not_counted() {
 }
 
 #[test]
-fn later_fragments_are_counted_apart() {
-    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
-    let portwatch = lab.right.portwatch(&["watch"]);
-    let address = lab.right.v4(PORT);
-    let mut server = lab.right.actor(&[&format!("bind udp {address}"), "stay"]);
-    server.answer();
-
-    // Of 4 008 bytes after the IP header, 1 480 fit into a packet of 1 500.
-    lab.left.perform(&[&format!("connect udp {address}"), "send 10 4000"]);
-    server.ask("sink 10");
-    let run = portwatch.stop();
-
-    assert_eq!(run.counted(PORT, "ingress"), Count::of(10, 1500));
-    assert_eq!(run.counter("fragments.first"), 10);
-    assert_eq!(run.counter("fragments.later"), 20);
-    run.assert_sound();
-}
-
-#[test]
 fn a_packet_that_crosses_a_bridge_counts_once_in_its_flow() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     lab.right.ip("addr flush dev veth0");

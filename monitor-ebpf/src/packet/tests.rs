@@ -2,14 +2,16 @@
 
 extern crate std;
 
+mod fragments;
 mod frames;
+mod tunnels;
 
 use std::vec;
 use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::{Headers, Link, Packet, glance, parse};
+use super::{Headers, Link, Packet, Parsed, Part, glance, parse};
 use crate::bytes::Bytes;
 use crate::wire::aside;
 use frames::*;
@@ -35,7 +37,7 @@ fn a_packet_without_a_watched_port_is_none_of_ours() {
         // SAFETY: `packet` lives until the parsers return.
         let bytes = unsafe { Bytes::new(start, start + packet.len()) };
 
-        assert_eq!(parse(bytes, Link::Ethernet, |_, _| None), Packet::Other);
+        assert_eq!(parse(&mut &packet[..], Link::Ethernet, |_, _| None).packet(), Packet::Other);
         assert_eq!(glance(bytes, |_, _| None), Some(Packet::Other));
     }
 }
@@ -108,7 +110,7 @@ fn a_device_without_link_headers_carries_both_families() {
         (ipv4(TCP, &tcp(5)), Packet::Flow(Headers { network: 0, payload: 40, ..TCP_IN_IPV4 })),
         (ipv6(UDP, &udp()), Packet::Flow(Headers { network: 0, payload: 48, ..UDP_IN_IPV6 })),
         (vec![0x50; 60], Packet::Other),
-        (Vec::new(), Packet::Short(aside::BAD_IP_HEADER)),
+        (Vec::new(), Packet::Aside(aside::BAD_IP_HEADER)),
     ];
     for (packet, expected) in table {
         assert_eq!(parsed_on(Link::Bare, &packet), expected);
@@ -158,53 +160,9 @@ fn a_chain_of_six_extension_headers_is_followed_and_one_of_seven_is_not() {
 }
 
 #[test]
-fn a_fragment_header_tells_first_later_and_atomic_fragments_apart() {
-    let whole = longer(UDP_IN_IPV6, 8);
-    let table = [
-        (0x0001, Packet::Flow(Headers { first_fragment: true, ..whole })),
-        // RFC 6946: neither an offset nor more to come.
-        (0x0000, Packet::Flow(whole)),
-        // The two reserved bits say nothing.
-        (0x0006, Packet::Flow(whole)),
-        (0x0008, Packet::Aside(aside::FRAGMENT_LATER)),
-        (0x8001, Packet::Aside(aside::FRAGMENT_LATER)),
-    ];
-    for (offset, expected) in table {
-        let packet = ethernet(0x86dd, &ipv6(FRAGMENT, &fragment(UDP, offset, &udp())));
-        assert_eq!(parsed(&packet), expected, "{offset:#x}");
-    }
-}
-
-#[test]
-fn a_fragment_header_may_stand_anywhere_in_the_chain() {
-    let fragmented = fragment(DESTINATION, 1, &extension(UDP, 0, 8, &udp()));
-    let packet = ethernet(0x86dd, &ipv6(HOP_BY_HOP, &extension(FRAGMENT, 0, 8, &fragmented)));
-
-    let expected = Headers { first_fragment: true, ..longer(UDP_IN_IPV6, 24) };
-    assert_eq!(parsed(&packet), Packet::Flow(expected));
-}
-
-#[test]
-fn only_the_first_fragment_of_ipv4_has_ports() {
-    let first = Headers { first_fragment: true, ..UDP_IN_IPV4 };
-    let table = [
-        (0x2000, Packet::Flow(first)),
-        // "Don't fragment", and the bit that is always 0: whole.
-        (0x4000, Packet::Flow(UDP_IN_IPV4)),
-        (0x8000, Packet::Flow(UDP_IN_IPV4)),
-        (0x2001, Packet::Aside(aside::FRAGMENT_LATER)),
-        (0x1000, Packet::Aside(aside::FRAGMENT_LATER)),
-    ];
-    for (fragment, expected) in table {
-        let packet = ethernet(0x0800, &Ipv4 { fragment, ..Ipv4::of(UDP) }.around(&udp()));
-        assert_eq!(parsed(&packet), expected, "{fragment:#x}");
-    }
-}
-
-#[test]
 fn other_transports_are_none_of_our_business() {
-    // IGMP, GRE, ESP, "no next header", OSPF, SCTP, and the ICMP of the other family.
-    for protocol in [2, 47, 50, 59, 89, 132] {
+    // IGMP, ESP, "no next header", OSPF, SCTP, and the ICMP of the other family.
+    for protocol in [2, 50, 59, 89, 132] {
         assert_eq!(parsed(&ethernet(0x0800, &ipv4(protocol, &tcp(5)))), Packet::Other);
         assert_eq!(parsed(&ethernet(0x86dd, &ipv6(protocol, &tcp(5)))), Packet::Other);
     }
@@ -250,15 +208,34 @@ fn an_icmp_message_that_is_no_error_quotes_nothing() {
 #[test]
 fn an_icmp_error_about_a_packet_without_ports_is_none_of_our_business() {
     let later = Ipv4 { fragment: 1, ..Ipv4::of(TCP) }.around(&tcp(5));
-    let too_short = Ipv4 { words: 4, ..Ipv4::of(TCP) }.around(&tcp(5));
-    let not_ipv4 = Ipv4 { version: 6, ..Ipv4::of(TCP) }.around(&tcp(5));
-    let quotes = [ipv4(ICMP, &icmp(8, &[])), not_ipv4, later, too_short];
-    for quoted in quotes {
+    for quoted in [ipv4(ICMP, &icmp(8, &[])), ipv4(ICMP, &icmp(3, &ipv4(TCP, &tcp(5)))), later] {
         let packet = ethernet(0x0800, &ipv4(ICMP, &icmp(3, &quoted)));
         assert_eq!(parsed(&packet), Packet::Other, "{quoted:?}");
     }
-    let packet = ethernet(0x86dd, &ipv6(ICMPV6, &icmp(1, &ipv6(ICMPV6, &icmp(128, &[])))));
-    assert_eq!(parsed(&packet), Packet::Other);
+    let later = ipv6(FRAGMENT, &fragment(TCP, 8, &tcp(5)));
+    for quoted in [ipv6(ICMPV6, &icmp(128, &[])), later] {
+        let packet = ethernet(0x86dd, &ipv6(ICMPV6, &icmp(1, &quoted)));
+        assert_eq!(parsed(&packet), Packet::Other);
+    }
+}
+
+#[test]
+fn a_quoted_packet_may_have_extension_headers_and_be_a_first_fragment() {
+    let quoted = ipv6(HOP_BY_HOP, &extension(FRAGMENT, 0, 8, &fragment(UDP, 1, &udp())));
+    let packet = ethernet(0x86dd, &ipv6(ICMPV6, &icmp(2, &quoted)));
+
+    assert_eq!(parsed(&packet), QUOTED_PORTS);
+    assert_eq!(all_of(&packet).part, Part::Whole);
+}
+
+#[test]
+fn an_icmp_error_that_quotes_what_is_no_packet_is_set_aside() {
+    let too_short = Ipv4 { words: 4, ..Ipv4::of(TCP) }.around(&tcp(5));
+    let not_ipv4 = Ipv4 { version: 6, ..Ipv4::of(TCP) }.around(&tcp(5));
+    for quoted in [too_short, not_ipv4, ipv4(TCP, &[1, 2, 3]), Vec::new()] {
+        let packet = ethernet(0x0800, &ipv4(ICMP, &icmp(3, &quoted)));
+        assert_eq!(parsed(&packet), Packet::Aside(aside::BAD_QUOTE), "{quoted:?}");
+    }
 }
 
 #[test]
@@ -297,13 +274,14 @@ fn a_packet_too_large_for_its_length_field_leaves_its_length_open() {
 }
 
 #[test]
-fn a_packet_that_ends_within_its_headers_is_short_and_no_flow() {
+fn a_packet_that_ends_within_its_headers_is_no_flow() {
     for (packet, headers) in packets_with_ports() {
         for length in 0..packet.len() {
             let cut = parsed(&packet[..length]);
 
             if length < headers {
-                assert!(matches!(cut, Packet::Short(_)), "{length} of {packet:?}: {cut:?}");
+                let is_other = cut == Packet::Other && may_be_other_udp(&packet);
+                assert!(is_open(cut) || is_other, "{length} of {packet:?}: {cut:?}");
             } else {
                 assert_eq!(cut, parsed(&packet), "{length} of {packet:?}");
             }
@@ -327,7 +305,7 @@ fn the_header_that_is_cut_off_is_named() {
         (&ipv6[..69], aside::SHORT_TRANSPORT),
     ];
     for (packet, reason) in table {
-        assert_eq!(parsed(packet), Packet::Short(reason), "{} bytes", packet.len());
+        assert_eq!(parsed(packet), Packet::Aside(reason), "{} bytes", packet.len());
     }
 }
 
@@ -343,15 +321,44 @@ proptest! {
     }
 
     #[test]
-    fn more_of_a_packet_only_answers_what_was_short(packet in any_packet(), end in any::<prop::sample::Index>()) {
+    fn more_of_a_packet_only_answers_what_was_open(packet in any_packet(), end in any::<prop::sample::Index>()) {
         let start = &packet[..end.index(packet.len() + 1)];
 
         for link in [Link::Ethernet, Link::Bare] {
-            let before = parsed_on(link, start);
-            let is_open = matches!(before, Packet::Short(_));
-            prop_assert!(is_open || before == parsed_on(link, &packet), "{:?}", before);
+            let (before, after) = (parsed_on(link, start), parsed_on(link, &packet));
+            let is_open = is_open(before) || before == Packet::Other;
+            prop_assert!(is_open || before == after, "{:?}, {:?}", before, after);
         }
     }
+
+    #[test]
+    fn what_was_found_lies_in_the_packet(packet in any_packet()) {
+        for link in [Link::Ethernet, Link::Bare] {
+            let parsed = all_of_on(link, &packet);
+            if let Packet::Flow(headers) | Packet::LaterFragment(headers) = parsed.packet() {
+                let addresses = if headers.ipv6 { 40 } else { 20 };
+                prop_assert!(headers.network + addresses <= headers.payload);
+                prop_assert!(headers.length == 0 || headers.payload - headers.network <= headers.length as usize);
+                prop_assert!(headers.network + addresses <= packet.len());
+                prop_assert_eq!(headers.network, parsed.headers.network);
+            }
+            if let Packet::Flow(headers) = parsed.packet() {
+                let fixed = if headers.udp { 8 } else { 20 };
+                prop_assert!(headers.network + 20 + fixed <= packet.len());
+                prop_assert!(headers.port == headers.destination_port);
+            }
+        }
+    }
+}
+
+/// Is the answer that headers are missing or broken?
+fn is_open(packet: Packet) -> bool {
+    matches!(packet, Packet::Aside(_))
+}
+
+/// Without the header of its tunnel, a packet to the port of one is UDP like any other.
+fn may_be_other_udp(packet: &[u8]) -> bool {
+    [4789_u16, 6081].iter().any(|port| packet.windows(2).any(|word| word == port.to_be_bytes()))
 }
 
 fn parsed(packet: &[u8]) -> Packet {
@@ -359,13 +366,25 @@ fn parsed(packet: &[u8]) -> Packet {
 }
 
 fn parsed_on(link: Link, packet: &[u8]) -> Packet {
-    let start = packet.as_ptr().expose_provenance();
-    // SAFETY: `packet` is borrowed until the parser returns.
-    let bytes = unsafe { Bytes::new(start, start + packet.len()) };
-    let seen = parse(bytes, link, |_, destination| Some(destination));
+    all_of_on(link, packet).packet()
+}
+
+fn all_of(packet: &[u8]) -> Parsed {
+    all_of_on(Link::Ethernet, packet)
+}
+
+fn all_of_on(link: Link, packet: &[u8]) -> Parsed {
+    let watched =
+        |_, destination| (destination != 4789 && destination != 6081).then_some(destination);
+    let mut source = packet;
+    let seen = parse(&mut source, link, watched);
     if link == Link::Ethernet {
-        let glanced = glance(bytes, |_, destination| Some(destination));
-        assert!(glanced.is_none_or(|packet| packet == seen), "{glanced:?}, {seen:?}");
+        let start = packet.as_ptr().expose_provenance();
+        // SAFETY: `packet` is borrowed until the parser returns.
+        let bytes = unsafe { Bytes::new(start, start + packet.len()) };
+        let glanced = glance(bytes, watched);
+        assert!(glanced.is_none_or(|packet| packet == seen.packet()), "{glanced:?}, {seen:?}");
+        assert!(glanced.is_none() || (seen.part == Part::Whole && !seen.tunnelled));
     }
     seen
 }

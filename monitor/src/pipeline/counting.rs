@@ -166,8 +166,10 @@ impl Pipeline {
             earlier: self.counting.earlier.iter().map(earlier_count).collect(),
             interfaces: self.counting.interfaces(&self.netns),
             fragments_first: set_aside(aside::FRAGMENT_FIRST),
+            fragments_joined: set_aside(aside::FRAGMENT_JOINED),
             fragments_later: set_aside(aside::FRAGMENT_LATER),
             icmp_errors: set_aside(aside::ICMP_ERROR),
+            tunnelled: set_aside(aside::TUNNELLED),
             unparsable: UNPARSABLE
                 .iter()
                 .map(|&(index, reason)| (reason, set_aside(index)))
@@ -232,10 +234,12 @@ fn overflow_count(row: &PortTotal) -> Option<PortCount> {
 }
 
 /// Reasons in `portwatch.counters.unparsable`.
-const UNPARSABLE: [(u32, &str); 5] = [
+const UNPARSABLE: [(u32, &str); 7] = [
     (aside::SHORT_LINK_HEADER, "short-link-header"),
     (aside::BAD_IP_HEADER, "bad-ip-header"),
     (aside::SHORT_TRANSPORT, "short-transport-header"),
     (aside::EXTENSION_CHAIN, "extension-header-chain"),
     (aside::VLAN_STACK, "vlan-stack"),
+    (aside::BAD_TUNNEL, "tunnel-content"),
+    (aside::BAD_QUOTE, "icmp-quotation"),
 ];

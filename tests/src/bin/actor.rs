@@ -7,14 +7,17 @@
 
 use std::env;
 use std::ffi::CString;
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 fn main() -> Result<()> {
@@ -71,6 +74,7 @@ impl Actor {
             ["roundtrips", count, size] => self.roundtrips(count.parse()?, size.parse()?),
             ["sendto", address, size] => sendto(address.parse()?, size.parse()?),
             ["spread", address, count] => spread(address.parse()?, count.parse()?),
+            ["inject", device, file] => inject(device, file),
             ["close"] => {
                 drop((self.listener.take(), self.stream.take(), self.datagrams.take()));
                 Ok("closed".to_owned())
@@ -300,3 +304,33 @@ fn noise(bytes: usize) -> Vec<u8> {
 
 const PATIENCE: Duration = Duration::from_secs(25);
 const MAX_DATAGRAM: usize = 65_535;
+
+/// Sends frames through a device as they are: the lines of a file, in hexadecimal digits.
+fn inject(device: &str, file: &str) -> Result<String> {
+    let mut interfaces = getifaddrs()?.filter(|interface| interface.interface_name == device);
+    let address = interfaces.find_map(|it| it.address?.as_link_addr().copied());
+    let address = address.context("find the device")?;
+    let (family, kind) = (AddressFamily::Packet, SockType::Raw);
+    let socket = nix::sys::socket::socket(family, kind, SockFlag::empty(), None)?;
+    let mut count = 0_u64;
+    for line in fs::read_to_string(file)?.lines() {
+        let frame = from_hexadecimal(line)?;
+        let sent =
+            nix::sys::socket::sendto(socket.as_raw_fd(), &frame, &address, MsgFlags::empty());
+        ensure!(
+            sent.with_context(|| format!("send {line}"))? == frame.len(),
+            "sent in part: {line}"
+        );
+        count = count.saturating_add(1);
+    }
+    Ok(format!("injected {count}"))
+}
+
+fn from_hexadecimal(line: &str) -> Result<Vec<u8>> {
+    let digit = |it: u8| char::from(it).to_digit(16).context("read a hexadecimal digit");
+    let byte = |pair: &[u8]| match *pair {
+        [high, low] => Ok(u8::try_from(digit(high)? << 4 | digit(low)?)?),
+        _ => bail!("a byte has two digits"),
+    };
+    line.as_bytes().chunks(2).map(byte).collect()
+}

@@ -14,10 +14,13 @@ pub(super) const PAYLOAD: &[u8] = b"hello";
 
 pub(super) const HOP_BY_HOP: u8 = 0;
 pub(super) const ICMP: u8 = 1;
+pub(super) const IPIP: u8 = 4;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+pub(super) const IPV6: u8 = 41;
 pub(super) const ROUTING: u8 = 43;
 pub(super) const FRAGMENT: u8 = 44;
+pub(super) const GRE: u8 = 47;
 pub(super) const AUTHENTICATION: u8 = 51;
 pub(super) const ICMPV6: u8 = 58;
 pub(super) const DESTINATION: u8 = 60;
@@ -27,7 +30,6 @@ pub(super) const TCP_IN_IPV4: Headers = Headers {
     payload: 54,
     ipv6: false,
     udp: false,
-    first_fragment: false,
     port: DESTINATION_PORT,
     source_port: SOURCE_PORT,
     destination_port: DESTINATION_PORT,
@@ -60,6 +62,10 @@ pub(super) struct Ipv4 {
     pub(super) fragment: u16,
     pub(super) protocol: u8,
 }
+
+/// The identification of every IPv4 and IPv6 datagram.
+pub(super) const ID: u16 = 0xeeee;
+pub(super) const ID_IPV6: u32 = 0xeeee_eeee;
 
 impl Ipv4 {
     pub(super) const fn of(protocol: u8) -> Self {
@@ -112,10 +118,33 @@ pub(super) fn icmp(kind: u8, quoted: &[u8]) -> Vec<u8> {
     [&[kind, 0, 0, 0, 0, 0, 0, 0], quoted].concat()
 }
 
+/// GRE with these flags in the first word, and a word for each option that they announce.
+pub(super) fn gre(flags: u16, ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    let options = [0x8000, 0x2000, 0x1000].iter().filter(|option| flags & **option != 0).count();
+    [&flags.to_be_bytes()[..], &ethertype.to_be_bytes(), &vec![0xee; options * 4], packet].concat()
+}
+
+/// UDP to this port, around anything.
+pub(super) fn udp_to(port: u16, packet: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(packet.len() + 8).unwrap().to_be_bytes();
+    [&[0xc3, 0x50], &port.to_be_bytes()[..], &length, &[0, 0], packet].concat()
+}
+
+pub(super) fn vxlan(frame: &[u8]) -> Vec<u8> {
+    udp_to(4789, &[&[0x08, 0, 0, 0, 0, 0, 42, 0], frame].concat())
+}
+
+/// Geneve with so many words of options.
+pub(super) fn geneve(words: u8, ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    let header = [&[words, 0], &ethertype.to_be_bytes()[..], &[0, 0, 42, 0]].concat();
+    udp_to(6081, &[&header, &vec![0xee; usize::from(words) * 4][..], packet].concat())
+}
+
 /// Packets of every shape that has ports, and where the last header ends that must be there.
-pub(super) fn packets_with_ports() -> [(Vec<u8>, usize); 9] {
+pub(super) fn packets_with_ports() -> [(Vec<u8>, usize); 15] {
     let chained = extension(FRAGMENT, 0, 8, &fragment(TCP, 1, &tcp(5)));
     let options = Ipv4 { words: 7, ..Ipv4::of(UDP) }.around(&udp());
+    let inner = ethernet(0x8100, &tag(0x86dd, &ipv6(TCP, &tcp(5))));
     [
         (ethernet(0x0800, &ipv4(TCP, &tcp(8))), 54),
         (ethernet(0x0800, &options), 50),
@@ -126,5 +155,11 @@ pub(super) fn packets_with_ports() -> [(Vec<u8>, usize); 9] {
         (ethernet(0x86dd, &ipv6(AUTHENTICATION, &extension(UDP, 4, 24, &udp()))), 86),
         (ethernet(0x0800, &ipv4(ICMP, &icmp(3, &ipv4(TCP, &tcp(5))))), 66),
         (ethernet(0x86dd, &ipv6(ICMPV6, &icmp(1, &ipv6(UDP, &udp())))), 106),
+        (ethernet(0x0800, &ipv4(IPIP, &ipv4(UDP, &udp()))), 62),
+        (ethernet(0x0800, &ipv4(IPV6, &ipv6(TCP, &tcp(5)))), 94),
+        (ethernet(0x86dd, &ipv6(DESTINATION, &extension(IPIP, 0, 8, &ipv4(TCP, &tcp(5))))), 102),
+        (ethernet(0x0800, &ipv4(GRE, &gre(0xb000, 0x6558, &inner))), 128),
+        (ethernet(0x0800, &ipv4(UDP, &vxlan(&inner))), 128),
+        (ethernet(0x86dd, &ipv6(UDP, &geneve(3, 0x0800, &ipv4(UDP, &udp())))), 110),
     ]
 }

@@ -42,8 +42,10 @@ impl<'a> CounterFields<'a> {
             earlier,
             interfaces,
             fragments_first,
+            fragments_joined,
             fragments_later,
             icmp_errors,
+            tunnelled,
             unparsable,
             records,
             programs,
@@ -58,13 +60,11 @@ impl<'a> CounterFields<'a> {
             interfaces: interfaces.iter().map(interface).collect(),
             fragments: FragmentFields {
                 first: *fragments_first,
-                // Later fragments are not joined to their flow yet.
-                later_joined: 0,
+                later_joined: *fragments_joined,
                 later: *fragments_later,
             },
             icmp_errors: *icmp_errors,
-            // Nor are tunnels looked into.
-            tunnelled: 0,
+            tunnelled: *tunnelled,
             unparsable,
             records: RecordFields::of(records),
             programs: programs.iter().map(|(name, it)| (*name, RecordFields::of(it))).collect(),

@@ -64,14 +64,18 @@ fn the_kernels_counts_are_passed_on_under_their_names() {
     let unparsable = [
         ("bad-ip-header", 5),
         ("extension-header-chain", 7),
+        ("icmp-quotation", 12),
         ("short-link-header", 4),
         ("short-transport-header", 6),
+        ("tunnel-content", 11),
         ("vlan-stack", 8),
     ];
     let expected = Counters {
         fragments_first: 1,
+        fragments_joined: 9,
         fragments_later: 2,
         icmp_errors: 3,
+        tunnelled: 10,
         unparsable: BTreeMap::from(unparsable),
         records,
         programs: BTreeMap::from([("pw_sock_ops", records)]),
