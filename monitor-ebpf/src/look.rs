@@ -52,11 +52,14 @@ pub(crate) fn look(ctx: &TcContext, hook: Hook) {
     let counted = match parsed.kind {
         Kind::Flow => fits(ctx, &mut parsed),
         Kind::LaterFragment => {
+            if !fits(ctx, &mut parsed) {
+                return;
+            }
             if !join(&mut head, &mut parsed) {
                 totals::set_aside(aside::FRAGMENT_LATER);
                 return;
             }
-            fits(ctx, &mut parsed)
+            true
         }
         Kind::IcmpError => {
             let (source, destination) =
@@ -208,17 +211,18 @@ impl Head<'_> {
 #[inline(never)]
 fn copy(ctx: &TcContext, scratch: *mut Scratch, offset: usize) {
     let rest = (ctx.len() as usize).saturating_sub(offset);
-    let wanted = pin(if rest < COPIED { rest } else { COPIED });
+    let wanted = if rest < COPIED { rest } else { COPIED };
+    // The helper refuses a length of 0. Verifiers before 6.2 see that it is more only like this.
+    let last = pin(wanted.wrapping_sub(1));
     // SAFETY: this CPU's live scratch, of whose copy at most all is written.
     unsafe {
         (&raw mut (*scratch).start).write_volatile(offset);
         (&raw mut (*scratch).filled).write_volatile(0);
-        // The helper refuses a length of 0, and the verifier wants to see both bounds.
-        if wanted == 0 || wanted > COPIED {
+        if last >= COPIED {
             return;
         }
         let to = (&raw mut (*scratch).copy).cast();
-        if bpf_skb_load_bytes(ctx.skb.skb.cast(), offset as u32, to, wanted as u32) == 0 {
+        if bpf_skb_load_bytes(ctx.skb.skb.cast(), offset as u32, to, last as u32 + 1) == 0 {
             (&raw mut (*scratch).filled).write_volatile(wanted);
         }
     }

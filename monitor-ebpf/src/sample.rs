@@ -5,6 +5,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::TcContext;
 
+use monitor_ebpf::bytes::pin;
 use monitor_ebpf::packet::Headers;
 use monitor_ebpf::wire::{Budget, SampleRecord, kind};
 
@@ -39,11 +40,12 @@ pub(crate) fn take(ctx: &TcContext, packet: Packet, headers: Headers, represents
         (*record).ifindex = packet.ifindex;
         (*record).captured = 0;
         let captured = if packet.length < snaplen { packet.length } else { snaplen };
-        // The helper refuses a length of 0, and the verifier wants to see that it cannot be.
-        if captured > 0 {
+        // The helper refuses a length of 0. Verifiers before 6.2 see that it is more only like this.
+        let last = pin((captured as usize).wrapping_sub(1));
+        if last < snaplen as usize {
             let data = record.add(1).cast();
             let skb = ctx.skb.skb.cast();
-            if bpf_skb_load_bytes(skb, headers.network as u32, data, captured) == 0 {
+            if bpf_skb_load_bytes(skb, headers.network as u32, data, last as u32 + 1) == 0 {
                 (*record).captured = captured;
             }
         }

@@ -85,8 +85,8 @@ impl Frame {
     /// Behind an IPv6 extension header of 8 bytes: hop-by-hop (0), routing (43), destination (60).
     #[must_use]
     pub fn extension(self, kind: u16) -> Self {
-        // Padding of six bytes; as a routing header, type 4 with no segments left.
-        let body = if kind == 43 { [0, 4, 0, 0, 0, 0, 0] } else { [0, 1, 4, 0, 0, 0, 0] };
+        // Padding of six bytes; as a routing header, the type for experiments and no segments left.
+        let body = if kind == 43 { [0, 253, 0, 0, 0, 0, 0] } else { [0, 1, 4, 0, 0, 0, 0] };
         let next = u8::try_from(self.kind).unwrap_or_default();
         Self { bytes: [&[next], &body[..], &self.bytes].concat(), kind }
     }
@@ -160,6 +160,13 @@ impl Frame {
         } else {
             Self { bytes, kind: ICMP }.ipv4()
         }
+    }
+
+    /// Are these ports next to each other somewhere in it?
+    pub fn has_ports(&self, one: u64, other: u64) -> bool {
+        let bytes = |port: u64| u16::try_from(port).unwrap_or_default().to_be_bytes();
+        let pairs = [[bytes(one), bytes(other)].concat(), [bytes(other), bytes(one)].concat()];
+        self.bytes.windows(4).any(|window| pairs.iter().any(|pair| pair == window))
     }
 
     /// Only its first bytes.

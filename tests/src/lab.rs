@@ -8,9 +8,12 @@ use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde_json::Value;
+
 use crate::actor::{Actor, Performed};
+use crate::count::Count;
 use crate::portwatch::{Portwatch, program};
-use crate::process::{Finished, finish, succeed};
+use crate::process::{Finished, finish, is_installed, succeed};
 use crate::skip;
 
 /// Two hosts and the cable between them.
@@ -146,6 +149,27 @@ impl Host {
     /// `ip` with this line of arguments.
     pub fn ip(&self, line: &str) {
         ip(&format!("-netns {} {line}", self.namespace));
+    }
+
+    /// Changes features of a device; false, noted as skipped, where that cannot be done.
+    pub fn has_ethtool_set(&self, device: &str, features: &[&str]) -> bool {
+        if !is_installed("ethtool") {
+            return false;
+        }
+        let set = finish(self.command("ethtool").args(["-K", device]).args(features));
+        let is_set = set.code == Some(0);
+        if !is_set {
+            skip(&format!("{device} keeps its features: {}", set.stderr.trim()));
+        }
+        is_set
+    }
+
+    /// What a device has sent, link headers included, by its own count.
+    pub fn sent(&self, device: &str) -> Count {
+        let shown = succeed(self.command("ip").args(["-j", "-s", "link", "show", "dev", device]));
+        let shown: Value = serde_json::from_str(&shown).expect("read what ip says");
+        let sent = shown.pointer("/0/stats64/tx").expect("find what a device has sent");
+        Count::read(sent)
     }
 
     /// Starts an actor that performs these steps.

@@ -21,9 +21,11 @@ mod run;
 mod portwatch;
 mod actor;
 mod lab;
+mod capture;
 mod tc;
 
 pub use actor::{Actor, Performed};
+pub use capture::{Capture, Dissected};
 pub use count::{Count, Nft};
 pub use event::{Event, Owner};
 pub use frame::{Frame, frames_file};

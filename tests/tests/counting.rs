@@ -143,6 +143,35 @@ fn a_packet_that_crosses_a_bridge_counts_once_in_its_flow() {
     run.assert_sound();
 }
 
+#[test]
+fn the_estimate_of_the_wire_is_what_devices_send() {
+    let Some((lab, router)) = Lab::routed(ACTOR) else { return };
+    // The router's devices cannot segment: what its programs see whole, they count in pieces.
+    let devices = ["left0", "right0"];
+    for device in devices {
+        if !router.has_ethtool_set(device, &["tso", "off", "gso", "off"]) {
+            return;
+        }
+    }
+    let portwatch = router.portwatch(&["watch"]);
+    let before = devices.map(|device| router.sent(device));
+
+    transfer(&lab.left, &lab.right, lab.right.v4(PORT));
+    let after = devices.map(|device| router.sent(device));
+    let run = portwatch.stop();
+
+    let sent: Count = after.into_iter().sum::<Count>() - before.into_iter().sum();
+    let sent = sent - Count { packets: 0, bytes: sent.packets * 14 };
+    let [_, wire] = on_wire(&run);
+    let [_, seen] = counted(&run);
+    assert!(seen.packets * 2 < wire.packets, "nothing was segmented: {seen:?}, {wire:?}");
+    // Devices send a few packets more: neighbour discovery.
+    for (estimate, truth) in [(wire.packets, sent.packets), (wire.bytes, sent.bytes)] {
+        assert!(estimate.abs_diff(truth) * 100 <= truth, "{wire:?}, {sent:?}");
+    }
+    run.assert_sound();
+}
+
 const IPV4_AND_UDP: u64 = 28;
 const IPV6_AND_UDP: u64 = 48;
 /// With timestamps, without selective acknowledgements.

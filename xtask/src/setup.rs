@@ -149,10 +149,11 @@ struct Tool {
     package: &'static str,
 }
 
-const TEST_TOOLS: [Tool; 6] = [
+const TEST_TOOLS: [Tool; 7] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "nft", package: "nftables" },
     Tool { program: "tcpdump", package: "tcpdump" },
+    Tool { program: "tshark", package: "tshark" },
     Tool { program: "ethtool", package: "ethtool" },
     // rustup's directory always has these two.
     Tool { program: "cargo-fmt", package: "rustfmt-web" },

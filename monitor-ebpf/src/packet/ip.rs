@@ -65,7 +65,7 @@ pub(super) fn ipv6<S: Source>(source: &mut S, walk: &mut Walk) -> Next {
 }
 
 #[inline(always)]
-pub(super) const fn is_extension(protocol: u8) -> bool {
+const fn is_extension(protocol: u8) -> bool {
     matches!(
         protocol,
         IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_FRAGMENT | IPPROTO_AH | IPPROTO_DSTOPTS

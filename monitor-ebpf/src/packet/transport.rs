@@ -1,6 +1,5 @@
 //! What an IP packet carries: TCP, UDP, an ICMP error, or another packet.
 
-use super::ip::is_extension;
 use super::source::Source;
 use super::tunnel::{self, GENEVE_PORT, VXLAN_PORT};
 use super::walk::{Next, Walk, Within};
@@ -36,14 +35,13 @@ pub(super) fn transport<S: Source>(
     }
 }
 
-/// Part of a datagram that may be TCP or UDP. In IPv6 that may stand behind headers which only the
-/// first fragment has.
+/// Part of a datagram that may be TCP or UDP. In IPv6 what a later fragment says about that counts for
+/// nothing (RFC 8200, 4.5).
 #[inline(always)]
 const fn later_fragment(walk: &mut Walk) -> Next {
     let protocol = walk.protocol;
-    let may_have_ports = protocol == IPPROTO_TCP
-        || protocol == IPPROTO_UDP
-        || (walk.parsed.headers.ipv6 && is_extension(protocol));
+    let may_have_ports =
+        walk.parsed.headers.ipv6 || protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
     if !may_have_ports || matches!(walk.within, Within::Quote) {
         return walk.other();
     }
