@@ -58,11 +58,11 @@ setting! {
     only_port: u32,
 }
 
-/// The random odd multiplier of key word `word`, which an attacker who crafts keys cannot know.
+/// A random odd multiplier of the flow hash, which an attacker who crafts keys cannot know.
 #[inline(always)]
-pub(crate) fn hash_multiplier(word: usize) -> u64 {
-    // SAFETY: as above; `word` is a constant below 5 wherever this is called.
-    unsafe { ptr::read_volatile(&raw const PW_SETTINGS.hash_multipliers[word]) }
+pub(crate) fn hash_multiplier(index: usize) -> u64 {
+    // SAFETY: as above; `index` is a constant below 8 wherever this is called.
+    unsafe { ptr::read_volatile(&raw const PW_SETTINGS.hash_multipliers[index]) }
 }
 
 /// Is the port watched?

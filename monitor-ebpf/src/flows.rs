@@ -11,6 +11,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 
+use core::hint::cold_path;
+
+use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::tcp;
 use monitor_ebpf::wire::{FlowKey, FlowRecord, Set, Slot, WAYS, kind};
 
@@ -21,13 +24,11 @@ use crate::emit::{self, PACKET_RING};
 #[map(name = "pw_flows")]
 static FLOWS: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// A `FlowKey` as the five words that are hashed and compared.
-pub(crate) type Key = [u64; 5];
-
 /// One packet, as the flow table sees it.
 #[derive(Clone, Copy)]
 pub(crate) struct Packet {
     pub(crate) key: Key,
+    pub(crate) words: Words,
     pub(crate) cpu: u32,
     pub(crate) length: u32,
     pub(crate) ifindex: u32,
@@ -47,21 +48,11 @@ pub(crate) enum Accounted {
     Overflow,
 }
 
-/// The last word of a key: both ports and the place, as `FlowKey` lays them out in memory.
-#[inline(always)]
-pub(crate) fn key_tail(source_port: u16, destination_port: u16, place: u32) -> u64 {
-    let (source_port, destination_port) = (u64::from(source_port), u64::from(destination_port));
-    if cfg!(target_endian = "little") {
-        source_port | destination_port << 16 | u64::from(place) << 32
-    } else {
-        source_port << 48 | destination_port << 32 | u64::from(place)
-    }
-}
-
 /// Counts the packet in its flow, which may be new.
 #[inline(always)]
 pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
-    let index = packet.cpu * config::sets() + hash(packet.key);
+    let hash = key::hash(packet.key, packet.words, config::hash_multiplier);
+    let index = packet.cpu * config::sets() + (hash >> config::set_shift()) as u32;
     let Some(set) = FLOWS.get_ptr_mut(index) else {
         return Accounted::Overflow;
     };
@@ -70,7 +61,7 @@ pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
     // SAFETY: a live set of this CPU, which no other program writes meanwhile: TC programs run with
     // bottom halves off, so neither preemption nor a softirq can come between.
     let set = unsafe { &mut *set };
-    let found = find(set, packet.key);
+    let found = find(set, packet.key, packet.words);
     let way = if found < WAYS { found } else { idle_longest(set, jiffies as u32) };
     // Masked, so that the verifier sees the bound.
     let slot = &mut set.ways[way & (WAYS - 1)];
@@ -78,6 +69,7 @@ pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
     if found < WAYS && !starts_again(slot, packet) {
         hit(ctx, packet, slot, place)
     } else {
+        cold_path();
         start(ctx, packet, slot, place)
     }
 }
@@ -89,43 +81,33 @@ struct Place {
     jiffies: u64,
 }
 
-/// Multilinear multiply-shift hashing with secret random multipliers.
-#[inline(always)]
-fn hash(key: Key) -> u32 {
-    let product = |word: usize| key[word].wrapping_mul(config::hash_multiplier(word));
-    let sum = product(0)
-        .wrapping_add(product(1))
-        .wrapping_add(product(2))
-        .wrapping_add(product(3))
-        .wrapping_add(product(4));
-    (sum >> config::set_shift()) as u32
-}
-
 /// The way that holds `key`, or [`WAYS`]. Written out: the verifier then knows every offset.
 #[inline(always)]
-fn find(set: &Set, key: Key) -> usize {
-    if holds(&set.ways[0], key) {
+fn find(set: &Set, key: Key, words: Words) -> usize {
+    if holds(&set.ways[0], key, words) {
         0
-    } else if holds(&set.ways[1], key) {
+    } else if holds(&set.ways[1], key, words) {
         1
-    } else if holds(&set.ways[2], key) {
+    } else if holds(&set.ways[2], key, words) {
         2
-    } else if holds(&set.ways[3], key) {
+    } else if holds(&set.ways[3], key, words) {
         3
     } else {
         WAYS
     }
 }
 
-/// Is this slot the packet's? Compares the most telling word first.
+/// Is this slot the packet's? Compares the most telling words first. The last word tells the family:
+/// where it is that of an IPv4 packet, the three in between are zero on both sides.
 #[inline(always)]
-fn holds(slot: &Slot, key: Key) -> bool {
+fn holds(slot: &Slot, key: Key, words: Words) -> bool {
     let held = key_of(slot);
     held[4] == key[4]
-        && held[1] == key[1]
-        && held[3] == key[3]
         && held[0] == key[0]
-        && held[2] == key[2]
+        && match words {
+            Words::Ipv4 => true,
+            Words::All => held[1] == key[1] && held[3] == key[3] && held[2] == key[2],
+        }
 }
 
 /// The five words of a slot's key.
@@ -188,6 +170,7 @@ fn hit(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Accoun
     // the packet counted sees its bytes and flags as well.
     unsafe { count.write_volatile(count.read() + 1) };
     if slot.head_samples != 0 {
+        cold_path();
         if slot.head_samples & Slot::UNANNOUNCED != 0
             && announce(ctx, packet, None, place, slot.generation() as u32)
         {
@@ -201,6 +184,7 @@ fn hit(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Accoun
     if config::sample_every() != 0 {
         slot.until_sample = slot.until_sample.wrapping_sub(1);
         if slot.until_sample == 0 {
+            cold_path();
             slot.until_sample = config::sample_every() as u16;
             return Accounted::Sample(config::sample_every());
         }

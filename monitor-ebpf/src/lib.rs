@@ -7,6 +7,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(clippy::inline_always, reason = "a call costs 9 ns on the packet path")]
 
+pub mod key;
 pub mod wire;
 pub mod bytes;
 pub mod packet;

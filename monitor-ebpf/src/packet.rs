@@ -211,19 +211,24 @@ impl PlainIp {
 #[must_use]
 pub fn glance(bytes: Bytes, watched: impl Fn(u16, u16) -> Option<u16>) -> Option<Packet> {
     let header = bytes.window::<{ ETHERNET_LEN + IPV4_LEN + UDP_LEN }>(0)?;
-    let ip = match header.u16::<12>() {
-        ETH_P_IP => plain_ipv4(header)?,
-        ETH_P_IPV6 => plain_ipv6(header)?,
-        ETH_P_8021Q | ETH_P_8021AD => return None,
-        _ => return Some(Packet::Other),
-    };
-    if ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP {
-        return None;
+    match header.u16::<12>() {
+        ETH_P_IP => glance_at_transport(bytes, plain_ipv4(header)?, watched),
+        ETH_P_IPV6 => glance_at_transport(bytes, plain_ipv6(header)?, watched),
+        ETH_P_8021Q | ETH_P_8021AD => None,
+        _ => Some(Packet::Other),
     }
-    if ip.protocol == IPPROTO_TCP {
-        glance_at_tcp(bytes.window::<TCP_LEN>(ip.transport)?, ip, watched)
-    } else {
-        glance_at_udp(bytes.window::<UDP_LEN>(ip.transport)?, ip, watched)
+}
+
+#[inline(always)]
+fn glance_at_transport(
+    bytes: Bytes,
+    ip: PlainIp,
+    watched: impl Fn(u16, u16) -> Option<u16>,
+) -> Option<Packet> {
+    match ip.protocol {
+        IPPROTO_TCP => glance_at_tcp(bytes.window::<TCP_LEN>(ip.transport)?, ip, watched),
+        IPPROTO_UDP => glance_at_udp(bytes.window::<UDP_LEN>(ip.transport)?, ip, watched),
+        _ => None,
     }
 }
 

@@ -3,17 +3,20 @@
 //! They always return `TC_ACT_UNSPEC`, which is `TCX_NEXT`: every other program on the hook still
 //! sees the packet, and its fate is theirs.
 
+use core::hint::cold_path;
+
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use monitor_ebpf::bytes::Bytes;
+use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::{self, Headers, Link, Packet};
 use monitor_ebpf::wire::{Place, aside, program};
 
 use crate::config;
-use crate::flows::{self, Accounted, Key};
+use crate::flows::{self, Accounted};
 use crate::look::look;
 use crate::{sample, totals};
 
@@ -62,9 +65,18 @@ fn observe(ctx: &TcContext, hook: Hook) -> i32 {
         Link::Bare => None,
     };
     match glanced {
-        Some(Packet::Flow(headers)) => flow(ctx, hook, headers),
+        // Written out, so that each family gets code of its own with its offsets as constants.
+        Some(Packet::Flow(headers)) if headers.ipv6 => {
+            flow(ctx, hook, Headers { ipv6: true, ..headers }, Words::All);
+        }
+        Some(Packet::Flow(headers)) => {
+            flow(ctx, hook, Headers { ipv6: false, ..headers }, Words::Ipv4);
+        }
         Some(_) => {}
-        None => look(ctx, hook),
+        None => {
+            cold_path();
+            look(ctx, hook);
+        }
     }
     TC_ACT_UNSPEC
 }
@@ -77,21 +89,24 @@ fn bytes(ctx: &TcContext) -> Bytes {
 
 /// Counts a TCP or UDP packet of a watched port that took a glance.
 #[inline(always)]
-fn flow(ctx: &TcContext, hook: Hook, headers: Headers) {
+fn flow(ctx: &TcContext, hook: Hook, headers: Headers, words: Words) {
     let available = ctx.len() - headers.network as u32;
     if headers.length > available {
+        cold_path();
         totals::set_aside(aside::BAD_IP_HEADER);
         return;
     }
-    count(ctx, hook, headers, || addresses(ctx, headers));
+    count(ctx, hook, headers, words, || addresses(ctx, headers));
 }
 
-/// Counts a packet: in the totals, and in the flow between these addresses.
+/// Counts a packet: in the totals, and in the flow between these addresses. `words`, a constant, tells
+/// what is known of its key.
 #[inline(always)]
 pub(crate) fn count(
     ctx: &TcContext,
     hook: Hook,
     headers: Headers,
+    words: Words,
     addresses: impl FnOnce() -> Option<[u64; 4]>,
 ) {
     // SAFETY: reads the number of the CPU, which stays the same while the program runs.
@@ -105,10 +120,11 @@ pub(crate) fn count(
     let header = (headers.payload - headers.network) as u32;
     // SAFETY: `total` was just looked up.
     unsafe { totals::add(total, length, header, segments) };
-    let accounted = match key(hook, headers, ifindex, addresses) {
+    let accounted = match key_of(hook, headers, ifindex, addresses) {
         Some(key) => {
             let packet = flows::Packet {
                 key,
+                words,
                 cpu,
                 length,
                 ifindex,
@@ -125,6 +141,7 @@ pub(crate) fn count(
         None => Accounted::Overflow,
     };
     if let Accounted::Overflow = accounted {
+        cold_path();
         // SAFETY: as above; a map value stays valid until the program returns.
         unsafe { totals::add_overflow(total, length) };
     }
@@ -132,7 +149,7 @@ pub(crate) fn count(
 
 /// The flow key; `None` for an interface index that does not fit into one.
 #[inline(always)]
-fn key(
+fn key_of(
     hook: Hook,
     headers: Headers,
     ifindex: u32,
@@ -152,8 +169,7 @@ fn key(
         place |= Place::IPV6;
     }
     let [a, b, c, d] = addresses()?;
-    let tail = flows::key_tail(headers.source_port, headers.destination_port, place);
-    Some([a, b, c, d, tail])
+    Some([a, b, c, d, key::tail(headers.source_port, headers.destination_port, place)])
 }
 
 /// Both addresses of a packet whose headers can be read directly.
@@ -170,16 +186,6 @@ fn addresses(ctx: &TcContext, headers: Headers) -> Option<[u64; 4]> {
         ])
     } else {
         let addresses = bytes.window::<8>(headers.network + 12)?;
-        Some([0, mapped(addresses.raw32::<0>()), 0, mapped(addresses.raw32::<4>())])
-    }
-}
-
-/// The second half of the IPv4-mapped address, as it lies in memory: 0, 0, 0xff, 0xff, address.
-#[inline(always)]
-pub(crate) const fn mapped(address: u32) -> u64 {
-    if cfg!(target_endian = "little") {
-        (address as u64) << 32 | 0xffff_0000
-    } else {
-        0x0000_ffff_0000_0000 | address as u64
+        Some([addresses.raw64::<0>(), 0, 0, 0])
     }
 }

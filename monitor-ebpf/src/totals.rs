@@ -48,11 +48,9 @@ pub(crate) unsafe fn add(total: *mut Total, length: u32, header: u32, segments: 
     total.packets += 1;
     total.bytes += u64::from(length);
     if segments > 1 {
-        total.wire_packets += u64::from(segments);
-        total.wire_bytes += u64::from(length) + u64::from(segments - 1) * u64::from(header);
-    } else {
-        total.wire_packets += 1;
-        total.wire_bytes += u64::from(length);
+        let more = u64::from(segments - 1);
+        total.more_wire_packets += more;
+        total.more_wire_bytes += more * u64::from(header);
     }
 }
 

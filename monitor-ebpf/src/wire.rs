@@ -5,10 +5,12 @@
 //! says otherwise; all times are `CLOCK_BOOTTIME` nanoseconds (`bpf_ktime_get_boot_ns`), which compare
 //! with the start times in `/proc`.
 
+use crate::key::MULTIPLIERS;
+pub use crate::key::{FlowKey, Place};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. User space refuses records of another version.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 
 /// `TASK_COMM_LEN` of `include/linux/sched.h`.
 pub const COMM_LEN: usize = 16;
@@ -35,67 +37,6 @@ pub struct Header {
     pub program: u32,
     /// When the kernel wrote it.
     pub ktime_ns: u64,
-}
-
-/// One orientation of a flow at one place: the key of a flow table slot.
-///
-/// Addresses are 16 bytes in network byte order; IPv4 is written as an IPv4-mapped IPv6 address
-/// (RFC 4291, 2.5.5.2), and [`Place::IPV6`] tells a real IPv6 packet with such an address apart.
-#[derive(Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq)]
-#[repr(C, align(8))]
-pub struct FlowKey {
-    /// Source address of the packet.
-    pub source: [u8; 16],
-    /// Destination address of the packet.
-    pub destination: [u8; 16],
-    /// Source port.
-    pub source_port: u16,
-    /// Destination port.
-    pub destination_port: u16,
-    /// Where it was seen and what it is: a packed [`Place`].
-    pub place: u32,
-}
-
-/// What [`FlowKey::place`] packs: interface, direction, family and transport.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Place(pub u32);
-
-impl Place {
-    /// Set: seen at TC egress. Clear: at TC ingress.
-    pub const EGRESS: u32 = 1;
-    /// Set: UDP. Clear: TCP.
-    pub const UDP: u32 = 1 << 1;
-    /// Set: the packet was IPv6. Clear: IPv4.
-    pub const IPV6: u32 = 1 << 2;
-    /// The interface index stands above the flags.
-    pub const IFINDEX_SHIFT: u32 = 3;
-    /// Interface indexes that do not fit (`ip link add index` can choose any) are not followed as
-    /// flows; their packets count in the totals and in the overflow row.
-    pub const IFINDEX_MAX: u32 = u32::MAX >> Self::IFINDEX_SHIFT;
-
-    /// The interface index.
-    #[must_use]
-    pub const fn ifindex(self) -> u32 {
-        self.0 >> Self::IFINDEX_SHIFT
-    }
-
-    /// Seen at TC egress.
-    #[must_use]
-    pub const fn is_egress(self) -> bool {
-        self.0 & Self::EGRESS != 0
-    }
-
-    /// UDP rather than TCP.
-    #[must_use]
-    pub const fn is_udp(self) -> bool {
-        self.0 & Self::UDP != 0
-    }
-
-    /// IPv6 rather than IPv4.
-    #[must_use]
-    pub const fn is_ipv6(self) -> bool {
-        self.0 & Self::IPV6 != 0
-    }
 }
 
 /// One way of a set of the flow table: 64 bytes, one cache line.
@@ -344,10 +285,10 @@ pub struct Total {
     pub packets: u64,
     /// IP bytes of those.
     pub bytes: u64,
-    /// Packets on the wire: `max(1, gso_segs)` each.
-    pub wire_packets: u64,
-    /// IP bytes on the wire: headers repeated in each segment.
-    pub wire_bytes: u64,
+    /// Packets on the wire beyond `packets`: `gso_segs - 1` for each that is several.
+    pub more_wire_packets: u64,
+    /// IP bytes on the wire beyond `bytes`: the headers repeated in those.
+    pub more_wire_bytes: u64,
     /// Packets, of those, that found no room in the flow table.
     pub overflow_packets: u64,
     /// IP bytes of those.
@@ -372,8 +313,8 @@ pub struct Budget {
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct Settings {
-    /// Random odd multipliers of the flow hash, one per key word.
-    pub hash_multipliers: [u64; 5],
+    /// Random odd multipliers of the flow hash.
+    pub hash_multipliers: [u64; MULTIPLIERS],
     /// 64 minus the binary logarithm of [`Settings::sets`]: the hash uses the upper bits, the only
     /// ones that depend on every bit of a key.
     pub set_shift: u32,
@@ -412,7 +353,7 @@ pub struct Settings {
 impl Settings {
     /// All zero: what the kernel object holds until the loader overwrites it.
     pub const ZERO: Self = Self {
-        hash_multipliers: [0; 5],
+        hash_multipliers: [0; MULTIPLIERS],
         set_shift: 0,
         sets: 0,
         total_rows: 0,

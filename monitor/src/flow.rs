@@ -59,8 +59,8 @@ impl FlowId {
     /// The conversation a packet with this key belongs to, and the end that sent it.
     pub fn of(key: &FlowKey) -> (Self, End) {
         let place = Place(key.place);
-        let source = Endpoint::from_mapped(key.source, key.source_port);
-        let destination = Endpoint::from_mapped(key.destination, key.destination_port);
+        let source = Endpoint::from_mapped(key.source(), key.source_port());
+        let destination = Endpoint::from_mapped(key.destination(), key.destination_port());
         let transport = if place.is_udp() { Transport::Udp } else { Transport::Tcp };
         let family = if place.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 };
         let (low, high, sender) = if source <= destination {
@@ -411,10 +411,11 @@ fn end(changes: &mut Vec<(FlowChange, Flow)>, mut flow: Flow, reason: EndReason)
 
 /// The port the kernel counted the packet under: the lower one when both are watched.
 pub(crate) fn watched_port(key: &FlowKey, ports: &PortSet) -> u16 {
-    match (ports.contains(key.source_port), ports.contains(key.destination_port)) {
-        (true, false) => key.source_port,
-        (false, _) => key.destination_port,
-        (true, true) => key.source_port.min(key.destination_port),
+    let (source, destination) = (key.source_port(), key.destination_port());
+    match (ports.contains(source), ports.contains(destination)) {
+        (true, false) => source,
+        (false, _) => destination,
+        (true, true) => source.min(destination),
     }
 }
 

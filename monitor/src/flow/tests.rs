@@ -164,13 +164,8 @@ fn key(source: Address, destination: Address, ifindex: u32, egress: bool) -> Flo
         address[12..].copy_from_slice(&ip);
         address
     };
-    FlowKey {
-        source: mapped(source.0),
-        destination: mapped(destination.0),
-        source_port: source.1,
-        destination_port: destination.1,
-        place: ifindex << Place::IFINDEX_SHIFT | u32::from(egress),
-    }
+    let place = ifindex << Place::IFINDEX_SHIFT | u32::from(egress);
+    FlowKey::new((mapped(source.0), source.1), (mapped(destination.0), destination.1), place)
 }
 
 fn record(key: &FlowKey, ktime_ns: u64, tcp_flags: u8) -> FlowRecord {

@@ -7,6 +7,7 @@ use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, Iter, Program, ProgramType, SchedClassifier};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, EbpfLoader};
+use monitor_ebpf::key::MULTIPLIERS;
 use monitor_ebpf::wire::{self, Slot, SocketOwner, WIRE_VERSION, helper};
 use sha2::{Digest as _, Sha256};
 use zerocopy::IntoBytes as _;
@@ -436,12 +437,12 @@ pub fn jiffy_ns() -> Result<u64> {
 }
 
 /// Multipliers that nobody outside can know, so that nobody can craft keys that collide.
-fn random_odd_multipliers() -> Result<[u64; 5]> {
-    let mut bytes = [0_u8; 40];
+fn random_odd_multipliers() -> Result<[u64; MULTIPLIERS]> {
+    let mut bytes = [0_u8; 8 * MULTIPLIERS];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .context("asking for random numbers")?;
     anyhow::ensure!(filled == bytes.len(), "asking for random numbers: got {filled} bytes");
-    let words: [u64; 5] = zerocopy::transmute!(bytes);
+    let words: [u64; MULTIPLIERS] = zerocopy::transmute!(bytes);
     Ok(words.map(|word| word | 1))
 }
 

@@ -211,8 +211,8 @@ fn port_count(row: &PortTotal) -> PortCount {
         direction: row.direction,
         packets: row.total.packets,
         bytes: row.total.bytes,
-        wire_packets: Some(row.total.wire_packets),
-        wire_bytes: Some(row.total.wire_bytes),
+        wire_packets: Some(row.total.packets + row.total.more_wire_packets),
+        wire_bytes: Some(row.total.bytes + row.total.more_wire_bytes),
     }
 }
 

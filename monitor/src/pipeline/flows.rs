@@ -99,10 +99,8 @@ impl Pipeline {
 
     pub(super) fn sample_report(&self, sample: &SampleRecord, data: &[u8]) -> SampleReport {
         let place = Place(sample.key.place);
-        let source = Endpoint::from_mapped(sample.key.source, sample.key.source_port);
-        let destination =
-            Endpoint::from_mapped(sample.key.destination, sample.key.destination_port);
-        let (id, _) = FlowId::of(&sample.key);
+        let (id, sender) = FlowId::of(&sample.key);
+        let (source, destination) = (id.endpoint(sender), id.endpoint(sender.other()));
         let headers = usize::try_from(sample.payload_offset).unwrap_or(0).min(data.len());
         let shown = match self.payload {
             Payload::None => &[],

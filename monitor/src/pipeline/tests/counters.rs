@@ -92,8 +92,8 @@ fn packets_without_a_flow_have_a_row_of_their_own() {
     let total = Total {
         packets: 10,
         bytes: 1000,
-        wire_packets: 20,
-        wire_bytes: 1400,
+        more_wire_packets: 10,
+        more_wire_bytes: 400,
         overflow_packets: 10,
         overflow_bytes: 1000,
         ..Total::default()
@@ -115,7 +115,7 @@ fn packets_without_a_flow_have_a_row_of_their_own() {
     };
     let ports = [
         count(Direction::Ingress, 10, Some((20, 1400))),
-        count(Direction::Egress, 5, Some((0, 0))),
+        count(Direction::Egress, 5, Some((5, 500))),
     ];
     assert_eq!(counters.ports, ports);
     assert_eq!(counters.overflow, [count(Direction::Ingress, 10, None)]);

@@ -143,6 +143,6 @@ fn row(key: &FlowKey) -> (u16, Direction) {
     let egress = Place(key.place).is_egress();
     let direction = if egress { Direction::Egress } else { Direction::Ingress };
     let watched = |port: &u16| [3516, 4000].contains(port);
-    let port = [key.source_port, key.destination_port].into_iter().filter(watched).min();
+    let port = [key.source_port(), key.destination_port()].into_iter().filter(watched).min();
     (port.unwrap(), direction)
 }

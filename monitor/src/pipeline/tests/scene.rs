@@ -217,13 +217,8 @@ pub(super) fn slot(key: FlowKey, generation: u64, packets: u64, now_ns: u64) -> 
 
 /// A flow key at interface 2.
 pub(super) fn key(source: Address, destination: Address, egress: bool) -> FlowKey {
-    FlowKey {
-        source: mapped(source.0),
-        destination: mapped(destination.0),
-        source_port: source.1,
-        destination_port: destination.1,
-        place: 2 << Place::IFINDEX_SHIFT | u32::from(egress),
-    }
+    let place = 2 << Place::IFINDEX_SHIFT | u32::from(egress);
+    FlowKey::new((mapped(source.0), source.1), (mapped(destination.0), destination.1), place)
 }
 
 pub(super) const fn header(kind: u16, program: u32, ktime_ns: u64) -> Header {

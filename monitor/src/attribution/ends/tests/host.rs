@@ -87,13 +87,11 @@ impl Host {
         record.header.ktime_ns = START_NS;
         record.cookie = packet.cookie;
         record.tcp_flags = u32::from(packet.flags);
-        record.key = FlowKey {
-            source: mapped(packet.from),
-            destination: mapped(packet.to),
-            source_port: packet.from.port,
-            destination_port: packet.to.port,
-            place: place(packet),
-        };
+        record.key = FlowKey::new(
+            (mapped(packet.from), packet.from.port),
+            (mapped(packet.to), packet.to.port),
+            place(packet),
+        );
         self.flows.announce(&record, &"3516".parse().unwrap());
         self.flow = Some(FlowId::of(&record.key).0);
     }

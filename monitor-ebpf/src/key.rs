@@ -1,0 +1,275 @@
+//! The key of a flow: what it is made of, and how it is hashed into the flow table.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// One orientation of a flow at one place: the key of a flow table slot.
+///
+/// Addresses and ports are as they lie in the packet, which need not rearrange them then.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C, align(8))]
+pub struct FlowKey {
+    /// Where [`Place::IPV6`] is set, the source address and the destination address; otherwise 4 bytes
+    /// of each at the beginning, and zeros behind them.
+    pub addresses: [[u8; 16]; 2],
+    /// Source port and destination port, in network byte order.
+    pub ports: [u8; 4],
+    /// Where it was seen and what it is: a packed [`Place`].
+    pub place: u32,
+}
+
+impl FlowKey {
+    /// The key of packets between two addresses, 16 bytes each; without [`Place::IPV6`] in `place`
+    /// they are IPv4-mapped IPv6 addresses (RFC 4291, 2.5.5.2).
+    #[must_use]
+    pub const fn new(source: ([u8; 16], u16), destination: ([u8; 16], u16), place: u32) -> Self {
+        let addresses = if Place(place).is_ipv6() {
+            [source.0, destination.0]
+        } else {
+            let [.., s0, s1, s2, s3] = source.0;
+            let [.., d0, d1, d2, d3] = destination.0;
+            [[s0, s1, s2, s3, d0, d1, d2, d3, 0, 0, 0, 0, 0, 0, 0, 0], [0; 16]]
+        };
+        let ([a, b], [c, d]) = (source.1.to_be_bytes(), destination.1.to_be_bytes());
+        Self { addresses, ports: [a, b, c, d], place }
+    }
+
+    /// The source address; an IPv4 address as an IPv4-mapped IPv6 address.
+    #[must_use]
+    pub const fn source(&self) -> [u8; 16] {
+        let [source, _] = self.addresses;
+        let [a, b, c, d, ..] = source;
+        if Place(self.place).is_ipv6() { source } else { mapped([a, b, c, d]) }
+    }
+
+    /// The destination address, likewise.
+    #[must_use]
+    pub const fn destination(&self) -> [u8; 16] {
+        let [[_, _, _, _, a, b, c, d, ..], destination] = self.addresses;
+        if Place(self.place).is_ipv6() { destination } else { mapped([a, b, c, d]) }
+    }
+
+    /// The source port.
+    #[must_use]
+    pub const fn source_port(&self) -> u16 {
+        let [a, b, ..] = self.ports;
+        u16::from_be_bytes([a, b])
+    }
+
+    /// The destination port.
+    #[must_use]
+    pub const fn destination_port(&self) -> u16 {
+        let [.., a, b] = self.ports;
+        u16::from_be_bytes([a, b])
+    }
+}
+
+const fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// What [`FlowKey::place`] packs: interface, direction, family and transport.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Place(pub u32);
+
+impl Place {
+    /// Set: seen at TC egress. Clear: at TC ingress.
+    pub const EGRESS: u32 = 1;
+    /// Set: UDP. Clear: TCP.
+    pub const UDP: u32 = 1 << 1;
+    /// Set: the packet was IPv6. Clear: IPv4.
+    pub const IPV6: u32 = 1 << 2;
+    /// The interface index stands above the flags.
+    pub const IFINDEX_SHIFT: u32 = 3;
+    /// Interface indexes that do not fit (`ip link add index` can choose any) are not followed as
+    /// flows; their packets count in the totals and in the overflow row.
+    pub const IFINDEX_MAX: u32 = u32::MAX >> Self::IFINDEX_SHIFT;
+
+    /// The interface index.
+    #[must_use]
+    pub const fn ifindex(self) -> u32 {
+        self.0 >> Self::IFINDEX_SHIFT
+    }
+
+    /// Seen at TC egress.
+    #[must_use]
+    pub const fn is_egress(self) -> bool {
+        self.0 & Self::EGRESS != 0
+    }
+
+    /// UDP rather than TCP.
+    #[must_use]
+    pub const fn is_udp(self) -> bool {
+        self.0 & Self::UDP != 0
+    }
+
+    /// IPv6 rather than IPv4.
+    #[must_use]
+    pub const fn is_ipv6(self) -> bool {
+        self.0 & Self::IPV6 != 0
+    }
+}
+
+/// A [`FlowKey`] as the five words that are hashed and compared: the addresses,
+/// then ports and place.
+pub type Key = [u64; 5];
+
+/// The words of a key that are not known to be zero.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Words {
+    /// The first and the last: an IPv4 key has no others.
+    Ipv4,
+    /// Any.
+    All,
+}
+
+/// How many multipliers [`hash`] takes.
+pub const MULTIPLIERS: usize = 8;
+
+/// The last word of a key: ports and place as they lie in a [`FlowKey`].
+#[inline(always)]
+#[must_use]
+pub const fn tail(source_port: u16, destination_port: u16, place: u32) -> u64 {
+    let ports = u32::from_be((source_port as u32) << 16 | destination_port as u32);
+    if cfg!(target_endian = "little") {
+        ports as u64 | (place as u64) << 32
+    } else {
+        (ports as u64) << 32 | place as u64
+    }
+}
+
+/// Multilinear multiply-shift hashing with secret random odd multipliers; the upper bits count.
+///
+/// A product only carries upwards: what differs in the upper half of two words could cancel out,
+/// whatever the multipliers. So the upper halves of the three words in the middle have multipliers of
+/// their own, which makes this the strongly universal hash of their 32-bit halves (Lemire and Kaser,
+/// "Strongly universal string hashing is fast"). The first word then has nothing to cancel with, and
+/// the upper half of the last is the place, which no sender chooses. A word of zero adds nothing, so
+/// that [`Words::Ipv4`] gives the same for an IPv4 key as [`Words::All`].
+#[inline(always)]
+#[must_use]
+pub fn hash(key: Key, words: Words, multiplier: impl Fn(usize) -> u64) -> u64 {
+    let [first, a, b, c, last] = key;
+    let last = if cfg!(target_endian = "little") { last } else { last.rotate_left(32) };
+    let product = |word: u64, index: usize| word.wrapping_mul(multiplier(index));
+    let sum = product(first, 0).wrapping_add(product(last, 1));
+    match words {
+        Words::Ipv4 => sum,
+        Words::All => sum
+            .wrapping_add(product(a, 2))
+            .wrapping_add(product(a >> 32, 3))
+            .wrapping_add(product(b, 4))
+            .wrapping_add(product(b >> 32, 5))
+            .wrapping_add(product(c, 6))
+            .wrapping_add(product(c >> 32, 7)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::collections::HashMap;
+    use std::vec::Vec;
+
+    use super::*;
+
+    const SET_BITS: u32 = 14;
+    /// Random, from two starts.
+    const ONE: [u64; MULTIPLIERS] = [
+        0x9d1c_4bf3_0a77_e5c1,
+        0x3f84_d5b5_b547_0917,
+        0x9216_d5d9_8979_fb1b,
+        0xd131_0ba6_98df_b5ad,
+        0x2ffd_72db_d01a_dfb7,
+        0xb8e1_afed_6a26_7e97,
+        0xba7c_9045_f12c_7f99,
+        0x24a1_9947_b391_6cf7,
+    ];
+    const OTHER: [u64; MULTIPLIERS] = [
+        0x0801_f2e2_858e_fc17,
+        0x6369_20d8_7157_4e69,
+        0xa458_fea3_f493_3d7f,
+        0x0d95_748f_728e_b659,
+        0x718b_cd58_8215_4aef,
+        0x7b54_a41d_c25a_59b5,
+        0x9c30_d539_2af2_6013,
+        0xc5d1_b023_2860_85f1,
+    ];
+
+    fn set(key: Key, multipliers: [u64; MULTIPLIERS]) -> u64 {
+        hash(key, Words::All, |index| multipliers[index]) >> (64 - SET_BITS)
+    }
+
+    /// How many keys the fullest set would have to hold.
+    fn fullest(keys: &[Key], multipliers: [u64; MULTIPLIERS]) -> usize {
+        let mut sets: HashMap<u64, usize> = HashMap::new();
+        for key in keys {
+            *sets.entry(set(*key, multipliers)).or_default() += 1;
+        }
+        sets.into_values().max().unwrap_or_default()
+    }
+
+    #[test]
+    fn keys_chosen_to_collide_do_not_under_other_multipliers() {
+        // Whoever knew the multipliers would choose a source address and port for each like this.
+        let keys: Vec<Key> = (0..1_u32 << 20)
+            .map(|n| [u64::from(n >> 8) | 7 << 32, 0, 0, 0, tail((n & 0xff) as u16, 3516, 16)])
+            .filter(|key| set(*key, ONE) == 0)
+            .collect();
+
+        assert!(keys.len() >= 32, "{} keys", keys.len());
+        assert_eq!(fullest(&keys, ONE), keys.len());
+        assert!(fullest(&keys, OTHER) <= 4, "{}", fullest(&keys, OTHER));
+    }
+
+    #[test]
+    fn what_differs_in_upper_bits_only_does_not_cancel_out() {
+        for (one, two) in [(0, 1), (1, 2), (1, 3), (0, 3), (2, 3)] {
+            let key = |n: u64| {
+                let mut key = [0; 5];
+                key[one] = n << 58;
+                key[two] = n >> 6 << 58;
+                key
+            };
+            let keys: Vec<Key> = (0..1 << 12).map(key).collect();
+
+            for multipliers in [ONE, OTHER] {
+                let fullest = fullest(&keys, multipliers);
+                assert!(fullest <= 16, "words {one} and {two}: {fullest} of 4096 in one set");
+            }
+        }
+    }
+
+    #[test]
+    fn the_zeros_of_an_ipv4_key_need_not_be_hashed() {
+        let key = [0x0200_000a_0100_000a, 0, 0, 0, tail(40_000, 3516, 16)];
+        let hash = |words| hash(key, words, |index| ONE[index]);
+
+        assert_eq!(hash(Words::Ipv4), hash(Words::All));
+    }
+
+    const IPV4: [[u8; 16]; 2] = [mapped([10, 0, 0, 1]), mapped([10, 0, 0, 2])];
+    const IPV6: [[u8; 16]; 2] =
+        [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16], [0xfd; 16]];
+
+    #[test]
+    fn a_key_gives_back_what_it_was_made_of() {
+        let cases = [(IPV4, Place::EGRESS), (IPV6, Place::IPV6), (IPV4, Place::IPV6)];
+        for ([source, destination], place) in cases {
+            let key = FlowKey::new((source, 40_000), (destination, 3516), place);
+
+            assert_eq!((key.source(), key.source_port()), (source, 40_000));
+            assert_eq!((key.destination(), key.destination_port()), (destination, 3516));
+        }
+    }
+
+    #[test]
+    fn an_ipv4_key_is_what_lies_in_the_packet() {
+        let [source, destination] = IPV4;
+        let key = FlowKey::new((source, 1), (destination, 2), Place::UDP);
+
+        let first = [10, 0, 0, 1, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(key.addresses, [first, [0; 16]]);
+        assert_eq!(key.ports, [0, 1, 0, 2]);
+    }
+}
