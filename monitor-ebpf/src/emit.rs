@@ -4,7 +4,7 @@
 //! listener.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_ringbuf_reserve, bpf_ringbuf_submit};
+use aya_ebpf::helpers::{bpf_ringbuf_reserve, bpf_ringbuf_submit};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use core::marker::PhantomData;
@@ -73,11 +73,9 @@ pub(crate) fn reserve<T>(ring: &RingBuf, program: u32, size: usize) -> Option<Re
     Some(Reserved { record, program, flags, _owns: PhantomData })
 }
 
-/// The common prefix of a record, dated now.
+/// The common prefix of a record.
 #[inline(always)]
-pub(crate) fn header(kind: u16, program: u32) -> Header {
-    // SAFETY: reads a clock.
-    let ktime_ns = unsafe { bpf_ktime_get_boot_ns() };
+pub(crate) const fn header(kind: u16, program: u32, ktime_ns: u64) -> Header {
     Header { version: WIRE_VERSION, kind, program, ktime_ns }
 }
 

@@ -17,8 +17,8 @@ use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::tcp;
 use monitor_ebpf::wire::{FlowKey, FlowRecord, Set, Slot, WAYS, kind};
 
-use crate::config;
 use crate::emit::{self, PACKET_RING};
+use crate::{clock, config};
 
 /// `cpu * sets + set`; sized by the loader.
 #[map(name = "pw_flows")]
@@ -230,6 +230,17 @@ const fn next_generation(slot: &Slot) -> u32 {
     if next >> Slot::GENERATION_BITS == 0 { next } else { 1 }
 }
 
+/// The cookie of the packet's socket: at egress, and at ingress where the packet has not left the host,
+/// the sending one's. 0 for a packet that has none, for which asking would cost as much.
+#[inline(always)]
+fn cookie(ctx: &TcContext) -> u64 {
+    let skb = ctx.skb.skb;
+    // SAFETY: the skb the kernel called us with.
+    unsafe {
+        if (*skb).__bindgen_anon_2.sk.is_null() { 0 } else { bpf_get_socket_cookie(skb.cast()) }
+    }
+}
+
 /// Submits the [`FlowRecord`] of a new flow, with the content of the slot it takes if it starts now.
 #[inline(always)]
 fn announce(
@@ -244,11 +255,11 @@ fn announce(
         return false;
     };
     let record = reserved.as_mut_ptr();
-    // SAFETY: the reserved record; every field is written. At egress the cookie is the sending
-    // socket's, at ingress 0, since the packet has no socket yet.
+    // SAFETY: the reserved record; every field is written.
     unsafe {
-        (*record).header = emit::header(kind::FLOW, packet.program);
-        (*record).cookie = bpf_get_socket_cookie(ctx.skb.skb.cast());
+        let ktime_ns = clock::within_a_jiffy(packet.cpu, place.jiffies);
+        (*record).header = emit::header(kind::FLOW, packet.program, ktime_ns);
+        (*record).cookie = cookie(ctx);
         (*record).jiffies = place.jiffies;
         (*record).slot = place.slot;
         (*record).generation = generation;
@@ -267,7 +278,8 @@ fn announce(
         } else {
             write_key(evicted_key, [0; 5]);
             (*record).evicted_count = 0;
-            (*record).evicted_bytes = 0;
+            // Volatile, for the same reason as in `write_key`.
+            (&raw mut (*record).evicted_bytes).write_volatile(0);
             (*record).evicted_last_jiffies = 0;
             (*record).evicted_tcp_flags = 0;
         }

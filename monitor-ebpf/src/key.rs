@@ -212,8 +212,8 @@ mod tests {
     #[test]
     fn keys_chosen_to_collide_do_not_under_other_multipliers() {
         // Whoever knew the multipliers would choose a source address and port for each like this.
-        let keys: Vec<Key> = (0..1_u32 << 20)
-            .map(|n| [u64::from(n >> 8) | 7 << 32, 0, 0, 0, tail((n & 0xff) as u16, 3516, 16)])
+        let keys: Vec<Key> = (0..1 << 12)
+            .flat_map(|n| (0..1 << 8).map(move |port| [n | 7 << 32, 0, 0, 0, tail(port, 3516, 16)]))
             .filter(|key| set(*key, ONE) == 0)
             .collect();
 

@@ -19,6 +19,7 @@
 mod config;
 
 // Records and their fates.
+mod clock;
 mod emit;
 mod diagnostics;
 

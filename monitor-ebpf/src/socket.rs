@@ -21,9 +21,9 @@ use aya_log_ebpf::warn;
 
 use monitor_ebpf::wire::{COMM_LEN, SocketOwner, SocketRecord, action, helper, kind, program};
 
-use crate::config;
 use crate::diagnostics::{Diagnostic, is_due};
 use crate::emit::{self, SOCKET_RING};
+use crate::{clock, config};
 
 /// Sockets on watched ports by cookie. User space adds those that are older than us and removes
 /// those that were never accepted, hence never released.
@@ -337,7 +337,7 @@ pub(crate) fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
     let record = reserved.as_mut_ptr();
     // SAFETY: the reserved record; every field is written.
     unsafe {
-        (*record).header = emit::header(kind::SOCKET, socket.program);
+        (*record).header = emit::header(kind::SOCKET, socket.program, clock::exact());
         (*record).cookie = socket.cookie;
         (*record).netns_cookie = netns_cookie;
         (*record).cgroup_id = cgroup_id;

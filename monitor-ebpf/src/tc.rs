@@ -82,7 +82,7 @@ fn observe(ctx: &TcContext, hook: Hook) -> i32 {
 }
 
 #[inline(always)]
-fn bytes(ctx: &TcContext) -> Bytes {
+pub(crate) fn bytes(ctx: &TcContext) -> Bytes {
     // SAFETY: `data..data_end` is readable until a helper changes the packet; both are read anew.
     unsafe { Bytes::new(ctx.data(), ctx.data_end()) }
 }

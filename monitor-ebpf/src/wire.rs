@@ -107,11 +107,12 @@ pub struct Set {
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct FlowRecord {
-    /// Common prefix; [`kind::FLOW`].
+    /// Common prefix; [`kind::FLOW`]. Where many flows start at once its time may be up to a jiffy
+    /// early.
     pub header: Header,
     /// `bpf_get_socket_cookie()` of the sending socket at egress; 0 when the packet has no socket.
     pub cookie: u64,
-    /// `bpf_jiffies64()` at `header.ktime_ns`: dates [`Slot::last_jiffies`].
+    /// `bpf_jiffies64()`, of which `header.ktime_ns` is part: dates [`Slot::last_jiffies`].
     pub jiffies: u64,
     /// Index of the slot: `set * WAYS + way`.
     pub slot: u32,
@@ -307,6 +308,22 @@ pub struct Budget {
     pub since_jiffies: u64,
     /// Samples left until it is whole again.
     pub left: u64,
+}
+
+/// The clock of one CPU, the value type of `pw_clocks`.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C, align(64))]
+pub struct Clock {
+    /// `bpf_jiffies64()` when it was last read.
+    pub jiffies: u64,
+    /// What it was then.
+    pub ktime_ns: u64,
+    /// How often it was read in that jiffy.
+    pub readings: u64,
+    /// Zero; fills the cache line, which is then no other CPU's.
+    pub reserved: [u64; 5],
 }
 
 /// What the loader writes into the read-only globals before the programs are verified.

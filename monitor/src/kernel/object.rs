@@ -99,6 +99,7 @@ impl Object {
             .override_global("PW_SETTINGS", wire_settings.as_bytes(), true)
             .override_global("PW_PORTS", bitmap.as_bytes(), true)
             .map_max_entries("pw_flows", layout.cpus * layout.sets)
+            .map_max_entries("pw_clocks", layout.cpus)
             .map_max_entries("pw_totals", layout.cpus * layout.total_rows)
             .map_max_entries("pw_scratch", layout.cpus)
             .map_max_entries("pw_packet_ring", settings.ring_bytes);

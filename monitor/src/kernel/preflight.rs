@@ -60,6 +60,14 @@ pub fn obstacles(needs: Needs) -> Vec<Obstacle> {
             remedy: "use a kernel with CONFIG_CGROUP_BPF".to_owned(),
         });
     }
+    if needs == Needs::Watch && is_real_time() {
+        obstacles.push(Obstacle {
+            what: "the kernel is a real-time one (PREEMPT_RT), where one packet's program can interrupt \
+                   another's on the same CPU, and packets would be counted wrong"
+                .to_owned(),
+            remedy: "use a kernel without PREEMPT_RT; `portwatch scan` works on this one".to_owned(),
+        });
+    }
     if !Path::new("/proc/self/stat").exists() {
         obstacles.push(Obstacle {
             what: "/proc is not mounted".to_owned(),
@@ -67,6 +75,18 @@ pub fn obstacles(needs: Needs) -> Vec<Obstacle> {
         });
     }
     obstacles
+}
+
+/// Is it a kernel whose softirqs can be preempted? Older patches tell in sysfs, and every such kernel in
+/// its version (`scripts/mkcompile_h`, `init/Makefile`).
+fn is_real_time() -> bool {
+    let flag = std::fs::read_to_string("/sys/kernel/realtime").unwrap_or_default();
+    let version = rustix::system::uname();
+    tells_real_time(&flag, &version.version().to_string_lossy())
+}
+
+fn tells_real_time(flag: &str, version: &str) -> bool {
+    flag.trim() == "1" || version.contains("PREEMPT_RT") || version.contains("PREEMPT RT")
 }
 
 /// The capabilities we need and lack, as a list in words.
@@ -93,6 +113,17 @@ fn missing_capabilities(needs: Needs) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_real_time_kernel_is_known_by_its_flag_or_its_version() {
+        let usual = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.38-1 (2025-07-16)";
+        assert!(!tells_real_time("", usual));
+        assert!(!tells_real_time("0\n", usual));
+
+        assert!(tells_real_time("1\n", usual));
+        assert!(tells_real_time("", "#1 SMP PREEMPT_RT Debian 6.12.38-1 (2025-07-16)"));
+        assert!(tells_real_time("", "#1 SMP PREEMPT RT Debian 4.19.316-1 (2024-06-25)"));
+    }
 
     #[test]
     fn an_obstacle_names_its_remedy() {
