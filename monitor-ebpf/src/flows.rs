@@ -137,11 +137,22 @@ pub(crate) unsafe fn write_key(to: *mut FlowKey, key: Key) {
     }
 }
 
-/// The way idle longest; a free one counts as idle since ever.
+/// A flow of so many packets is one that lasts, as long as it is open.
+const LASTING: u64 = 64;
+
+/// The way idle longest; a free one counts as idle since ever. For a flow that lasts time goes 256
+/// times slower, so that a flood of new flows takes their slots from each other.
 #[inline(always)]
 fn idle_longest(set: &Set, jiffies: u32) -> usize {
     let idle = |slot: &Slot| {
-        if slot.count == 0 { u64::MAX } else { u64::from(jiffies.wrapping_sub(slot.last_jiffies)) }
+        let idle = u64::from(jiffies.wrapping_sub(slot.last_jiffies));
+        if slot.count == 0 {
+            u64::MAX
+        } else if slot.packets() >= LASTING && slot.tcp_flags & (tcp::FIN | tcp::RST) == 0 {
+            idle >> 8
+        } else {
+            idle + 1
+        }
     };
     let (mut way, mut longest) = (0, idle(&set.ways[0]));
     if idle(&set.ways[1]) > longest {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Converts `CLOCK_BOOTTIME`, which records carry, to Unix time. Fixed for a run, so that two events
 /// keep their order and distance even when somebody sets the wall clock.
@@ -16,9 +16,8 @@ impl Clock {
     /// The host's clocks now.
     pub fn of_host() -> Self {
         let (boot, unix) = (clock_gettime(ClockId::Boottime), clock_gettime(ClockId::Realtime));
-        let nanoseconds = |time: rustix::time::Timespec| {
-            time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
-        };
+        let nanoseconds =
+            |time: Timespec| time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec);
         Self { unix_minus_boot_ns: nanoseconds(unix).saturating_sub(nanoseconds(boot)) }
     }
 
@@ -37,9 +36,17 @@ impl Clock {
 
 /// `CLOCK_BOOTTIME` now, in nanoseconds: the time that is handed to the core, which reads no clock.
 pub fn boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let (seconds, nanoseconds) =
-        (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+    nanoseconds(clock_gettime(ClockId::Boottime))
+}
+
+/// Processor time this process has used so far, over all its threads, in nanoseconds.
+pub fn process_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::ProcessCPUTime))
+}
+
+fn nanoseconds(time: Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 

@@ -6,6 +6,7 @@
 mod role;
 mod tally;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -18,6 +19,17 @@ use crate::ports::PortSet;
 use crate::report::{EndReason, FlowChange};
 
 pub use tally::PlaceTally;
+
+/// Changes handed out in one go; the rest waits for the next call. What outputs queue is some thousand
+/// reports, and the memory of a flood of them is bounded here.
+const CHANGES_PER_CALL: usize = 2048;
+
+/// Flows that had to make room and wait to be reported; of more only the number is known.
+const MAX_DISPLACED: usize = 4096;
+
+/// A conversation of so many packets makes room only after all that have fewer, as in the kernel's
+/// table.
+const LASTING_PACKETS: u64 = 64;
 
 /// How long a closed connection waits for the packets that are still under way.
 const LINGER_NS: u64 = 1_000_000_000;
@@ -146,9 +158,13 @@ pub struct FlowTable {
     /// Closed connections whose ports are in use again.
     previous: HashMap<FlowId, Flow>,
     /// Flows whose start was not reported yet.
-    unreported: Vec<FlowId>,
+    unstarted: Vec<FlowId>,
     /// Flows that had to make room.
     displaced: Vec<Flow>,
+    /// What was going on when portwatch stopped, the oldest last.
+    ending: Vec<Flow>,
+    /// Reports that no flow is left for.
+    unreported_changes: u64,
     capacity: usize,
     idle_timeout_ns: u64,
     update_interval_ns: u64,
@@ -179,8 +195,10 @@ impl FlowTable {
         Self {
             flows: HashMap::new(),
             previous: HashMap::new(),
-            unreported: Vec::new(),
+            unstarted: Vec::new(),
             displaced: Vec::new(),
+            ending: Vec::new(),
+            unreported_changes: 0,
             capacity: limits.capacity.max(1),
             idle_timeout_ns: nanoseconds(limits.idle_timeout),
             update_interval_ns: nanoseconds(limits.update_interval),
@@ -188,6 +206,11 @@ impl FlowTable {
             reference: None,
             seen: 0,
         }
+    }
+
+    /// Reports of flows that will not be made, since the last call: too many had to make room.
+    pub const fn take_unreported(&mut self) -> u64 {
+        std::mem::replace(&mut self.unreported_changes, 0)
     }
 
     /// How many conversations were seen in all.
@@ -265,8 +288,11 @@ impl FlowTable {
         settled: impl Fn(&Flow) -> bool,
     ) -> Vec<Flow> {
         let mut started = Vec::new();
-        let (flows, unreported) = (&mut self.flows, &mut self.unreported);
-        unreported.retain(|id| {
+        let (flows, unstarted) = (&mut self.flows, &mut self.unstarted);
+        unstarted.retain(|id| {
+            if started.len() >= CHANGES_PER_CALL {
+                return true;
+            }
             let Some(flow) = flows.get_mut(id) else { return false };
             if flow.started {
                 return false;
@@ -281,12 +307,20 @@ impl FlowTable {
         started
     }
 
-    /// Conversations to report: over, or active for another interval.
-    pub fn sweep(&mut self, now_ns: u64) -> Vec<(FlowChange, Flow)> {
+    /// Conversations that had to make room.
+    pub fn displaced(&mut self) -> Vec<(FlowChange, Flow)> {
         let mut changes = Vec::new();
         for flow in self.displaced.drain(..) {
             end(&mut changes, flow, EndReason::LackOfResources);
         }
+        changes
+    }
+
+    /// Conversations to report: over, or active for another interval. What is too much for one call
+    /// comes with the next.
+    pub fn sweep(&mut self, now_ns: u64) -> Vec<(FlowChange, Flow)> {
+        let mut changes = self.displaced();
+        let mut ended = 0;
         let over = |flow: &Flow, idle_ns: u64| {
             let quiet_ns = now_ns.saturating_sub(flow.last_ns);
             if flow.is_closed() && quiet_ns >= LINGER_NS {
@@ -297,15 +331,25 @@ impl FlowTable {
         };
         let idle_ns = self.idle_timeout_ns;
         for flows in [&mut self.previous, &mut self.flows] {
-            for (_, flow) in flows.extract_if(|_, flow| over(flow, idle_ns).is_some()) {
+            let is_over = |_: &FlowId, flow: &mut Flow| {
+                let is_over = ended < CHANGES_PER_CALL && over(flow, idle_ns).is_some();
+                ended += usize::from(is_over);
+                is_over
+            };
+            for (_, flow) in flows.extract_if(is_over) {
                 let reason = over(&flow, idle_ns).unwrap_or(EndReason::IdleTimeout);
                 end(&mut changes, flow, reason);
             }
         }
+        let mut updated = 0;
         for flow in self.flows.values_mut() {
+            if updated >= CHANGES_PER_CALL {
+                break;
+            }
             let due = now_ns.saturating_sub(flow.last_report_ns) >= self.update_interval_ns;
             if flow.started && due && flow.last_ns > flow.last_report_ns {
                 flow.last_report_ns = now_ns;
+                updated += 1;
                 changes.push((FlowChange::Updated, flow.clone()));
             }
         }
@@ -315,17 +359,16 @@ impl FlowTable {
         changes
     }
 
-    /// Ends everything: portwatch stops.
+    /// Ends everything, the oldest first: portwatch stops. To be called until nothing is left.
     pub fn finish(&mut self) -> Vec<(FlowChange, Flow)> {
-        let mut changes = Vec::new();
-        for flow in self.displaced.drain(..) {
-            end(&mut changes, flow, EndReason::LackOfResources);
+        let mut changes = self.displaced();
+        if !self.flows.is_empty() || !self.previous.is_empty() {
+            let (previous, flows) = (&mut self.previous, &mut self.flows);
+            self.ending.extend(previous.drain().chain(flows.drain()).map(|(_, flow)| flow));
+            self.ending.sort_by_key(|flow| Reverse((flow.start_ns, flow.id)));
         }
-        let (previous, flows) = (&mut self.previous, &mut self.flows);
-        let mut rest: Vec<Flow> =
-            previous.drain().chain(flows.drain()).map(|(_, flow)| flow).collect();
-        rest.sort_by_key(|flow| (flow.start_ns, flow.id));
-        for flow in rest {
+        let rest = self.ending.len().saturating_sub(CHANGES_PER_CALL);
+        for flow in self.ending.drain(rest..).rev() {
             let reason = if flow.is_closed() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
             end(&mut changes, flow, reason);
         }
@@ -344,7 +387,7 @@ impl FlowTable {
             if self.flows.len() >= self.capacity {
                 self.make_room();
             }
-            self.unreported.push(id);
+            self.unstarted.push(id);
             self.seen += 1;
         }
         self.flows.entry(id).or_insert_with(|| Flow {
@@ -367,21 +410,36 @@ impl FlowTable {
     fn retire(&mut self, id: FlowId) {
         let Some(closed) = self.flows.remove(&id) else { return };
         if let Some(older) = self.previous.insert(id, closed) {
-            self.displaced.push(older);
+            self.displace(older);
         }
     }
 
-    /// Ends the flows that were idle longest: a sixteenth of the table, so that the cost of finding
-    /// them is shared by many new flows.
+    fn displace(&mut self, flow: Flow) {
+        if self.displaced.len() < MAX_DISPLACED {
+            self.displaced.push(flow);
+        } else {
+            self.unreported_changes += if flow.started { 1 } else { 2 };
+        }
+    }
+
+    /// Ends the flows that were idle longest, those that have lasted after all others: a flood of
+    /// packets that go together with nothing ends no conversation. A sixteenth of the table, so that
+    /// the cost of finding them is shared by many new flows.
     fn make_room(&mut self) {
-        let mut by_age: Vec<(u64, FlowId)> =
-            self.flows.values().map(|flow| (flow.last_ns, flow.id)).collect();
+        let lasts = |flow: &Flow| {
+            let packets = flow.places.iter().map(|place| place.packets);
+            packets.fold(0, u64::saturating_add) >= LASTING_PACKETS
+        };
+        let mut by_age: Vec<(bool, u64, FlowId)> =
+            self.flows.values().map(|flow| (lasts(flow), flow.last_ns, flow.id)).collect();
         let victims = (by_age.len() / 16).max(1);
         if victims < by_age.len() {
             by_age.select_nth_unstable(victims);
         }
-        for (_, id) in by_age.into_iter().take(victims) {
-            self.displaced.extend(self.flows.remove(&id));
+        for (_, _, id) in by_age.into_iter().take(victims) {
+            if let Some(flow) = self.flows.remove(&id) {
+                self.displace(flow);
+            }
         }
     }
 

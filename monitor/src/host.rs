@@ -8,6 +8,7 @@
 //! - [`identity`]: host name, machine id, boot id
 //! - [`netns`]: every network namespace, and how to run something in one
 //! - [`links`]: the interfaces of a namespace, and a subscription to their changes
+//! - [`filters`]: who is on the clsact hooks of an interface
 //! - [`sockets`]: the TCP and UDP sockets of a namespace on given ports
 //! - [`holders`]: which processes have a descriptor of a socket, without BPF
 //! - [`cgroup`]: systemd unit and container of a cgroup path
@@ -20,6 +21,7 @@ pub mod identity;
 pub mod netns;
 pub mod links;
 pub mod qdisc;
+pub mod filters;
 pub mod sockets;
 pub mod holders;
 pub mod cgroup;

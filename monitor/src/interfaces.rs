@@ -12,24 +12,14 @@ use anyhow::{Context as _, Result};
 use crate::endpoint::{Interface, Netns};
 use crate::escape;
 use crate::host::links::{self, Link, LinkEvent};
+use crate::kernel::chain::{Chains, Gap, GapKind};
 use crate::kernel::interface::{Attached, Attacher, Hook, Mode};
 use crate::kernel::object::Object;
 use crate::kernel::pin::Pins;
 use crate::report::{InterfaceChange, InterfaceReport};
 
-/// What became of an interface.
-#[derive(Debug)]
-pub enum Change {
-    /// It is observed from now on, or no longer.
-    Seen(InterfaceChange, InterfaceReport),
-    /// It is there and cannot be observed.
-    Unseen {
-        /// The interface.
-        interface: Interface,
-        /// Why.
-        reason: String,
-    },
-}
+/// An interface that is observed from now on, or no longer.
+pub type Change = (InterfaceChange, InterfaceReport);
 
 /// The interfaces of the namespace portwatch runs in.
 #[derive(Debug)]
@@ -38,8 +28,9 @@ pub struct Interfaces {
     attacher: Attacher,
     watch: links::Watch,
     observed: HashMap<u32, (Interface, Attached)>,
-    /// Interfaces whose refusal was reported.
-    refused: HashSet<u32>,
+    /// Why interfaces that are there cannot be observed.
+    refused: HashMap<u32, String>,
+    chains: Chains,
     netns: Netns,
 }
 
@@ -56,7 +47,8 @@ impl Interfaces {
             attacher: Attacher::new(hook, pins),
             watch: links::Watch::open().context("subscribing to interface changes")?,
             observed: HashMap::new(),
-            refused: HashSet::new(),
+            refused: HashMap::new(),
+            chains: Chains::default(),
             netns,
         })
     }
@@ -69,7 +61,7 @@ impl Interfaces {
             self.observed.keys().copied().filter(|ifindex| !present.contains(ifindex)).collect();
         let mut changes: Vec<Change> =
             gone.into_iter().filter_map(|ifindex| self.let_go(ifindex)).collect();
-        self.refused.retain(|ifindex| present.contains(ifindex));
+        self.refused.retain(|ifindex, _reason| present.contains(ifindex));
         changes.extend(links.iter().filter_map(|link| self.take_up(object, link)));
         Ok(changes)
     }
@@ -143,32 +135,54 @@ impl Interfaces {
                 self.refused.remove(&link.ifindex);
                 let report = self.describe(interface.clone(), attached.mode);
                 self.observed.insert(link.ifindex, (interface, attached));
-                Some(Change::Seen(InterfaceChange::Attached, report))
+                Some((InterfaceChange::Attached, report))
             }
-            Err(error) => self.refuse(interface, &error),
+            Err(error) => {
+                self.refuse(&interface, &error);
+                None
+            }
         }
     }
 
     /// An interface that went away while we attached is no news; one that stays is a gap.
-    fn refuse(&mut self, interface: Interface, error: &anyhow::Error) -> Option<Change> {
+    fn refuse(&mut self, interface: &Interface, error: &anyhow::Error) {
         let still_there = links::list()
             .is_ok_and(|links| links.iter().any(|link| link.ifindex == interface.ifindex));
-        if !still_there || !self.refused.insert(interface.ifindex) {
-            return None;
+        if !still_there {
+            return;
         }
         let chain = format!("{error:#}");
         let reason = chain.lines().next().unwrap_or_default().to_owned();
         // Of a program that the kernel refuses: the verifier's log.
         tracing::debug!("{chain}");
-        tracing::warn!("{} is not observed: {reason}", escape::escape(&interface.name));
-        Some(Change::Unseen { interface, reason })
+        if self.refused.insert(interface.ifindex, reason.clone()).is_none() {
+            tracing::warn!("{} is not observed: {reason}", escape::escape(&interface.name));
+        }
+    }
+
+    /// What keeps packets from us now, on the interfaces that are there.
+    ///
+    /// Asks the kernel for its interfaces, and for who is on the hooks of each.
+    pub fn gaps(&mut self) -> Result<Vec<Gap>> {
+        let links = links::list().context("listing interfaces")?;
+        let mut gaps = Vec::new();
+        for link in &links {
+            if let Some((_, attached)) = self.observed.get(&link.ifindex) {
+                gaps.extend(self.chains.gaps(attached, link));
+            } else if let Some(reason) = self.refused.get(&link.ifindex) {
+                let interface = Interface { ifindex: link.ifindex, name: link.name.clone() };
+                let (kind, evidence) = (GapKind::NotAttached, vec![reason.clone()]);
+                gaps.push(Gap { interface, kind, evidence });
+            }
+        }
+        Ok(gaps)
     }
 
     fn let_go(&mut self, ifindex: u32) -> Option<Change> {
         let (interface, attached) = self.observed.remove(&ifindex)?;
         self.attacher.let_go(ifindex);
         let report = self.describe(interface, attached.mode);
-        Some(Change::Seen(InterfaceChange::Detached, report))
+        Some((InterfaceChange::Detached, report))
     }
 
     fn describe(&self, interface: Interface, mode: Mode) -> InterfaceReport {

@@ -15,5 +15,6 @@ pub mod object;
 pub mod cgroup;
 pub mod tracepoint;
 pub mod interface;
+pub mod chain;
 pub mod holders;
 pub mod log;

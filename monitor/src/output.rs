@@ -105,6 +105,16 @@ impl Output {
         }
     }
 
+    /// Counts reports that were not even made, because this output could not have taken them.
+    pub fn lose(&self, reports: u64) {
+        self.state.lose(reports);
+    }
+
+    /// How many reports are lost so far.
+    pub fn lost(&self) -> u64 {
+        self.state.lost.load(Ordering::Relaxed)
+    }
+
     /// Waits until everything queued has been written or lost. As long as the reader takes.
     pub fn drain(&self) {
         let (done, wait) = sync_channel(1);

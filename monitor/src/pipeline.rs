@@ -6,6 +6,7 @@
 
 mod connections;
 mod counting;
+mod coverage;
 mod flows;
 mod listeners;
 
@@ -88,8 +89,9 @@ pub struct Pipeline {
     known: Known,
     listeners: listeners::Listeners,
     counting: counting::Counting,
+    coverage: coverage::Coverage,
     last_sweep_ns: u64,
-    sequence: u64,
+    is_behind: bool,
     reports: Vec<Report>,
     requests: Vec<Request>,
 }
@@ -119,8 +121,9 @@ impl Pipeline {
             netns: settings.netns,
             listeners: listeners::Listeners::default(),
             counting: counting::Counting::default(),
+            coverage: coverage::Coverage::default(),
             last_sweep_ns: 0,
-            sequence: 0,
+            is_behind: false,
             reports: Vec::new(),
             requests: Vec::new(),
         }
@@ -256,10 +259,17 @@ impl Pipeline {
         self.report_listeners(now_ns, false);
         if now_ns.saturating_sub(self.last_sweep_ns) >= SWEEP_NS {
             self.last_sweep_ns = now_ns;
-            let changes = self.flows.sweep(now_ns);
+            // A conversation whose last packets were not read yet must not end without them.
+            let changes =
+                if self.is_behind { self.flows.displaced() } else { self.flows.sweep(now_ns) };
             self.report_flows(changes, now_ns);
         }
         self.take_up_requests();
+    }
+
+    /// Says whether records or counts of the kernel wait to be read: then no conversation is over.
+    pub const fn behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
     }
 
     /// Collects what is to be looked up, without waiting for the next tick.
@@ -275,11 +285,20 @@ impl Pipeline {
         self.known.sockets.expire(now_ns)
     }
 
-    /// Ends everything that is going on.
-    pub fn finish(&mut self, now_ns: u64) {
+    /// Ends everything that is going on, some flows at a time. True: there are more, call again once
+    /// the reports are taken.
+    pub fn finish(&mut self, now_ns: u64) -> bool {
         self.report_listeners(now_ns, true);
         let changes = self.flows.finish();
+        let is_more = !changes.is_empty();
         self.report_flows(changes, now_ns);
+        is_more
+    }
+
+    /// Reports of flows that were not made, because more flows came and went than anybody could read;
+    /// since the last call.
+    pub fn take_unreported(&mut self) -> u64 {
+        self.flows.take_unreported()
     }
 
     /// An interface came or went.
@@ -298,11 +317,10 @@ impl Pipeline {
         self.requests.is_empty() && self.known.processes.are_settled()
     }
 
-    /// Adds a report of the caller's making, numbered and dated.
+    /// Adds a report of the caller's making, dated.
     pub fn report(&mut self, time_ns: u64, body: Body) {
-        self.sequence += 1;
         let time_unix_ns = self.clock.unix_ns(time_ns);
-        self.reports.push(Report { time_unix_ns, sequence: self.sequence, body });
+        self.reports.push(Report { time_unix_ns, body });
     }
 
     /// Takes the reports made so far.

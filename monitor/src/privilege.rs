@@ -14,13 +14,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// What is left to do once everything is attached.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four questions that do not depend on each other"
-)]
 pub struct Work {
-    /// Filters come and go on clsact hooks.
-    pub uses_clsact: bool,
     /// This kernel refuses every `bpf` call without `CAP_BPF`, also on maps that are open.
     pub asks_for_bpf: bool,
     /// This kernel tells the cookie of a network namespace only to who is inside.
@@ -73,11 +67,11 @@ const KEPT: [Kept; 7] = [
         when: |_| true,
         age: None,
     },
-    // Filters and qdiscs of the clsact hook. A TCX link asks for nothing but the loaded program.
+    // Who else is on a TCX hook, ahead of us or instead of us; filters and qdiscs of the clsact hook.
     Kept {
         capability: CapabilitySet::NET_ADMIN,
         by: &[Thread::Snapshot, Thread::Main],
-        when: |work| work.uses_clsact,
+        when: |_| true,
         age: None,
     },
     // Counters in maps that are not mapped, sockets that are forgotten, the iterator.
@@ -220,18 +214,14 @@ fn names(capabilities: CapabilitySet) -> String {
 mod tests {
     use super::*;
 
-    const NEW_KERNEL: Work = Work {
-        uses_clsact: false,
-        asks_for_bpf: false,
-        enters_namespaces: false,
-        has_command: false,
-    };
+    const NEW_KERNEL: Work =
+        Work { asks_for_bpf: false, enters_namespaces: false, has_command: false };
 
     #[test]
-    fn a_new_kernel_leaves_what_proc_asks_for() {
+    fn a_new_kernel_leaves_what_proc_asks_for_and_the_look_at_hooks() {
         let of_proc = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
 
-        assert_eq!(NEW_KERNEL.keeps(Thread::Main), of_proc);
+        assert_eq!(NEW_KERNEL.keeps(Thread::Main), of_proc | CapabilitySet::NET_ADMIN);
         assert_eq!(NEW_KERNEL.keeps(Thread::Identities), of_proc);
         assert_eq!(NEW_KERNEL.keeps(Thread::Output), CapabilitySet::empty());
     }

@@ -16,8 +16,6 @@ use crate::owner::Attribution;
 pub struct Report {
     /// When it happened, nanoseconds since the Unix epoch.
     pub time_unix_ns: i64,
-    /// Position in the run, from 1, without gaps.
-    pub sequence: u64,
     /// What happened.
     pub body: Body,
 }
@@ -73,6 +71,8 @@ pub struct RunEnded {
     pub flows: u64,
     /// Findings reported.
     pub findings: u64,
+    /// What was not seen, or may not have been, a sentence each; no more than a reader can take.
+    pub coverage_gaps: Vec<String>,
 }
 
 /// How a listener came to be reported.
@@ -485,16 +485,20 @@ impl Counters {
     /// The equations that do not hold, which must never be; exact once nothing runs in the kernel.
     pub fn broken_equations(&self) -> Vec<String> {
         let mut broken = Vec::new();
-        let RecordCounts { seen, filtered, submitted, ring_full, read, undecodable: _ } =
-            self.records;
-        if seen != filtered + submitted + ring_full {
-            broken.push(format!(
-                "records seen {seen} ≠ filtered {filtered} + submitted {submitted} + ring full \
-                 {ring_full}"
-            ));
-        }
-        if submitted != read {
-            broken.push(format!("records submitted {submitted} ≠ read {read}"));
+        // What one program has too many must not hide what another has too few.
+        let programs = self.programs.iter().map(|(name, counts)| (*name, *counts));
+        for (name, counts) in programs.chain([("all programs", self.records)]) {
+            let RecordCounts { seen, filtered, submitted, ring_full, read, undecodable: _ } =
+                counts;
+            if seen != filtered + submitted + ring_full {
+                broken.push(format!(
+                    "records of {name}: seen {seen} ≠ filtered {filtered} + submitted {submitted} + \
+                     ring full {ring_full}"
+                ));
+            }
+            if submitted != read {
+                broken.push(format!("records of {name}: submitted {submitted} ≠ read {read}"));
+            }
         }
         for row in &self.ports {
             let is_row =

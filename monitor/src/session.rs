@@ -28,9 +28,9 @@ use crate::pipeline::{KernelCounts, Pipeline};
 use crate::policy::Policy;
 use crate::ports::PortSet;
 
-/// Packet records read in one go: what keeps user space below a quarter of a core under a flood. What
-/// is not read in time finds the ring full, which the kernel side counts.
-const RECORDS_PER_READ: usize = 20_000;
+/// Packet records read in one go, before anything else gets its turn. What is not read in time finds
+/// the ring full, which the kernel side counts.
+const RECORDS_PER_READ: usize = 5_000;
 
 /// The policy the user named, or one without rules.
 pub fn policy(common: &cli::Common) -> Result<Policy, Failure> {

@@ -5,6 +5,7 @@
 
 mod command;
 mod ending;
+mod pace;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -22,8 +23,8 @@ use crate::endpoint::Netns;
 use crate::failure::Failure;
 use crate::host::identity::Identity;
 use crate::host::netns;
-use crate::interfaces::{Change, Interfaces};
-use crate::kernel::interface::{Hook, Mode};
+use crate::interfaces::Interfaces;
+use crate::kernel::interface::Hook;
 use crate::kernel::object::{self, Object};
 use crate::kernel::pin::Pins;
 use crate::kernel::preflight::{self, Needs};
@@ -33,7 +34,7 @@ use crate::output::{Output, Style};
 use crate::pipeline::{Payload, Pipeline, Settings};
 use crate::policy::Policy;
 use crate::privilege::{self, Thread, Work};
-use crate::report::{Body, InterfaceReport, RunStarted};
+use crate::report::{Body, RunStarted};
 use crate::session::{self, Readers, Snapshot};
 use crate::sys;
 
@@ -68,6 +69,12 @@ struct Watch {
     exits_asked: u32,
     /// The last counters are of one moment.
     is_exact: bool,
+    /// Interfaces have changed since it was last looked at what is in our way on them.
+    gaps_due: bool,
+    pace: pace::Pace,
+    table_read: Instant,
+    /// Reports that were lost when the counters were last reported.
+    lost_told: u64,
 }
 
 /// Why the loop ended.
@@ -145,7 +152,7 @@ impl Watch {
             session::attach_socket_hooks(&mut object, pins.as_deref(), &mut degraded)?;
         let mut interfaces =
             Interfaces::open(&args.interfaces, hook(args.attach), netns.clone(), pins.clone())?;
-        let changes = interfaces.rescan(&mut object)?;
+        interfaces.rescan(&mut object)?;
         let observed = interfaces.observed();
         anyhow::ensure!(!observed.is_empty(), "no interface can be observed");
         attached.extend(observed.iter().flat_map(classifiers));
@@ -153,6 +160,8 @@ impl Watch {
             interfaces.let_go_of_others()?;
             object.keep(&kernel, pins)?;
         }
+        // While the names of programs can still be asked for.
+        let gaps = interfaces.gaps()?;
         let work = work(&args, &mut object, &observed);
         degraded.extend(privilege::confine(work));
         let mut pipeline = Pipeline::new(settings(&args, policy, readers.slots(), netns)?);
@@ -179,11 +188,7 @@ impl Watch {
         if resumed {
             readers.read_all(&mut sockets, &mut pipeline, QUIET_TRIES)?;
         }
-        for change in changes {
-            if let Change::Unseen { .. } = change {
-                report_change(&mut pipeline, change, now_ns);
-            }
-        }
+        pipeline.coverage(gaps, now_ns);
         Ok(Self {
             args,
             object,
@@ -199,6 +204,10 @@ impl Watch {
             reported: 0,
             exits_asked: 0,
             is_exact: false,
+            gaps_due: false,
+            pace: pace::Pace::new(),
+            table_read: Instant::now(),
+            lost_told: 0,
         })
     }
 
@@ -244,10 +253,19 @@ impl Watch {
                     let mut ready = ready?;
                     let changes = ready.get_inner_mut().changes(&mut self.object);
                     ready.clear_ready();
-                    self.take_in(changes)?;
+                    let now_ns = clock::boot_ns();
+                    for (change, interface) in changes? {
+                        self.pipeline.interface(change, interface, now_ns);
+                    }
+                    self.gaps_due = true;
                 }
                 _ = tick.tick() => self.tick(),
-                _ = table.tick() => self.read_table()?,
+                _ = table.tick() => {
+                    if self.pace.has_time() {
+                        self.read_table()?;
+                        self.table_read = Instant::now();
+                    }
+                }
                 _ = exits.tick() => self.ask_who_exited()?,
                 _ = counters.tick() => self.report_counters()?,
             }
@@ -256,7 +274,9 @@ impl Watch {
 
     fn tick(&mut self) {
         let now_ns = clock::boot_ns();
-        self.readers.read_packets(&mut self.pipeline, now_ns);
+        let is_more =
+            !self.pace.has_time() || self.readers.read_packets(&mut self.pipeline, now_ns);
+        self.pipeline.behind(is_more || self.table_read.elapsed() > 2 * TABLE);
         // Usually empty: whoever writes there wakes us. What one reading left behind wakes nobody.
         session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns);
         self.pipeline.tick(now_ns);
@@ -278,6 +298,13 @@ impl Watch {
             self.object.forget_socket(cookie)?;
         }
         self.tracepoints.follow(&mut self.object, self.pipeline.anybody_listens());
+        if self.gaps_due {
+            self.look_for_gaps()?;
+        }
+        // Whoever reads the events is told soon that some are missing.
+        if self.output.lost() > self.lost_told {
+            self.report_counters()?;
+        }
         Ok(())
     }
 
@@ -304,17 +331,22 @@ impl Watch {
         Ok(())
     }
 
-    fn take_in(&mut self, changes: Result<Vec<Change>>) -> Result<()> {
-        for change in changes? {
-            report_change(&mut self.pipeline, change, clock::boot_ns());
-        }
+    /// Looks at what is in our way on the interfaces.
+    fn look_for_gaps(&mut self) -> Result<()> {
+        self.gaps_due = false;
+        let gaps = self.interfaces.get_mut().gaps()?;
+        self.pipeline.coverage(gaps, clock::boot_ns());
         Ok(())
     }
 
     fn report_counters(&mut self) -> Result<()> {
+        self.look_for_gaps()?;
         let now_ns = clock::boot_ns();
-        self.readers.read_packets(&mut self.pipeline, now_ns);
-        self.readers.read_table(&mut self.pipeline, now_ns);
+        if self.pace.has_time() {
+            self.readers.read_packets(&mut self.pipeline, now_ns);
+            self.readers.read_table(&mut self.pipeline, now_ns);
+        }
+        self.lost_told = self.output.lost();
         let counters = self.pipeline.counters(&self.readers.counts()?, self.output.counts());
         self.pipeline.report(now_ns, Body::Counters(Box::new(counters)));
         Ok(())
@@ -322,6 +354,7 @@ impl Watch {
 
     /// Hands the reports made so far to the output.
     fn deliver(&mut self) -> Option<Stop> {
+        self.output.lose(self.pipeline.take_unreported());
         for report in self.pipeline.take_reports() {
             let is_event = !matches!(report.body, Body::RunStarted(_));
             self.output.send(report);
@@ -331,19 +364,6 @@ impl Watch {
             return Some(Stop::Count);
         }
         self.output.is_closed().then_some(Stop::OutputClosed)
-    }
-}
-
-fn report_change(pipeline: &mut Pipeline, change: Change, now_ns: u64) {
-    match change {
-        Change::Seen(change, interface) => pipeline.interface(change, interface, now_ns),
-        Change::Unseen { interface, reason } => {
-            let message = format!(
-                "Traffic on interface {} is not seen: nothing could be attached to it.",
-                interface.name
-            );
-            pipeline.coverage_gap(message, vec![reason], now_ns);
-        }
     }
 }
 
@@ -360,12 +380,11 @@ fn classifiers(observed: &InterfaceReport) -> [(String, String); 2] {
 }
 
 /// What is left to do once everything is attached; makes the programs ready for interfaces to come.
-fn work(args: &cli::Watch, object: &mut Object, observed: &[InterfaceReport]) -> Work {
+fn work(args: &cli::Watch, object: &mut Object) -> Work {
     if args.interfaces.is_empty() {
         object.verify_classifiers();
     }
     Work {
-        uses_clsact: observed.iter().any(|interface| interface.mode == Mode::Clsact.name()),
         asks_for_bpf: object.asks_for_bpf(),
         enters_namespaces: netns::cookies_need_entering(),
         has_command: !args.command.is_empty(),

@@ -33,7 +33,7 @@ impl Actor {
         let mut child = started.unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         let steps = child.stdin.take();
         let answers = child.stdout.take().expect("take the answers of an actor");
-        Self { child, steps, answers: Lines::of(answers, str::to_owned), heard: 0 }
+        Self { child, steps, answers: Lines::of(answers, |line| Some(line.to_owned())), heard: 0 }
     }
 
     /// Its pid.

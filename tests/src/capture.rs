@@ -38,7 +38,7 @@ impl Capture {
         tcpdump.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = tcpdump.spawn().expect("start tcpdump");
         let stderr = child.stderr.take().expect("take what tcpdump says");
-        let stderr: Lines<String> = Lines::of(stderr, str::to_owned);
+        let stderr: Lines<String> = Lines::of(stderr, |line| Some(line.to_owned()));
         let ready = stderr.find(0, |line| line.contains("listening on"));
         assert!(ready.is_some(), "tcpdump does not listen: {:?}", stderr.to_end());
         Some(Self { child, file })

@@ -1,5 +1,6 @@
 //! Packets and bytes, and how nftables counts them on the same device.
 
+use std::fmt::Display;
 use std::iter::Sum;
 use std::ops::{Add, Sub};
 
@@ -63,8 +64,9 @@ pub struct Nft<'a> {
 }
 
 impl<'a> Nft<'a> {
-    /// Starts to count; `None`, noted as skipped, where nftables cannot.
-    pub fn on(host: &'a Host, device: &str, port: u16) -> Option<Self> {
+    /// Starts to count a port, or a range as `3000-3999`; `None`, noted as skipped, where nftables
+    /// cannot.
+    pub fn on(host: &'a Host, device: &str, port: impl Display) -> Option<Self> {
         if !is_installed("nft") {
             return None;
         }

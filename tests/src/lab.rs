@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::actor::{Actor, Performed};
 use crate::count::Count;
+use crate::event::Event;
 use crate::portwatch::{Portwatch, program};
 use crate::process::{Finished, finish, is_installed, succeed};
 use crate::skip;
@@ -185,6 +186,13 @@ impl Host {
     /// Starts portwatch with `--format json` and waits until it is ready.
     pub fn portwatch(&self, args: &[&str]) -> Portwatch {
         Portwatch::start(self.command(program()), args)
+    }
+
+    /// As [`portwatch`](Self::portwatch), but forgets the events in whose text this occurs: of a flood
+    /// there are more than a test wants to keep.
+    pub fn portwatch_ignoring(&self, flood: &'static str, args: &[&str]) -> Portwatch {
+        let read = move |line: &str| (!line.contains(flood)).then(|| Event::parse(line));
+        Portwatch::start_reading(self.command(program()), args, read)
     }
 
     /// Runs portwatch to its end.

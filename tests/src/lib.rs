@@ -14,6 +14,7 @@
 mod skip;
 mod lines;
 mod process;
+mod usage;
 mod event;
 mod count;
 mod frame;
@@ -23,6 +24,7 @@ mod actor;
 mod lab;
 mod capture;
 mod tc;
+mod neighbour;
 
 pub use actor::{Actor, Performed};
 pub use capture::{Capture, Dissected};
@@ -30,11 +32,13 @@ pub use count::{Count, Nft};
 pub use event::{Event, Owner};
 pub use frame::{Frame, frames_file};
 pub use lab::{Host, Lab, is_root};
+pub use neighbour::{Neighbour, Order, Verdict};
 pub use portwatch::{Portwatch, program};
 pub use process::{Finished, finish};
 pub use run::Run;
 pub use skip::skip;
-pub use tc::{Guests, tcx_programs};
+pub use tc::{Guests, tcx_program_ids, tcx_programs};
+pub use usage::now;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::DEADLINE;
 
-/// Lines read so far, each made a `T`; a thread reads on, so that the writer never waits for us.
+/// Lines read so far, each made a `T` or left out; a thread reads on, so that the writer never waits for us.
 #[derive(Debug)]
 pub(crate) struct Lines<T> {
     shared: Arc<Shared<T>>,
@@ -27,13 +27,16 @@ struct State<T> {
 
 impl<T: Clone + Send + 'static> Lines<T> {
     /// Reads `pipe` to its end.
-    pub(crate) fn of(pipe: impl Read + Send + 'static, parse: fn(&str) -> T) -> Self {
+    pub(crate) fn of(
+        pipe: impl Read + Send + 'static,
+        parse: impl Fn(&str) -> Option<T> + Send + 'static,
+    ) -> Self {
         let state = Mutex::new(State { lines: Vec::new(), ended: false });
         let shared = Arc::new(Shared { state, changed: Condvar::new() });
         let reader = Arc::clone(&shared);
         thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-                let line = parse(&String::from_utf8_lossy(&line));
+                let Some(line) = parse(&String::from_utf8_lossy(&line)) else { continue };
                 reader.lock().lines.push(line);
                 reader.changed.notify_all();
             }

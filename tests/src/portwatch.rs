@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
@@ -16,6 +17,7 @@ use crate::event::Event;
 use crate::lines::Lines;
 use crate::process::{deadline, signal, wait};
 use crate::run::{Run, said};
+use crate::usage;
 
 /// A running `portwatch watch`; killed when dropped.
 #[derive(Debug)]
@@ -39,7 +41,16 @@ pub fn program() -> PathBuf {
 
 impl Portwatch {
     /// Starts `command` with these arguments and waits until it says that it is ready.
-    pub fn start(mut command: Command, args: &[&str]) -> Self {
+    pub fn start(command: Command, args: &[&str]) -> Self {
+        Self::start_reading(command, args, |line| Some(Event::parse(line)))
+    }
+
+    /// As [`start`](Self::start), but keeps only the events that `read` gives.
+    pub(crate) fn start_reading(
+        mut command: Command,
+        args: &[&str],
+        read: impl Fn(&str) -> Option<Event> + Send + 'static,
+    ) -> Self {
         let (ready, announcer) = std::io::pipe().expect("make a pipe");
         // Pipes close on exec; this end is for the child.
         rustix::io::fcntl_setfd(&announcer, FdFlags::empty()).expect("hand on a pipe");
@@ -54,8 +65,8 @@ impl Portwatch {
         let stderr = child.stderr.take().expect("take the log of portwatch");
         let portwatch = Self {
             child,
-            events: Lines::of(stdout, Event::parse),
-            stderr: Lines::of(stderr, str::to_owned),
+            events: Lines::of(stdout, read),
+            stderr: Lines::of(stderr, |line| Some(line.to_owned())),
             ended: false,
         };
         assert!(is_announced(ready), "portwatch did not get ready");
@@ -65,6 +76,26 @@ impl Portwatch {
     /// Its pid.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Bytes of memory it takes now.
+    pub fn memory(&self) -> u64 {
+        usage::resident(self.pid())
+    }
+
+    /// Lets the [`peak`](Self::peak) of memory begin anew: starting takes more than running.
+    pub fn forget_peak(&self) {
+        usage::forget_peak(self.pid());
+    }
+
+    /// Bytes of memory it took at most.
+    pub fn peak(&self) -> u64 {
+        usage::peak(self.pid())
+    }
+
+    /// Processor time it has used.
+    pub fn processor_time(&self) -> Duration {
+        usage::processor_time(self.pid())
     }
 
     /// How many descriptors it has open.

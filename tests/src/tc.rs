@@ -3,7 +3,7 @@
 use std::thread;
 
 use aya::programs::tc::TcAttachType;
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{ProgramError, ProgramInfo, SchedClassifier};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -15,6 +15,20 @@ use crate::skip;
 ///
 /// `None`, noted as skipped, where the kernel has no TCX.
 pub fn tcx_programs(host: &Host, device: &str) -> Option<Vec<String>> {
+    let programs = tcx(host, device);
+    if programs.is_none() {
+        skip("this kernel has no TCX");
+    }
+    let name = |program: &ProgramInfo| program.name_as_str().unwrap_or("").to_owned();
+    programs.map(|programs| programs.iter().map(name).collect())
+}
+
+/// Their numbers; none where the kernel has no TCX.
+pub fn tcx_program_ids(host: &Host, device: &str) -> Vec<u32> {
+    tcx(host, device).iter().flatten().map(ProgramInfo::id).collect()
+}
+
+fn tcx(host: &Host, device: &str) -> Option<Vec<ProgramInfo>> {
     let namespace = host.namespace_file();
     let device = device.to_owned();
     // A thread of its own: it stays in the namespace it has moved into.
@@ -25,20 +39,15 @@ pub fn tcx_programs(host: &Host, device: &str) -> Option<Vec<String>> {
         let both = [TcAttachType::Ingress, TcAttachType::Egress];
         both.map(|hook| SchedClassifier::query_tcx(&device, hook))
     });
-    let mut names = Vec::new();
+    let mut found = Vec::new();
     for programs in looking.join().expect("look at TCX programs") {
         match programs {
-            Ok((_revision, programs)) => {
-                names.extend(programs.iter().map(|it| it.name_as_str().unwrap_or("").to_owned()));
-            }
-            Err(error) if is_unsupported(&error) => {
-                skip("this kernel has no TCX");
-                return None;
-            }
+            Ok((_revision, programs)) => found.extend(programs),
+            Err(error) if is_unsupported(&error) => return None,
             Err(error) => panic!("look at TCX programs: {error}"),
         }
     }
-    Some(names)
+    Some(found)
 }
 
 fn is_unsupported(error: &ProgramError) -> bool {

@@ -140,17 +140,69 @@ fn the_time_of_the_last_packet_comes_from_its_jiffies() {
     assert_eq!(table.started(20 * SECOND, 0, |_| true)[0].last_ns, 10 * SECOND + 128_000_000);
 }
 
+#[test]
+fn a_flood_displaces_its_own_flows_before_a_conversation() {
+    let mut table = table();
+    let conversation = key(CLIENT, SERVER, 2, false);
+    table.credit(&credit(&conversation, LASTING_PACKETS, 0), SECOND, &ports());
+
+    for port in 0..100 {
+        let attacker = ([198, 18, 0, 1], 40_000 + port);
+        table.credit(&credit(&key(attacker, SERVER, 2, false), 1, 0), 2 * SECOND, &ports());
+    }
+
+    let displaced = table.displaced();
+    assert!(displaced.len() > 100, "{}", displaced.len());
+    assert!(table.get(&FlowId::of(&conversation).0).is_some());
+}
+
+#[test]
+fn what_had_to_make_room_is_kept_up_to_a_number_and_counted_beyond() {
+    let mut table = table();
+    let flows = u16::try_from(MAX_DISPLACED + 104).unwrap();
+
+    for port in 0..flows {
+        let attacker = ([198, 18, 0, 1], 10_000 + port);
+        table.credit(&credit(&key(attacker, SERVER, 2, false), 1, 0), SECOND, &ports());
+    }
+
+    // Each would have had a start and an end; four are still there.
+    assert_eq!(table.displaced().len(), 2 * MAX_DISPLACED);
+    assert_eq!(table.take_unreported(), 2 * 100);
+    assert_eq!(table.take_unreported(), 0);
+}
+
+#[test]
+fn what_is_too_much_for_one_report_comes_with_the_next() {
+    let mut table = FlowTable::new(Limits { capacity: 1 << 16, ..limits() });
+    let flows = u16::try_from(CHANGES_PER_CALL + 10).unwrap();
+    for port in 0..flows {
+        let client = ([198, 18, 0, 1], 10_000 + port);
+        table.credit(&credit(&key(client, SERVER, 2, false), 1, 0), SECOND, &ports());
+    }
+
+    let started = [0, 1, 2].map(|_| table.started(2 * SECOND, 0, |_| true).len());
+    let ended = [0, 1, 2].map(|_| table.sweep(1000 * SECOND).len());
+
+    assert_eq!(started, [CHANGES_PER_CALL, 10, 0]);
+    assert_eq!(ended, [CHANGES_PER_CALL, 10, 0]);
+}
+
 type Address = ([u8; 4], u16);
 const CLIENT: Address = ([10, 0, 0, 1], 40000);
 const SERVER: Address = ([10, 0, 0, 2], 3516);
 
 fn table() -> FlowTable {
-    FlowTable::new(Limits {
+    FlowTable::new(limits())
+}
+
+const fn limits() -> Limits {
+    Limits {
         capacity: 4,
         idle_timeout: Duration::from_mins(1),
         update_interval: Duration::from_secs(10),
         jiffy_ns: 4_000_000,
-    })
+    }
 }
 
 fn ports() -> PortSet {

@@ -27,6 +27,43 @@ pub struct Link {
     pub link_layer: LinkLayer,
     /// `IFF_UP`: somebody wants it to work; says nothing of cable or carrier.
     pub up: bool,
+    /// The XDP program that gets its packets first.
+    pub xdp: Option<Xdp>,
+}
+
+/// An XDP program on an interface.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Xdp {
+    /// Number of the program; with several, one of them.
+    pub program: u32,
+    /// Where it runs.
+    pub mode: XdpMode,
+}
+
+/// Where an XDP program runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum XdpMode {
+    /// On every packet the driver hands over.
+    Generic,
+    /// In the driver.
+    Driver,
+    /// In the network card.
+    Offloaded,
+    /// Programs in more than one mode.
+    Several,
+}
+
+impl XdpMode {
+    /// Of `IFLA_XDP_ATTACHED`, from `include/uapi/linux/if_link.h`; `None`: there is no program.
+    const fn from_attached(attached: u8) -> Option<Self> {
+        match attached {
+            0 => None,
+            1 => Some(Self::Driver),
+            2 => Some(Self::Generic),
+            3 => Some(Self::Offloaded),
+            _ => Some(Self::Several),
+        }
+    }
 }
 
 /// What a packet begins with where TC sees it.
@@ -166,19 +203,41 @@ fn parse_unless_of_family(payload: &[u8]) -> Result<Option<Link>, DecodeError> {
         return Ok(None);
     }
     let attributes = payload.get(HEADER_BYTES..).unwrap_or_default();
-    let name = NlasIterator::new(attributes)
-        .filter_map(Result::ok)
-        .find(|attribute| attribute.kind() == IFLA_IFNAME)
-        .map(|attribute| {
-            let bytes = attribute.value();
-            escape::text_from_bytes(bytes.strip_suffix(b"\0").unwrap_or(bytes)).into_owned()
-        });
+    let (mut name, mut xdp) = (None, None);
+    for attribute in NlasIterator::new(attributes).filter_map(Result::ok) {
+        let bytes = attribute.value();
+        match attribute.kind() {
+            IFLA_IFNAME => {
+                let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+                name = Some(escape::text_from_bytes(bytes).into_owned());
+            }
+            // Without the flag that says that it is nested, as older kernels send it, or with it.
+            kind if kind & !NLA_F_NESTED == IFLA_XDP => xdp = parse_xdp(bytes),
+            _ => {}
+        }
+    }
     Ok(Some(Link {
         ifindex: header.index,
         name: name.ok_or("an interface without a name")?,
         link_layer: LinkLayer::from_arphrd(header.link_layer_type.into()),
         up: header.flags.contains(LinkFlags::Up),
+        xdp,
     }))
+}
+
+fn parse_xdp(attributes: &[u8]) -> Option<Xdp> {
+    let (mut mode, mut program) = (None, 0);
+    for attribute in NlasIterator::new(attributes).filter_map(Result::ok) {
+        let value = attribute.value();
+        match attribute.kind() {
+            IFLA_XDP_ATTACHED => mode = XdpMode::from_attached(value.first().copied()?),
+            IFLA_XDP_PROG_ID..=IFLA_XDP_HW_PROG_ID if program == 0 => {
+                program = u32::from_ne_bytes(*value.first_chunk()?);
+            }
+            _ => {}
+        }
+    }
+    mode.map(|mode| Xdp { program, mode })
 }
 
 /// Interfaces listed at most; hosts with more than a few ten thousand are not known.
@@ -194,6 +253,12 @@ const RTMGRP_LINK: u32 = 1;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_ATTACHED: u16 = 2;
+/// `IFLA_XDP_PROG_ID`, then those of the driver, of generic mode and of the hardware.
+const IFLA_XDP_PROG_ID: u16 = 4;
+const IFLA_XDP_HW_PROG_ID: u16 = 7;
+const NLA_F_NESTED: u16 = 1 << 15;
 /// `sizeof(struct ifinfomsg)`.
 const HEADER_BYTES: usize = 16;
 

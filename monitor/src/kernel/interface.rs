@@ -65,6 +65,8 @@ impl Mode {
 pub struct Attached {
     /// How.
     pub mode: Mode,
+    /// Numbers of the programs at ingress and egress.
+    pub programs: [u32; 2],
     /// Never read: owning them keeps the programs attached.
     _links: [SchedClassifierLink; 2],
     /// Dropped after the links: a qdisc of ours goes when nobody uses it.
@@ -158,9 +160,11 @@ impl Attacher {
             }
         };
         let [ingress, egress] = names;
+        let programs = [ingress, egress];
         let ingress = attach(object, ingress, TcAttachType::Ingress)?;
         let egress = attach(object, egress, TcAttachType::Egress)?;
-        Ok(Attached { mode: Mode::Tcx, _links: [ingress, egress], _qdisc: None })
+        let programs = program_ids(object, programs)?;
+        Ok(Attached { mode: Mode::Tcx, programs, _links: [ingress, egress], _qdisc: None })
     }
 
     fn attach_clsact(
@@ -199,7 +203,8 @@ impl Attacher {
         }
         let ingress = attach_filter(object, link, ingress, TcAttachType::Ingress)?;
         let egress = attach_filter(object, link, egress, TcAttachType::Egress)?;
-        Ok(Attached { mode: Mode::Clsact, _links: [ingress, egress], _qdisc: qdisc })
+        let programs = program_ids(object, names)?;
+        Ok(Attached { mode: Mode::Clsact, programs, _links: [ingress, egress], _qdisc: qdisc })
     }
 
     /// Whether filters under our name are left over: true if no other instance uses clsact.
@@ -219,6 +224,15 @@ impl Attacher {
         }
         Ok(matches!(self.leftovers, Leftovers::Ours { .. }))
     }
+}
+
+/// The numbers the kernel gave our programs.
+fn program_ids(object: &mut Object, [ingress, egress]: [&str; 2]) -> Result<[u32; 2]> {
+    let mut id = |name: &str| -> Result<u32> {
+        let info = object.classifier(name)?.info();
+        Ok(info.with_context(|| format!("asking for the number of {name}"))?.id())
+    };
+    Ok([id(ingress)?, id(egress)?])
 }
 
 /// Takes the first handle of ours that no other instance has on this hook.

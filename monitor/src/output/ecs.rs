@@ -41,28 +41,33 @@ pub struct RunIdentity {
 #[derive(Clone, Debug)]
 pub struct Encoder {
     identity: RunIdentity,
+    /// Documents so far. Numbered here, behind the queue: what is lost there leaves no gap.
+    documents: u64,
 }
 
 impl Encoder {
     /// An encoder for the reports of one run.
     pub const fn new(identity: RunIdentity) -> Self {
-        Self { identity }
+        Self { identity, documents: 0 }
     }
 
     /// Appends the document of `report` to `out`, as one line.
-    pub fn encode(&self, report: &Report, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    pub fn encode(&mut self, report: &Report, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         let start = out.len();
+        self.documents += 1;
         let written =
             self.document(report).serialize(&mut Serializer::with_formatter(&mut *out, Visible));
-        match written {
-            Ok(()) => out.push(b'\n'),
-            Err(_) => out.truncate(start),
+        if written.is_err() {
+            out.truncate(start);
+            self.documents -= 1;
+            return written;
         }
-        written
+        out.push(b'\n');
+        Ok(())
     }
 
     fn document<'a>(&'a self, report: &'a Report) -> Document<'a> {
-        let mut document = Document::new(&self.identity, report);
+        let mut document = Document::new(&self.identity, self.documents, report);
         match &report.body {
             Body::RunStarted(run) => document.run_started(run),
             Body::RunEnded(run) => document.run_ended(run),

@@ -29,7 +29,7 @@ pub(super) const START_NS: i64 = 1_795_438_987_000_000_000;
 pub(super) fn run() -> Vec<Report> {
     let flow = |change| Body::Flow(change, Box::new(flow(change)));
     let listener = |change| Body::Listener(change, Box::new(listener()));
-    numbered([
+    dated([
         (100_000_000, Body::RunStarted(run_started())),
         (100_200_001, Body::Interface(InterfaceChange::Attached, eth0())),
         (312_000_000, listener(ListenerChange::Found)),
@@ -46,7 +46,7 @@ pub(super) fn run() -> Vec<Report> {
 
 /// Reports in which much is unknown, odd or hostile.
 pub(super) fn rarities() -> Vec<Report> {
-    numbered([
+    dated([
         (0, Body::Listener(ListenerChange::Opened, Box::new(expected_listener()))),
         (1_000_000, Body::Listener(ListenerChange::Updated, Box::new(hostile_listener()))),
         (2_000_000, Body::Listener(ListenerChange::Found, Box::new(kernel_listener()))),
@@ -66,7 +66,7 @@ pub(super) fn rarities() -> Vec<Report> {
 /// What a scan finds.
 pub(super) fn scan() -> Vec<Report> {
     let found = |report| Body::Listener(ListenerChange::Found, Box::new(report));
-    numbered([
+    dated([
         (0, Body::RunStarted(RunStarted { command: "scan", ..run_started() })),
         (0, found(listener())),
         (0, found(expected_listener())),
@@ -94,10 +94,9 @@ pub(super) fn assert_file(name: &str, actual: &str) {
     assert!(actual == golden, "{name} is stale; UPDATE=1 rewrites it. Now:\n{actual}");
 }
 
-fn numbered(bodies: impl IntoIterator<Item = (i64, Body)>) -> Vec<Report> {
-    let report =
-        |(sequence, (after_ns, body))| Report { time_unix_ns: START_NS + after_ns, sequence, body };
-    (1..).zip(bodies).map(report).collect()
+fn dated(bodies: impl IntoIterator<Item = (i64, Body)>) -> Vec<Report> {
+    let report = |(after_ns, body)| Report { time_unix_ns: START_NS + after_ns, body };
+    bodies.into_iter().map(report).collect()
 }
 
 pub(super) fn run_started() -> RunStarted {
@@ -122,12 +121,19 @@ pub(super) fn run_ended() -> RunEnded {
         listeners: 1,
         flows: 1,
         findings: 1,
+        coverage_gaps: Vec::new(),
     }
 }
 
 fn scan_ended() -> RunEnded {
-    let reason = "done".to_owned();
-    RunEnded { reason, counters: None, listeners: 4, flows: 1, findings: 1 }
+    RunEnded {
+        reason: "done".to_owned(),
+        counters: None,
+        listeners: 4,
+        flows: 1,
+        findings: 1,
+        coverage_gaps: vec![coverage_gap().message],
+    }
 }
 
 pub(super) fn counters() -> Counters {

@@ -191,6 +191,7 @@ impl Pipeline {
             listeners: self.counting.listeners,
             flows: self.flows.seen(),
             findings: self.counting.findings,
+            coverage_gaps: self.coverage_gaps(),
         }
     }
 

@@ -161,25 +161,11 @@ impl Pipeline {
         self.counting.findings += 1;
         self.report(now_ns, Body::Finding(Box::new(finding)));
     }
-
-    /// Reports that something is not observed.
-    pub fn coverage_gap(&mut self, message: String, evidence: Vec<String>, now_ns: u64) {
-        let finding = FindingReport {
-            kind: FindingKind::CoverageGap,
-            severity: MEDIUM,
-            message,
-            evidence,
-            nearest: None,
-            listener: None,
-        };
-        self.counting.findings += 1;
-        self.report(now_ns, Body::Finding(Box::new(finding)));
-    }
 }
 
 /// ECS severities as Elastic's own rules use them.
-const MEDIUM: u8 = 47;
-const HIGH: u8 = 73;
+pub(super) const MEDIUM: u8 = 47;
+pub(super) const HIGH: u8 = 73;
 const CRITICAL: u8 = 99;
 
 fn severity(report: &ListenerReport) -> u8 {

@@ -6,6 +6,7 @@ mod waiting;
 mod flows;
 mod connections;
 mod samples;
+mod coverage;
 mod counters;
 mod kernel;
 mod regressions;
@@ -18,29 +19,10 @@ use crate::endpoint::Interface;
 use scene::*;
 
 #[test]
-fn reports_are_numbered_from_1_without_gaps() {
-    let mut scene = Scene::new();
-    for index in 0..5 {
-        scene.ingest(&SocketRecord { cookie: LISTENER + index, ..listen(SECOND + index) });
-        scene.ingest(&announce(key(([10, 0, 0, 9], 50_000), SERVER, false), 1, SECOND + index));
-    }
-    scene.answer(SECOND);
-
-    let mut reports = scene.tick(SECOND);
-    scene.pipeline.coverage_gap("eth1 is not seen".to_owned(), Vec::new(), SECOND);
-    scene.pipeline.finish(2 * SECOND);
-    reports.extend(scene.pipeline.take_reports());
-
-    let numbers: Vec<u64> = reports.iter().map(|report| report.sequence).collect();
-    assert!(numbers.len() >= 8, "{reports:#?}");
-    assert!(numbers.into_iter().eq(1..=scene.pipeline.sequence));
-}
-
-#[test]
 fn a_report_bears_the_time_it_is_about() {
     let mut scene = Scene::new();
 
-    scene.pipeline.coverage_gap("eth1 is not seen".to_owned(), Vec::new(), 7);
+    scene.pipeline.coverage(vec![coverage::gap("eth1", "why")], 7);
 
     assert_eq!(scene.pipeline.take_reports()[0].time_unix_ns, scene.clock.unix_ns(7));
 }
@@ -49,12 +31,13 @@ fn a_report_bears_the_time_it_is_about() {
 fn what_is_not_observed_is_a_finding() {
     let mut scene = Scene::new();
 
-    scene.pipeline.coverage_gap("eth1 is not seen".to_owned(), vec!["why".to_owned()], SECOND);
+    scene.pipeline.coverage(vec![coverage::gap("eth1", "why")], SECOND);
 
     let [Body::Finding(finding)] = &bodies(scene.pipeline.take_reports())[..] else {
         panic!("one finding");
     };
-    assert_eq!(finding.message, "eth1 is not seen");
+    assert!(finding.message.contains("interface eth1"), "{finding:?}");
+    assert_eq!(finding.evidence, ["why"]);
     assert_eq!(scene.pipeline.run_ended("done", None).findings, 1);
 }
 
@@ -94,6 +77,7 @@ fn the_end_of_the_run_says_how_much_was_seen() {
         listeners: 1,
         flows: 2,
         findings: 1,
+        coverage_gaps: Vec::new(),
     };
     assert_eq!(ended, expected);
 }

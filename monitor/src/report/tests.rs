@@ -53,6 +53,22 @@ fn what_was_left_out_on_purpose_is_no_loss() {
 }
 
 #[test]
+fn two_programs_that_are_wrong_do_not_make_a_right() {
+    let program =
+        |submitted, read| RecordCounts { seen: 2, submitted, read, ..RecordCounts::default() };
+    let programs = BTreeMap::from([("pw_egress", program(2, 1)), ("pw_ingress", program(2, 3))]);
+    let records = RecordCounts { seen: 4, submitted: 4, read: 4, ..RecordCounts::default() };
+
+    let broken = Counters { records, programs, ..Counters::default() }.broken_equations();
+
+    let expected = [
+        "records of pw_egress: submitted 2 ≠ read 1",
+        "records of pw_ingress: submitted 2 ≠ read 3",
+    ];
+    assert_eq!(broken, expected);
+}
+
+#[test]
 fn balanced_counters_break_no_equation() {
     assert!(balanced().broken_equations().is_empty());
     assert!(Counters::default().broken_equations().is_empty());
@@ -75,7 +91,7 @@ fn a_record_without_a_fate_breaks_an_equation() {
 
     assert_eq!(
         Counters { records, ..balanced() }.broken_equations(),
-        ["records seen 10 ≠ filtered 2 + submitted 7 + ring full 0"]
+        ["records of all programs: seen 10 ≠ filtered 2 + submitted 7 + ring full 0"]
     );
 }
 
@@ -86,8 +102,8 @@ fn a_record_that_was_not_read_once_breaks_an_equation() {
         Counters { records, ..balanced() }.broken_equations()
     };
 
-    assert_eq!(broken(6), ["records submitted 7 ≠ read 6"]);
-    assert_eq!(broken(8), ["records submitted 7 ≠ read 8"]);
+    assert_eq!(broken(6), ["records of all programs: submitted 7 ≠ read 6"]);
+    assert_eq!(broken(8), ["records of all programs: submitted 7 ≠ read 8"]);
 }
 
 #[test]

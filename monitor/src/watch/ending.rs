@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,6 +20,10 @@ use crate::watch::{QUIET_TRIES, Stop, Watch, command};
 /// Said at the end of a run with `--pin`.
 const GOES_ON: &str = "portwatch: counting goes on; `portwatch watch --pin` continues with it, \
      `portwatch detach` ends it";
+
+/// How long the end of a run waits for a reader to take in what was going on. What it could not take
+/// in by then is lost, and counted: who stops portwatch in the middle of a flood wants it stopped.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// SIGINT and SIGTERM.
 pub(super) struct Signals {
@@ -89,18 +94,24 @@ impl Watch {
     /// Detaches, reads what is left, and reports the end. The counters are exact from here on: nothing
     /// runs in the kernel any more, or with `--pin`, they are of one moment if there was a quiet one.
     pub(super) fn end(&mut self, reason: &str) -> Result<RunEnded> {
+        self.look_for_gaps()?;
         self.interfaces.get_mut().detach();
         cgroup::detach(&mut self.object)?;
         self.tracepoints.follow(&mut self.object, false);
+        let now_ns = clock::boot_ns();
+        let deadline = Instant::now() + PATIENCE;
+        while self.readers.read_packets(&mut self.pipeline, now_ns) {
+            self.hand_over(deadline);
+        }
         self.is_exact =
             self.readers.read_all(self.sockets.get_mut(), &mut self.pipeline, QUIET_TRIES)?;
         let counts = self.readers.counts()?;
         self.settle();
-        self.pipeline.finish(clock::boot_ns());
-        // The ends of all flows may be more than the queue has room for.
-        for report in self.pipeline.take_reports() {
-            self.output.send_last(report);
+        // The ends of all flows may be more than the queue has room for, and than memory should hold.
+        while self.pipeline.finish(clock::boot_ns()) {
+            self.hand_over(deadline);
         }
+        self.hand_over(deadline);
         self.output.drain();
         let counters = self.pipeline.counters(&counts, self.output.counts());
         if self.is_exact {
@@ -124,6 +135,18 @@ impl Watch {
             tracing::debug!("nobody reads stderr");
         }
         Ok(ended)
+    }
+
+    /// Hands over the reports made so far, waiting for room until `deadline`.
+    fn hand_over(&mut self, deadline: Instant) {
+        self.output.lose(self.pipeline.take_unreported());
+        for report in self.pipeline.take_reports() {
+            if Instant::now() < deadline {
+                self.output.send_last(report);
+            } else {
+                self.output.send(report);
+            }
+        }
     }
 
     /// Takes in the answers that are still under way, for a moment.

@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 fn main() -> Result<()> {
     let mut actor = Actor::default();
@@ -64,6 +65,9 @@ impl Actor {
             ["serve", count] => self.serve(count.parse()?),
             ["sink", count] => self.sink(count.parse()?),
             ["hear", count] => self.hear(count.parse()?),
+            ["pin"] => pin(),
+            ["reap", count] => self.reap(count.parse()?),
+            ["churn", address, count] => churn(address.parse()?, count.parse()?),
             ["hand-over"] => self.hand_over(),
             ["join"] => self.join(),
             ["bequeath"] => self.bequeath(),
@@ -130,6 +134,16 @@ impl Actor {
             socket.recv_from(&mut buffer)?;
         }
         Ok(format!("heard {count}"))
+    }
+
+    /// Accepts so many connections and closes each once its peer has.
+    fn reap(&self, count: u64) -> Result<String> {
+        let listener = self.listener.as_ref().context("no listener")?;
+        for _ in 0..count {
+            let mut stream = accept(listener)?;
+            stream.read_to_end(&mut Vec::new()).context("receive")?;
+        }
+        Ok(format!("reaped {count}"))
     }
 
     /// Accepts a connection and leaves it to a process of its own, as inetd does.
@@ -236,6 +250,22 @@ fn spread(remote: SocketAddr, count: u64) -> Result<String> {
         socket.send_to(&[0], remote)?;
     }
     Ok(format!("spread {count}"))
+}
+
+/// Opens and closes so many connections, one after the other.
+fn churn(remote: SocketAddr, count: u64) -> Result<String> {
+    for _ in 0..count {
+        TcpStream::connect(remote)?.shutdown(Shutdown::Write)?;
+    }
+    Ok(format!("churned {count}"))
+}
+
+/// Stays on the first CPU from now on.
+fn pin() -> Result<String> {
+    let mut first = CpuSet::new();
+    first.set(0);
+    sched_setaffinity(None, &first)?;
+    Ok("pinned".to_owned())
 }
 
 fn accept(listener: &TcpListener) -> Result<TcpStream> {

@@ -38,7 +38,8 @@ const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];
 pub(super) struct Programs {
     init: PathBuf,
     portwatch: Program,
-    actor: Program,
+    /// What plays processes and attackers.
+    players: [Program; 2],
     tests: Vec<Program>,
 }
 
@@ -71,7 +72,7 @@ impl Programs {
             portwatch: stripped(development.join("portwatch"))?,
             tests: build_tests()?.into_iter().map(stripped).collect::<Result<_>>()?,
             // Built along with the tests.
-            actor: stripped(development.join("actor"))?,
+            players: [stripped(development.join("actor"))?, stripped(development.join("flood"))?],
         })
     }
 
@@ -91,7 +92,9 @@ impl Programs {
         }
         archive.file(Path::new("/init"), true, &read(&self.init)?)?;
         let mut libraries = BTreeSet::new();
-        for Program { path, stripped } in self.tests.iter().chain([&self.portwatch, &self.actor]) {
+        for Program { path, stripped } in
+            self.tests.iter().chain(&self.players).chain([&self.portwatch])
+        {
             libraries.extend(libraries_of(path)?);
             archive.file(path, true, &read(stripped)?)?;
         }

@@ -53,7 +53,7 @@ pub(super) struct Document<'a> {
 
 impl<'a> Document<'a> {
     /// What every document has.
-    pub(super) fn new(identity: &'a RunIdentity, report: &'a Report) -> Self {
+    pub(super) fn new(identity: &'a RunIdentity, sequence: u64, report: &'a Report) -> Self {
         let Class { kind, categories, types, action, dataset } = class(&report.body);
         Self {
             timestamp: Time(report.time_unix_ns),
@@ -64,7 +64,7 @@ impl<'a> Document<'a> {
                 action,
                 module: "portwatch",
                 dataset,
-                sequence: report.sequence,
+                sequence,
                 ..Event::default()
             },
             host: Host { name: known(&identity.host_name), id: known(&identity.host_id) },

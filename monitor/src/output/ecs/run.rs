@@ -25,12 +25,13 @@ impl<'a> Document<'a> {
 
     /// The last document of a run.
     pub(super) fn run_ended(&mut self, run: &'a RunEnded) {
-        let RunEnded { reason, counters, listeners, flows, findings } = run;
+        let RunEnded { reason, counters, listeners, flows, findings, coverage_gaps } = run;
         self.event.reason = known(reason);
         self.portwatch.run = Some(RunFields {
             listeners: Some(*listeners),
             flows: Some(*flows),
             findings: Some(*findings),
+            coverage_gaps: Some(coverage_gaps),
             ..RunFields::default()
         });
         if let Some(counters) = counters {
@@ -68,6 +69,8 @@ pub(super) struct RunFields<'a> {
     flows: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coverage_gaps: Option<&'a [String]>,
 }
 
 /// `portwatch.run.attached[]`.

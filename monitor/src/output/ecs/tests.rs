@@ -123,8 +123,19 @@ fn all() -> Vec<Value> {
     render(&reports).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+#[test]
+fn documents_are_numbered_from_1_without_gaps() {
+    let lines = render(&examples::run());
+
+    let numbers = lines.lines().map(|line| {
+        let document: Value = serde_json::from_str(line).unwrap();
+        document["event"]["sequence"].as_u64().unwrap()
+    });
+    assert!(numbers.eq(1..=11));
+}
+
 fn render(reports: &[Report]) -> String {
-    let encoder = Encoder::new(RunIdentity {
+    let mut encoder = Encoder::new(RunIdentity {
         host_name: "web1".to_owned(),
         host_id: "8b1f0c6a5d3e4f27a9b8c7d6e5f40312".to_owned(),
         run_id: "01989a7e-9d1c-7c3a-b6f0-2f8e5d4c3b2a".to_owned(),

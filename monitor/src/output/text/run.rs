@@ -32,7 +32,14 @@ pub(super) fn started(mut line: Line<'_>, run: &RunStarted, out: &mut Vec<u8>) {
 pub(super) fn ended(mut line: Line<'_>, run: &RunEnded, out: &mut Vec<u8>) {
     line.foreign(Ink::Plain, &run.reason);
     line.put(Ink::Plain, &format!("; {}", summary::seen(run, "flow")));
+    let margin = line.continued();
     line.end(out);
+    for gap in &run.coverage_gaps {
+        let mut line = margin.continued();
+        line.put(Ink::Notable, "not covered: ");
+        line.foreign(Ink::Plain, gap);
+        line.end(out);
+    }
 }
 
 /// `eth0  tcx  ifindex 2`.

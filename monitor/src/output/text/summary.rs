@@ -35,6 +35,9 @@ pub fn summary(run: &RunEnded) -> String {
         text.push_str("; lost: ");
         text.push_str(&escape(&losses.join(", ")));
     }
+    if !run.coverage_gaps.is_empty() {
+        text.extend(["; ", &plural(count(&run.coverage_gaps), "coverage gap")]);
+    }
     let unparsable = sum(counters.unparsable.values().copied());
     if unparsable > 0 {
         text.extend(["; ", &plural(unparsable, "packet"), " could not be parsed"]);
@@ -76,6 +79,10 @@ fn ports(counts: &[PortCount]) -> String {
     }
     let names: Vec<_> = ports.iter().map(u16::to_string).collect();
     format!("{}/tcp+udp", names.join(","))
+}
+
+fn count(sentences: &[String]) -> u64 {
+    u64::try_from(sentences.len()).unwrap_or(u64::MAX)
 }
 
 fn sum(counts: impl IntoIterator<Item = u64>) -> u64 {

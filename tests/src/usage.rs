@@ -1,0 +1,45 @@
+//! What a process takes of the machine, from `/proc`.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Lets the peak of memory begin anew.
+pub(crate) fn forget_peak(pid: u32) {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("reset the peak of memory");
+}
+
+/// Bytes of memory at the peak since the start, or since it was made to begin anew.
+pub(crate) fn peak(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+/// Bytes of memory now.
+pub(crate) fn resident(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, which: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("read /proc/PID/status");
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix(which));
+    let number = kilobytes.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
+    number.expect("find the peak of memory").saturating_mul(1024)
+}
+
+/// Processor time so far, over all threads, in user space and in the kernel.
+pub(crate) fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("read /proc/PID/stat");
+    // The name may contain anything, parentheses too; utime and stime are the 12th and 13th behind.
+    let (_, rest) = stat.rsplit_once(')').expect("find the end of a name");
+    let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let ticks = ticks.sum::<Result<u64, _>>().expect("read numbers of ticks");
+    // USER_HZ is 100 for every user of Linux.
+    Duration::from_millis(ticks.saturating_mul(10))
+}
+
+/// Time since some moment in the past that stays the same.
+pub fn now() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::try_from(now).expect("read the clock")
+}
