@@ -34,7 +34,7 @@ use crate::output::{Output, Style};
 use crate::pipeline::{Payload, Pipeline, Settings};
 use crate::policy::Policy;
 use crate::privilege::{self, Thread, Work};
-use crate::report::{Body, RunStarted};
+use crate::report::{Body, InterfaceReport, RunStarted};
 use crate::session::{self, Readers, Snapshot};
 use crate::sys;
 
@@ -162,7 +162,7 @@ impl Watch {
         }
         // While the names of programs can still be asked for.
         let gaps = interfaces.gaps()?;
-        let work = work(&args, &mut object, &observed);
+        let work = work(&args, &mut object);
         degraded.extend(privilege::confine(work));
         let mut pipeline = Pipeline::new(settings(&args, policy, readers.slots(), netns)?);
         let snapshot = Snapshot::take(&args.common.ports())?;
