@@ -26,7 +26,7 @@ pub enum Body {
     /// First line of a run.
     RunStarted(RunStarted),
     /// Last line of a run.
-    RunEnded(RunEnded),
+    RunEnded(Box<RunEnded>),
     /// A listener.
     Listener(ListenerChange, Box<ListenerReport>),
     /// A flow.

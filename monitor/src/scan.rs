@@ -71,7 +71,7 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
     pipeline.finish(now_ns);
     pipeline.report_connections(&sockets, now_ns);
     let ended = pipeline.run_ended("looked once", None);
-    pipeline.report(clock::boot_ns(), Body::RunEnded(ended.clone()));
+    pipeline.report(clock::boot_ns(), Body::RunEnded(Box::new(ended.clone())));
     for report in pipeline.take_reports() {
         output.send_last(report);
     }

@@ -40,7 +40,7 @@ pub(super) fn run() -> Vec<Report> {
         (7_250_000_000, flow(FlowChange::Ended(EndReason::EndOfFlow))),
         (8_000_000_000, listener(ListenerChange::Closed)),
         (10_000_000_000, Body::Counters(Box::new(counters()))),
-        (12_000_000_000, Body::RunEnded(run_ended())),
+        (12_000_000_000, Body::RunEnded(Box::new(run_ended()))),
     ])
 }
 
@@ -59,7 +59,7 @@ pub(super) fn rarities() -> Vec<Report> {
         (6_000_000, Body::Finding(Box::new(expired_rule()))),
         (7_000_000, Body::Sample(Box::new(empty_sample()))),
         (8_000_000, Body::Interface(InterfaceChange::Detached, eth0())),
-        (9_000_000, Body::RunEnded(scan_ended())),
+        (9_000_000, Body::RunEnded(Box::new(scan_ended()))),
     ])
 }
 
@@ -74,7 +74,7 @@ pub(super) fn scan() -> Vec<Report> {
         (0, found(kernel_listener())),
         (0, Body::Flow(FlowChange::Updated, Box::new(loopback_connection()))),
         (0, Body::Finding(Box::new(finding()))),
-        (0, Body::RunEnded(scan_ended())),
+        (0, Body::RunEnded(Box::new(scan_ended()))),
     ])
 }
 

@@ -122,7 +122,7 @@ impl Watch {
             tracing::warn!("traffic went on while the counters were read for the last time");
         }
         let ended = self.pipeline.run_ended(reason, Some(counters));
-        self.pipeline.report(clock::boot_ns(), Body::RunEnded(ended.clone()));
+        self.pipeline.report(clock::boot_ns(), Body::RunEnded(Box::new(ended.clone())));
         for report in self.pipeline.take_reports() {
             self.output.send_last(report);
         }
