@@ -88,7 +88,10 @@ impl Run {
         let mut sums = BTreeMap::new();
         add(&mut sums, None, self.ended().list("portwatch.counters.interfaces"));
         add(&mut sums, None, self.ended().list("portwatch.counters.overflow"));
-        assert_eq!(sums, self.in_ports(), "interfaces and overflow, ports");
+        if let Some(earlier) = self.ended().at("portwatch.counters.earlier").as_array() {
+            add(&mut sums, None, earlier);
+        }
+        assert_eq!(sums, self.in_ports(), "interfaces, overflow and earlier runs, ports");
     }
 
     /// Per port and direction: all flows, and what belongs to none.
