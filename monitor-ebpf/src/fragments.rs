@@ -3,13 +3,12 @@
 //! Only fragments pay for it. The table is bounded and forgets what was used longest ago; a later
 //! fragment that finds nothing there, since it came first or the table overflowed, is counted apart.
 
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 
 use monitor_ebpf::packet::Headers;
 
-use crate::config;
+use crate::{clock, config};
 
 /// Datagrams remembered at once.
 const DATAGRAMS: u32 = 8192;
@@ -54,8 +53,7 @@ impl Ports {
     #[inline(always)]
     pub(crate) fn of(headers: Headers) -> Self {
         Self {
-            // SAFETY: reads a clock.
-            seen_ns: unsafe { bpf_ktime_get_boot_ns() },
+            seen_ns: clock::exact(),
             source_port: headers.source_port,
             destination_port: headers.destination_port,
             udp: u32::from(headers.udp),
@@ -95,7 +93,5 @@ pub(crate) fn find(datagram: &Datagram) -> Option<Ports> {
     // SAFETY: copied at once. Should another CPU take the entry for another datagram meanwhile, the
     // fragment counts in that one's flow, of a watched port as well.
     let ports = unsafe { FRAGMENTS.get(datagram) }.copied()?;
-    // SAFETY: reads a clock.
-    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
-    (now_ns.wrapping_sub(ports.seen_ns) < LIFETIME_NS).then_some(ports)
+    (clock::exact().wrapping_sub(ports.seen_ns) < LIFETIME_NS).then_some(ports)
 }

@@ -20,6 +20,7 @@ mod config;
 
 // Records and their fates.
 mod clock;
+mod budget;
 mod emit;
 mod diagnostics;
 

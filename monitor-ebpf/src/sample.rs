@@ -1,6 +1,6 @@
 //! Samples: a few packets of each flow travel to user space, within a budget that a flood cannot buy.
 
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::TcContext;
@@ -12,7 +12,7 @@ use monitor_ebpf::wire::{Budget, SampleRecord, kind};
 use crate::emit::{self, Fate, PACKET_RING};
 use crate::flows::{Packet, write_key};
 use crate::tc::bytes;
-use crate::{clock, config};
+use crate::{budget, clock, config};
 
 #[map(name = "pw_budget")]
 static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
@@ -21,7 +21,7 @@ static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 pub(crate) fn take(ctx: &TcContext, packet: Packet, headers: Headers, represents: u32) {
     let snaplen = config::snaplen();
-    if !within_budget(&BUDGET, u64::from(config::sample_budget())) {
+    if !budget::take(&BUDGET, u64::from(config::sample_budget())) {
         emit::count(packet.program, Fate::Filtered);
         return;
     }
@@ -102,25 +102,4 @@ unsafe fn load(ctx: &TcContext, offset: usize, to: *mut u64, len: usize) -> bool
     // SAFETY: the skb the kernel called us with, and the caller's contract.
     last < config::snaplen() as usize
         && unsafe { bpf_skb_load_bytes(skb, offset as u32, to.cast(), last as u32 + 1) == 0 }
-}
-
-/// Takes one out of a budget, which is whole again once every `budget_window`.
-#[inline(always)]
-pub(crate) fn within_budget(budget: &PerCpuArray<Budget>, whole: u64) -> bool {
-    let Some(budget) = budget.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: this CPU's live budget, and only one TC program runs on a CPU at a time.
-    let budget = unsafe { &mut *budget };
-    // SAFETY: a helper without arguments.
-    let jiffies = unsafe { bpf_jiffies64() };
-    if jiffies - budget.since_jiffies >= u64::from(config::budget_window()) {
-        budget.since_jiffies = jiffies;
-        budget.left = whole;
-    }
-    if budget.left == 0 {
-        return false;
-    }
-    budget.left -= 1;
-    true
 }

@@ -4,7 +4,7 @@
 //! `sock_send_length` and `sock_recv_length` fire in the task of every read and write of every socket
 //! (Linux 6.3). Off the watched ports each costs two loads and a comparison.
 
-use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
+use aya_ebpf::bindings::{BPF_NOEXIST, bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{btf_tracepoint, cgroup_sock_addr, map};
 use aya_ebpf::maps::{LruHashMap, PerCpuArray};
@@ -13,13 +13,12 @@ use core::ffi::c_void;
 
 use monitor_ebpf::wire::{Budget, Heard, SocketUser, action, program};
 
-use crate::config;
 use crate::emit::{self, Fate};
-use crate::sample::within_budget;
 use crate::socket::{
     AF_INET, AF_INET6, Hook, PROCEED, Socket, cookie, current_tgid, is_last_reported, is_ours,
     mapped, report, words,
 };
+use crate::{budget, config};
 
 /// Who was reported. An entry that had to go costs a second report, no more.
 #[map(name = "pw_users")]
@@ -142,7 +141,7 @@ fn heard(ctx: &SockAddrContext, program: u32, remote: [u32; 4]) -> i32 {
     if unsafe { HEARD.get(sender) }.is_some() {
         return PROCEED;
     }
-    if !within_budget(&HEARD_BUDGET, HEARD_AT_ONCE) {
+    if !budget::take(&HEARD_BUDGET, HEARD_AT_ONCE) {
         emit::count(program, Fate::Filtered);
         return PROCEED;
     }
@@ -167,10 +166,8 @@ fn heard(ctx: &SockAddrContext, program: u32, remote: [u32; 4]) -> i32 {
 /// Enters it; false if it was there.
 #[inline(always)]
 fn is_first<K>(reported: &LruHashMap<K, u8>, key: &K) -> bool {
-    reported.insert(key, 0, BPF_NOEXIST) != Err(EEXIST)
+    reported.insert(key, 0, u64::from(BPF_NOEXIST)) != Err(EEXIST)
 }
 
-/// Insert only what is not there: include/uapi/linux/bpf.h.
-const BPF_NOEXIST: u64 = 1;
-/// How the kernel says that it was: `-EEXIST`.
+/// How the kernel says that it was there: `-EEXIST`.
 const EEXIST: i32 = -17;

@@ -51,13 +51,6 @@ impl<const LEN: usize> View<'_, LEN> {
         u32::from_be_bytes([bytes[OFFSET], bytes[OFFSET + 1], bytes[OFFSET + 2], bytes[OFFSET + 3]])
     }
 
-    /// Four bytes at `OFFSET` as they lie in memory.
-    #[inline(always)]
-    #[must_use]
-    pub const fn raw32<const OFFSET: usize>(self) -> u32 {
-        self.u32::<OFFSET>().to_be()
-    }
-
     /// Eight bytes at `OFFSET` as they lie in memory.
     #[inline(always)]
     #[must_use]
