@@ -248,11 +248,7 @@ fn a_worker_that_inherits_a_connection_is_known_exactly() {
     let portwatch = lab.right.portwatch(&["watch"]);
     let mut server = listener(&lab.right);
 
-    server.tell("hand-over");
-    let connect = format!("connect tcp {}", lab.right.v4(PORT));
-    let client = lab.left.perform(&[&connect, "exchange 100000"]);
-    let worker = last_number(&server.answer());
-    server.ask("join");
+    let (client, worker) = exchange_with_worker(&lab, &mut server);
     let flow = end_of_flow(&portwatch, &client);
     portwatch.stop().assert_sound();
 
@@ -269,11 +265,7 @@ fn the_worker_that_serves_a_connection_is_its_user_and_the_process_to_name() {
     let portwatch = lab.right.portwatch(&["watch"]);
     let mut server = listener(&lab.right);
 
-    server.tell("hand-over");
-    let connect = format!("connect tcp {}", lab.right.v4(PORT));
-    let client = lab.left.perform(&[&connect, "exchange 100000"]);
-    let worker = last_number(&server.answer());
-    server.ask("join");
+    let (client, worker) = exchange_with_worker(&lab, &mut server);
     let flow = end_of_flow(&portwatch, &client);
     let run = portwatch.stop();
     run.assert_sound();
@@ -381,6 +373,16 @@ fn exchange(from: &Host, to: &Host, server: &mut Actor) -> Performed {
     let client = from.perform(&[&connect, "exchange 100000"]);
     server.answer();
     client
+}
+
+/// A connection to a server that leaves it to a process of its own, which is gone afterwards: its pid.
+fn exchange_with_worker(lab: &Lab, server: &mut Actor) -> (Performed, u32) {
+    server.tell("hand-over");
+    let connect = format!("connect tcp {}", lab.right.v4(PORT));
+    let client = lab.left.perform(&[&connect, "exchange 100000"]);
+    let worker = last_number(&server.answer());
+    server.ask("join");
+    (client, worker)
 }
 
 fn end_of_flow(portwatch: &Portwatch, client: &Performed) -> Event {
