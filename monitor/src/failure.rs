@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::kernel::first_line;
 use crate::kernel::preflight::Obstacle;
 
 /// Nothing unexpected.
@@ -55,11 +56,7 @@ impl fmt::Display for Failure {
                 }
                 Ok(())
             }
-            // The verifier answers in many lines; the first is what a user can act on.
-            Self::Broken(error) => {
-                let chain = format!("{error:#}");
-                write!(f, "portwatch: {}", chain.lines().next().unwrap_or_default())
-            }
+            Self::Broken(error) => write!(f, "portwatch: {}", first_line(error)),
         }
     }
 }

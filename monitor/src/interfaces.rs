@@ -13,6 +13,7 @@ use crate::endpoint::{Interface, Netns};
 use crate::escape;
 use crate::host::links::{self, Link, LinkEvent};
 use crate::kernel::chain::{Chains, Gap, GapKind};
+use crate::kernel::first_line;
 use crate::kernel::interface::{Attached, Attacher, Hook, Mode};
 use crate::kernel::object::Object;
 use crate::kernel::pin::Pins;
@@ -151,10 +152,9 @@ impl Interfaces {
         if !still_there {
             return;
         }
-        let chain = format!("{error:#}");
-        let reason = chain.lines().next().unwrap_or_default().to_owned();
+        let reason = first_line(error);
         // Of a program that the kernel refuses: the verifier's log.
-        tracing::debug!("{chain}");
+        tracing::debug!("{error:#}");
         if self.refused.insert(interface.ifindex, reason.clone()).is_none() {
             tracing::warn!("{} is not observed: {reason}", escape::escape(&interface.name));
         }

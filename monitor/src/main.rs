@@ -13,6 +13,7 @@ use monitor::output::Style;
 use monitor::output::ecs::RunIdentity;
 use monitor::output::text::Look;
 use monitor::{descriptor, scan, watch};
+use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -29,25 +30,26 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<u8, Failure> {
-    // First of all, while no descriptor of ours can have the number that the user means.
-    let ready = match &cli.command {
-        Command::Watch(watch) => take_ready_fd(watch)?,
-        Command::Scan(_) => None,
-        Command::Detach => return detach(),
-    };
-    let identity = Identity::read();
-    let style = style(&cli, &identity);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Broken(error.into()))?;
-    runtime.block_on(async {
-        match cli.command {
-            Command::Detach => Ok(failure::DONE),
-            Command::Scan(args) => scan::run(args, &identity, style).await,
-            Command::Watch(args) => watch::run(*args, ready, &identity, style).await,
+    match cli.command {
+        Command::Scan(args) => {
+            let identity = Identity::read();
+            let style = style(args.common.format, Style::Table, cli.color, &identity);
+            runtime()?.block_on(scan::run(args, &identity, style))
         }
-    })
+        Command::Watch(args) => {
+            // First of all, while no descriptor of ours can have the number that the user means.
+            let ready = take_ready_fd(&args)?;
+            let identity = Identity::read();
+            let style = style(args.common.format, Style::Lines, cli.color, &identity);
+            runtime()?.block_on(watch::run(*args, ready, &identity, style))
+        }
+        Command::Detach => detach(),
+    }
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::Broken(error.into()))
 }
 
 /// Removes what is pinned, and says how much that was.
@@ -62,18 +64,15 @@ fn detach() -> Result<u8, Failure> {
     Ok(failure::DONE)
 }
 
-fn style(cli: &Cli, identity: &Identity) -> Style {
-    let look = || {
-        Look::of_stdout(match cli.color {
+/// `text` is how the command's reports look as text.
+fn style(format: Format, text: fn(Look) -> Style, color: Color, identity: &Identity) -> Style {
+    match format {
+        Format::Text => text(Look::of_stdout(match color {
             Color::Auto => ColorChoice::Auto,
             Color::Always => ColorChoice::Always,
             Color::Never => ColorChoice::Never,
-        })
-    };
-    match &cli.command {
-        Command::Watch(watch) if watch.common.format == Format::Text => Style::Lines(look()),
-        Command::Scan(scan) if scan.common.format == Format::Text => Style::Table(look()),
-        Command::Watch(_) | Command::Scan(_) | Command::Detach => Style::Json(RunIdentity {
+        })),
+        Format::Json => Style::Json(RunIdentity {
             host_name: identity.name.clone(),
             host_id: identity.machine_id.clone().unwrap_or_default(),
             run_id: run_id(),

@@ -207,14 +207,15 @@ impl Attribution {
         Self { ownership: Ownership::Unknown, reason: reason.into(), owners: Vec::new() }
     }
 
+    /// These processes, and why; puts the most telling first, of each side.
+    pub fn of_processes(reason: impl Into<String>, mut owners: Vec<Owner>) -> Self {
+        owners.sort_by_key(Owner::rank);
+        Self { ownership: Ownership::Process, reason: reason.into(), owners }
+    }
+
     /// The process to name where there is room for one: the user if known, else the opener, else a
     /// holder.
     pub fn principal(&self) -> Option<&Owner> {
         self.owners.iter().min_by_key(|owner| owner.rank())
-    }
-
-    /// Puts the most telling owner first, of each side.
-    pub fn sort(&mut self) {
-        self.owners.sort_by_key(Owner::rank);
     }
 }

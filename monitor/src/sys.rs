@@ -99,55 +99,6 @@ pub(crate) fn namespace_id(namespace: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(id) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Numbers of the programs on a TCX hook of an interface, in the order in which they run: Linux 6.6.
-///
-/// Only numbers: reading more of a program takes `CAP_SYS_ADMIN`, this `CAP_NET_ADMIN`.
-pub(crate) fn tcx_programs(ifindex: u32, egress: bool) -> io::Result<Vec<u32>> {
-    /// `struct { … } query` of `union bpf_attr`: include/uapi/linux/bpf.h.
-    #[repr(C)]
-    #[expect(clippy::struct_field_names, reason = "the kernel's names")]
-    struct Query {
-        target_ifindex: u32,
-        attach_type: u32,
-        query_flags: u32,
-        attach_flags: u32,
-        prog_ids: u64,
-        count: u32,
-        padding: u32,
-        prog_attach_flags: u64,
-        link_ids: u64,
-        link_attach_flags: u64,
-        revision: u64,
-    }
-    const BPF_PROG_QUERY: libc::c_long = 16;
-    const BPF_TCX_INGRESS: u32 = 46;
-    /// A chain holds no more: `BPF_MPROG_MAX` of kernel/bpf/mprog.c.
-    const MAX: u32 = 64;
-
-    let mut ids = [0_u32; MAX as usize];
-    let mut query = Query {
-        target_ifindex: ifindex,
-        attach_type: BPF_TCX_INGRESS + u32::from(egress),
-        query_flags: 0,
-        attach_flags: 0,
-        prog_ids: ids.as_mut_ptr().expose_provenance() as u64,
-        count: MAX,
-        padding: 0,
-        prog_attach_flags: 0,
-        link_ids: 0,
-        link_attach_flags: 0,
-        revision: 0,
-    };
-    // SAFETY: the kernel reads `query` and writes to it, and at most `count` numbers to `ids`; both
-    // live until it returns.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>()) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(ids.into_iter().take(query.count as usize).collect())
-}
-
 /// Gives memory that was freed back to the kernel: reading BTF takes tens of megabytes, once.
 pub(crate) fn release_free_memory() {
     #[cfg(target_env = "gnu")]

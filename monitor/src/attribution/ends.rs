@@ -41,15 +41,14 @@ impl Known {
         if socket.netns.is_none() {
             settled = false;
         }
-        let mut attribution = if owners.is_empty() {
+        let attribution = if owners.is_empty() {
             Attribution::unknown(
                 "no process has a descriptor of it: the kernel may own it (WireGuard, NFS, VXLAN), \
                  or its holder hides",
             )
         } else {
-            Attribution { ownership: Ownership::Process, reason: reason(&owners), owners }
+            Attribution::of_processes(reason(&owners), owners)
         };
-        attribution.sort();
         Answer { attribution, settled }
     }
 
@@ -77,12 +76,8 @@ impl Known {
             "no process has a descriptor of it: it is closing"
                 .clone_into(&mut answer.attribution.reason);
         } else {
-            answer.attribution = Attribution {
-                ownership: Ownership::Process,
-                reason: "not accepted yet: it belongs to those who listen".to_owned(),
-                owners,
-            };
-            answer.attribution.sort();
+            let reason = "not accepted yet: it belongs to those who listen";
+            answer.attribution = Attribution::of_processes(reason, owners);
         }
         answer
     }
@@ -97,12 +92,11 @@ impl Known {
                 settled &= self.are_settled(socket);
             }
         }
-        let mut attribution = if owners.is_empty() {
+        let attribution = if owners.is_empty() {
             nobody(role)
         } else {
-            Attribution { ownership: Ownership::Process, reason: reason(&owners), owners }
+            Attribution::of_processes(reason(&owners), owners)
         };
-        attribution.sort();
         Answer { attribution, settled }
     }
 
@@ -229,7 +223,7 @@ fn nobody(role: Option<FlowRole>) -> Attribution {
 }
 
 /// Why the answer is what it is, in words.
-fn reason(owners: &[Owner]) -> String {
+fn reason(owners: &[Owner]) -> &'static str {
     let best = owners.iter().map(|owner| owner.evidence).min();
     match best {
         Some(Evidence::Exact) => {
@@ -240,7 +234,6 @@ fn reason(owners: &[Owner]) -> String {
         }
         Some(Evidence::Inferred) | None => "the addresses and ports fit a socket of the process",
     }
-    .to_owned()
 }
 
 #[cfg(test)]

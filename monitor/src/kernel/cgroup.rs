@@ -18,21 +18,30 @@ use crate::sys;
 /// The cgroup id of the root of the hierarchy: anything else is a subtree, seen from a container.
 const ROOT_ID: u64 = 1;
 
-/// The socket hooks, all of which attach to a cgroup.
+/// The socket hooks, all of which attach to a cgroup, each with its `enum bpf_attach_type` of
+/// `include/uapi/linux/bpf.h`.
+const HOOKS: [(u32, u32); 10] = [
+    (program::POST_BIND4, 12),
+    (program::POST_BIND6, 13),
+    (program::CONNECT4, 10),
+    (program::CONNECT6, 11),
+    (program::SENDMSG4, 14),
+    (program::SENDMSG6, 15),
+    (program::RECVMSG4, 19),
+    (program::RECVMSG6, 20),
+    (program::SOCK_OPS, 3),
+    (program::RELEASE, 34),
+];
+
+/// Names and attach types of the socket hooks.
+fn hooks() -> impl Iterator<Item = (&'static str, u32)> {
+    let named = |(hook, attach_type)| Some((*PROGRAMS.get(hook as usize)?, attach_type));
+    HOOKS.into_iter().filter_map(named)
+}
+
+/// Names of the socket hooks.
 pub(super) fn socket_programs() -> impl Iterator<Item = &'static str> {
-    let hooks = [
-        program::POST_BIND4,
-        program::POST_BIND6,
-        program::CONNECT4,
-        program::CONNECT6,
-        program::SENDMSG4,
-        program::SENDMSG6,
-        program::RECVMSG4,
-        program::RECVMSG6,
-        program::SOCK_OPS,
-        program::RELEASE,
-    ];
-    hooks.into_iter().filter_map(|hook| PROGRAMS.get(hook as usize).copied())
+    hooks().map(|(name, _)| name)
 }
 
 /// Opens the root of the cgroup v2 hierarchy, wherever it is mounted.
@@ -79,10 +88,13 @@ pub fn attach(
                 .to_owned(),
         );
     }
-    for name in socket_programs() {
+    for (name, attach_type) in hooks() {
         match pins {
             Some(pins) if is_attached(pins, name) => continue,
-            Some(pins) => attach_pinned(object.program(name)?, name, root.as_fd(), pins),
+            Some(pins) => {
+                let root = root.as_fd();
+                attach_pinned(object.program(name)?, (name, attach_type), root, pins)
+            }
             None => attach_program(object.program(name)?, root.as_fd()),
         }
         .with_context(|| format!("attaching {name} to the cgroup root"))?;
@@ -100,7 +112,7 @@ pub(super) fn is_attached(pins: &Pins, name: &str) -> bool {
 /// Attaches by a link of our own making, since aya lets go of none that leads to a cgroup.
 fn attach_pinned(
     program: &mut Program,
-    name: &str,
+    (name, attach_type): (&str, u32),
     root: BorrowedFd<'_>,
     pins: &Pins,
 ) -> Result<()> {
@@ -110,27 +122,8 @@ fn attach_pinned(
         Program::SockOps(program) => program.load()?,
         other => anyhow::bail!("{name} is a {:?}", other.prog_type()),
     }
-    let attach_type = attach_type(name).context("it is no socket hook")?;
     let link = sys::bpf::link_to_cgroup(program.fd()?.as_fd(), root, attach_type)?;
     pins.pin(link, &pins.link(0, name))
-}
-
-/// `enum bpf_attach_type` of `include/uapi/linux/bpf.h`.
-fn attach_type(name: &str) -> Option<u32> {
-    let types = [
-        (program::SOCK_OPS, 3),
-        (program::CONNECT4, 10),
-        (program::CONNECT6, 11),
-        (program::POST_BIND4, 12),
-        (program::POST_BIND6, 13),
-        (program::SENDMSG4, 14),
-        (program::SENDMSG6, 15),
-        (program::RECVMSG4, 19),
-        (program::RECVMSG6, 20),
-        (program::RELEASE, 34),
-    ];
-    let is_it = |hook: u32| PROGRAMS.get(hook as usize).is_some_and(|it| *it == name);
-    types.into_iter().find_map(|(hook, attach_type)| is_it(hook).then_some(attach_type))
 }
 
 /// Detaches all socket hooks, unless their links are pinned.

@@ -100,7 +100,7 @@ impl Chains {
         direction: Direction,
     ) -> io::Result<Option<Vec<String>>> {
         let name = direction.name();
-        let on_tcx = match sys::tcx_programs(ifindex, direction == Direction::Egress) {
+        let on_tcx = match sys::bpf::tcx_programs(ifindex, direction == Direction::Egress) {
             // Before Linux 6.6 there is no such hook.
             Err(error) if mode == Mode::Clsact && error.raw_os_error() == Some(libc::EINVAL) => {
                 Vec::new()
@@ -166,15 +166,12 @@ impl Chains {
                 self.programs.clear();
             }
             // Needs CAP_SYS_ADMIN: without it the number has to do.
-            for program in loaded_programs().filter_map(Result::ok) {
+            let program = loaded_programs().filter_map(Result::ok).find(|it| it.id() == id);
+            let known = program.map(|program| {
                 let name = program.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned);
-                let known = Known { name, tag: Some(program.tag()) };
-                if program.id() == id {
-                    self.programs.insert(id, known);
-                    break;
-                }
-            }
-            self.programs.entry(id).or_default();
+                Known { name, tag: Some(program.tag()) }
+            });
+            self.programs.insert(id, known.unwrap_or_default());
         }
         self.programs.get(&id).cloned().unwrap_or_default()
     }

@@ -160,10 +160,9 @@ impl Attacher {
             }
         };
         let [ingress, egress] = names;
-        let programs = [ingress, egress];
         let ingress = attach(object, ingress, TcAttachType::Ingress)?;
         let egress = attach(object, egress, TcAttachType::Egress)?;
-        let programs = program_ids(object, programs)?;
+        let programs = program_ids(object, names)?;
         Ok(Attached { mode: Mode::Tcx, programs, _links: [ingress, egress], _qdisc: None })
     }
 

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use zerocopy::IntoBytes as _;
 
 use crate::kernel::btf::Offsets;
+use crate::kernel::first_line;
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::layout::Layout;
 use crate::kernel::pin::{Found, Pins};
@@ -39,8 +40,8 @@ pub(super) const ITERATOR: &str = "pw_task_file";
 pub(super) const TRACEPOINTS: [(&str, &str); 2] =
     [("pw_send_length", "sock_send_length"), ("pw_recv_length", "sock_recv_length")];
 /// What it means not to have those.
-pub(super) const UNSEEN_USERS: &str = "who reads and writes a socket that another process opened is known only \
-                            by who holds it";
+pub(super) const UNSEEN_USERS: &str = "who reads and writes a socket that another process opened is \
+     known only by who holds it";
 /// What it means not to have the iterator.
 const IN_PROC: &str = "holders of sockets are looked up in /proc, not by iterator";
 
@@ -337,10 +338,9 @@ impl Object {
     }
 }
 
-/// What it means, and why: the first line, since the rest is the verifier's log.
+/// What it means, and why.
 fn degradation(meaning: &str, error: &anyhow::Error) -> String {
-    let chain = format!("{error:#}");
-    format!("{meaning}: {}", chain.lines().next().unwrap_or_default())
+    format!("{meaning}: {}", first_line(error))
 }
 
 fn layout(settings: &Settings) -> Result<Layout> {

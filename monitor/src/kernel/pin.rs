@@ -55,16 +55,10 @@ impl Pins {
     /// Makes or opens the directory for a network namespace.
     pub fn open(netns: u64) -> Result<Self> {
         let parent = parent()?;
-        match rustix::fs::mkdir(&parent, Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => bail!("{} cannot be made: {error}", parent.display()),
-        }
+        make_directory(&parent)?;
         drop(trusted(&parent)?);
         let directory = parent.join(format!("{NETNS}{netns}"));
-        match rustix::fs::mkdir(&directory, Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => bail!("{} cannot be made: {error}", directory.display()),
-        }
+        make_directory(&directory)?;
         let lock = lock(&directory)?;
         Ok(Self { directory, is_whole: Cell::new(false), _lock: lock })
     }
@@ -73,15 +67,13 @@ impl Pins {
     pub fn found(&self, wanted: &str) -> Found {
         let Ok(config) = fs::read_link(self.directory.join(CONFIG)) else { return Found::Nothing };
         let pinned = config.to_string_lossy();
-        let is_pinned = |pair: &&str| !pinned.split(' ').any(|other| other == *pair);
-        let different: Vec<&str> = wanted.split(' ').filter(is_pinned).collect();
         if pinned == wanted {
-            Found::Same
-        } else {
-            let names: Vec<&str> =
-                different.iter().filter_map(|pair| pair.split('=').next()).collect();
-            Found::Different(names.join(", "))
+            return Found::Same;
         }
+        let is_different = |pair: &&str| !pinned.split(' ').any(|other| other == *pair);
+        let different = wanted.split(' ').filter(is_different);
+        let names: Vec<&str> = different.filter_map(|pair| pair.split('=').next()).collect();
+        Found::Different(names.join(", "))
     }
 
     /// From now on the set stays when portwatch ends.
@@ -192,6 +184,14 @@ fn parent() -> Result<PathBuf> {
     Ok(Path::new(BPFFS).join("portwatch"))
 }
 
+/// Makes a directory for root alone, unless it is there.
+fn make_directory(directory: &Path) -> Result<()> {
+    match rustix::fs::mkdir(directory, Mode::RWXU) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => bail!("{} cannot be made: {error}", directory.display()),
+    }
+}
+
 /// Opens a directory that only root can have made and changed.
 fn trusted(directory: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -244,18 +244,17 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 
 /// Removes a pin; that there is none is no error.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", shown(path)))
-        }
-        _ => Ok(()),
-    }
+    unless_absent(fs::remove_file(path), path)
 }
 
 fn remove_directory(directory: &Path) -> Result<()> {
-    match fs::remove_dir(directory) {
+    unless_absent(fs::remove_dir(directory), directory)
+}
+
+fn unless_absent(removed: io::Result<()>, path: &Path) -> Result<()> {
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", shown(directory)))
+            Err(error).with_context(|| format!("removing {}", shown(path)))
         }
         _ => Ok(()),
     }
