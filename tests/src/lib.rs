@@ -40,9 +40,18 @@ pub use skip::skip;
 pub use tc::{Guests, tcx_program_ids, tcx_programs};
 pub use usage::now;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-/// How long anything may take before the test that waits for it fails.
+/// How long anything may take before the test that waits for it fails: far more than is needed.
 ///
-/// Far more than is needed: a virtual machine without hardware support takes ten times as long.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// `PORTWATCH_TEST_SLOWNESS` says how many times longer it is on a slow machine, such as a guest that
+/// is run by software.
+pub fn deadline() -> Duration {
+    static DEADLINE: LazyLock<Duration> = LazyLock::new(|| {
+        let slowness = std::env::var("PORTWATCH_TEST_SLOWNESS").ok();
+        let slowness = slowness.and_then(|slowness| slowness.parse().ok()).unwrap_or(1);
+        Duration::from_secs(30).saturating_mul(slowness)
+    });
+    *DEADLINE
+}

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crate::DEADLINE;
+use crate::deadline;
 
 /// Lines read so far, each made a `T` or left out; a thread reads on, so that the writer never waits for us.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl<T: Clone + Send + 'static> Lines<T> {
         let mut next = start;
         let mut found = None;
         let state = self.shared.lock();
-        let waited = self.shared.changed.wait_timeout_while(state, DEADLINE, |state| {
+        let waited = self.shared.changed.wait_timeout_while(state, deadline(), |state| {
             let position = state.lines.iter().skip(next).position(&wanted);
             found = position.and_then(|ahead| next.checked_add(ahead));
             next = state.lines.len();
@@ -67,7 +67,8 @@ impl<T: Clone + Send + 'static> Lines<T> {
     /// All lines, once the writer has closed its end; those until now when it does not in time.
     pub(crate) fn to_end(&self) -> Vec<T> {
         let state = self.shared.lock();
-        let waited = self.shared.changed.wait_timeout_while(state, DEADLINE, |state| !state.ended);
+        let waited =
+            self.shared.changed.wait_timeout_while(state, deadline(), |state| !state.ended);
         let (state, _timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         state.lines.clone()
     }

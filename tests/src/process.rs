@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::{DEADLINE, skip};
+use crate::skip;
 
 /// A process that has come to its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -71,9 +71,9 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("send a signal");
 }
 
-/// [`DEADLINE`] as `poll` takes it.
+/// [`crate::deadline`] as `poll` takes it.
 pub(crate) fn deadline() -> Timespec {
-    Timespec::try_from(DEADLINE).expect("fit a deadline into a timespec")
+    Timespec::try_from(crate::deadline()).expect("fit a deadline into a timespec")
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {

@@ -33,6 +33,10 @@ use crate::vm::protocol::Account;
 /// The kernels that portwatch promises to work on: Debian's long-term ones, and the newest there is.
 const REQUIRED: [&str; 4] = ["5.10", "6.1", "6.12", archive::NEWEST];
 
+/// How many times longer tests wait in a guest that is run by software: it is ten times slower, and
+/// tests allow for more than they need.
+const SLOWNESS: u32 = 4;
+
 /// What `cargo xtask vm` may be told.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -102,7 +106,7 @@ pub(crate) fn run_tests(options: &Options) -> Result<Tally> {
     install_qemu()?;
     let directory = command::target_directory()?.join("vm");
     let (kernels, mut tally) = find_kernels(options, &directory)?;
-    let programs = Programs::build(&directory.join("programs"))?;
+    let programs = Programs::build()?;
     let run = Run { options, machine: machine(options), directory, programs };
     run.programs.pack(&run.common())?;
     let outcomes = run.all(kernels);
@@ -214,7 +218,9 @@ impl Run<'_> {
         let mut arguments = vec!["--test-threads=1".to_owned()];
         arguments.extend(self.options.arguments.iter().cloned());
         let programs = &*self.options.programs;
-        let orders = Orders { programs, arguments: &arguments, limit: self.options.timeout };
+        let slowness = if self.machine.is_accelerated { 1 } else { SLOWNESS };
+        let limit = self.options.timeout;
+        let orders = Orders { programs, arguments: &arguments, limit, slowness };
         self.programs.pack_for(kernel, &orders, &self.common(), &initramfs)?;
         let tell = |line: &str| println!("[{}] {line}", kernel.series);
         let account = guest::run(kernel, self.machine, &initramfs, &logs, &tell)?;

@@ -307,9 +307,14 @@ fn stdin() -> io::Result<OwnedFd> {
 /// Nothing waits for ever, so that a test that fails leaves no process behind.
 fn limited<S: AsFd>(socket: S) -> Result<S> {
     for direction in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(&socket, direction, Some(PATIENCE))?;
+        set_socket_timeout(&socket, direction, Some(patience()))?;
     }
     Ok(socket)
+}
+
+/// A little less than the test waits, so that it hears why.
+fn patience() -> Duration {
+    portwatch_tests::deadline().saturating_sub(Duration::from_secs(5))
 }
 
 /// Any address and port of the same family.
@@ -332,7 +337,6 @@ fn noise(bytes: usize) -> Vec<u8> {
     noise
 }
 
-const PATIENCE: Duration = Duration::from_secs(25);
 const MAX_DATAGRAM: usize = 65_535;
 
 /// Sends frames through a device as they are: the lines of a file, in hexadecimal digits.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -30,7 +30,8 @@ pub(super) struct Machine {
 }
 
 /// Boots `kernel` with the archive at `initramfs`; each line that is worth reading goes to `tell`.
-/// What was said in full stays in `logs`.
+/// What was said in full, and after how many seconds, stays in `logs`.
+#[expect(clippy::disallowed_methods, reason = "the log says when each test ended")]
 pub(super) fn run(
     kernel: &Kernel,
     machine: Machine,
@@ -41,6 +42,7 @@ pub(super) fn run(
     let console = logs.join("console.log");
     let mut log = File::create(logs.join("tests.log")).context("write a log")?;
     let mut child = qemu(kernel, machine, initramfs, &console)?.spawn().context("start QEMU")?;
+    let started = Instant::now();
     let lines = lines_of(child.stdout.take().context("take the output of QEMU")?);
     let mut account = Account::default();
     let mut wait = BOOT_LIMIT;
@@ -50,7 +52,7 @@ pub(super) fn run(
             Err(RecvTimeoutError::Disconnected) => break None,
             Err(RecvTimeoutError::Timeout) => break Some(wait),
         };
-        writeln!(log, "{line}").context("write a log")?;
+        writeln!(log, "{:7.1} {line}", started.elapsed().as_secs_f64()).context("write a log")?;
         let Some(line) = Line::parse(&line) else { continue };
         account.take(&line);
         // From now on the guest itself ends programs that take too long.

@@ -31,22 +31,19 @@ const FILES: &[(&str, &str)] = &[
     ("/etc/machine-id", "0000000000003516000000000000cafe\n"),
 ];
 
+/// How all of them are built.
+const PROFILE: [&str; 2] = ["--profile", "guest"];
+
 /// With `/usr` merged, these are links into it.
 const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];
 
-/// The programs of a guest, built and without debug information.
+/// The programs of a guest.
 pub(super) struct Programs {
     init: PathBuf,
-    portwatch: Program,
+    portwatch: PathBuf,
     /// What plays processes and attackers.
-    players: [Program; 2],
-    tests: Vec<Program>,
-}
-
-/// A program: where tests expect it, and the file that is packed.
-struct Program {
-    path: PathBuf,
-    stripped: PathBuf,
+    players: [PathBuf; 2],
+    tests: Vec<PathBuf>,
 }
 
 /// What a guest does with the programs.
@@ -57,22 +54,22 @@ pub(super) struct Orders<'a> {
     pub(super) arguments: &'a [String],
     /// Seconds that each may take.
     pub(super) limit: u64,
+    /// How many times longer than here tests wait for things.
+    pub(super) slowness: u32,
 }
 
 impl Programs {
-    /// Builds everything; what is packed lies in `directory`.
-    pub(super) fn build(directory: &Path) -> Result<Self> {
-        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    /// Builds everything.
+    pub(super) fn build() -> Result<Self> {
         let portwatch = ["build", "--locked", "--package=monitor", "--bin=portwatch"];
-        command::run(&mut command::cargo(portwatch))?;
-        let development = command::development_directory()?;
-        let stripped = |path: PathBuf| Program::strip(path, directory);
+        command::run(command::cargo(portwatch).args(PROFILE))?;
+        let built = command::target_directory()?.join("guest");
         Ok(Self {
             init: build_init()?,
-            portwatch: stripped(development.join("portwatch"))?,
-            tests: build_tests()?.into_iter().map(stripped).collect::<Result<_>>()?,
+            portwatch: built.join("portwatch"),
+            tests: build_tests()?,
             // Built along with the tests.
-            players: [stripped(development.join("actor"))?, stripped(development.join("flood"))?],
+            players: [built.join("actor"), built.join("flood")],
         })
     }
 
@@ -92,15 +89,11 @@ impl Programs {
         }
         archive.file(Path::new("/init"), true, &read(&self.init)?)?;
         let mut libraries = BTreeSet::new();
-        for Program { path, stripped } in
-            self.tests.iter().chain(&self.players).chain([&self.portwatch])
-        {
-            libraries.extend(libraries_of(path)?);
-            archive.file(path, true, &read(stripped)?)?;
-        }
-        for tool in TOOLS.iter().filter_map(|tool| command::program(tool)) {
-            libraries.extend(libraries_of(&tool)?);
-            archive.file(&tool, true, &read(&tool)?)?;
+        let tools = TOOLS.iter().filter_map(|tool| command::program(tool));
+        let own = self.tests.iter().chain(&self.players).chain([&self.portwatch]).cloned();
+        for program in own.chain(tools) {
+            libraries.extend(libraries_of(&program)?);
+            archive.file(&program, true, &read(&program)?)?;
         }
         let libraries: BTreeSet<PathBuf> =
             libraries.iter().map(|library| in_merged_usr(library)).collect::<Result<_>>()?;
@@ -134,35 +127,25 @@ impl Programs {
         lines.extend(kernel.modules.iter().map(|it| format!("module {}", in_guest(it).display())));
         lines.push("environment PATH=/usr/sbin:/usr/bin".to_owned());
         lines.push("environment HOME=/tmp".to_owned());
-        lines.push(format!("environment PORTWATCH_BIN={}", self.portwatch.path.display()));
+        lines.push(format!("environment PORTWATCH_TEST_SLOWNESS={}", orders.slowness));
+        lines.push(format!("environment PORTWATCH_BIN={}", self.portwatch.display()));
         lines.push(format!("limit {}", orders.limit));
         lines.extend(orders.arguments.iter().map(|argument| format!("argument {argument}")));
-        let is_wanted = |program: &&Program| {
-            orders.programs.is_empty() || orders.programs.iter().any(|name| program.is_test(name))
+        let is_wanted = |program: &&PathBuf| {
+            orders.programs.is_empty() || orders.programs.iter().any(|name| is_test(program, name))
         };
-        let programs: Vec<&Program> = self.tests.iter().filter(is_wanted).collect();
+        let programs: Vec<&PathBuf> = self.tests.iter().filter(is_wanted).collect();
         ensure!(!programs.is_empty(), "no test program is called {}", orders.programs.join(" or "));
-        lines.extend(programs.iter().map(|program| format!("program {}", program.path.display())));
+        lines.extend(programs.iter().map(|program| format!("program {}", program.display())));
         ensure!(lines.iter().all(|line| !line.contains('\n')), "a line break in an argument");
         Ok(lines.join("\n") + "\n")
     }
 }
 
-impl Program {
-    /// Leaves out debug information, which is nine tenths of a program.
-    fn strip(path: PathBuf, directory: &Path) -> Result<Self> {
-        let name = path.file_name().with_context(|| format!("{} is no file", path.display()))?;
-        let stripped = directory.join(name);
-        let mut strip = Command::new("strip");
-        command::output(strip.arg("-o").args([&stripped, &path]))?;
-        Ok(Self { path, stripped })
-    }
-
-    /// Is it the program of `tests/NAME.rs`? Cargo adds a hash to the name.
-    fn is_test(&self, name: &str) -> bool {
-        let file = self.path.file_name().unwrap_or_default().to_string_lossy();
-        file.rsplit_once('-').is_some_and(|(test, _hash)| test == name)
-    }
+/// Is it the program of `tests/NAME.rs`? Cargo adds a hash to the name.
+fn is_test(program: &Path, name: &str) -> bool {
+    let file = program.file_name().unwrap_or_default().to_string_lossy();
+    file.rsplit_once('-').is_some_and(|(test, _hash)| test == name)
 }
 
 /// Builds `/init`, linked statically: in the guest it is the first to run.
@@ -171,15 +154,16 @@ fn build_init() -> Result<PathBuf> {
     let variable =
         format!("CARGO_TARGET_{}_RUSTFLAGS", target.replace('-', "_").to_ascii_uppercase());
     let mut build = command::cargo(["build", "--locked", "--package=vm-init", "--target", &target]);
+    build.args(PROFILE);
     // For this target only, else build scripts and macros would be built so as well.
-    command::run(build.env(variable, "-Ctarget-feature=+crt-static -Cstrip=symbols"))?;
-    Ok(command::target_directory()?.join(target).join("debug/vm-init"))
+    command::run(build.env(variable, "-Ctarget-feature=+crt-static"))?;
+    Ok(command::target_directory()?.join(target).join("guest/vm-init"))
 }
 
 /// Builds the integration tests and gives their programs.
 fn build_tests() -> Result<Vec<PathBuf>> {
     let mut build = command::cargo(["test", "--locked", "--package=portwatch-tests", "--no-run"]);
-    build.arg("--message-format=json-render-diagnostics");
+    build.args(PROFILE).arg("--message-format=json-render-diagnostics");
     command::say(&format!("$ {}", command::line(&build)));
     let mut programs: Vec<PathBuf> =
         command::output(&mut build)?.lines().filter_map(test_program).collect();
@@ -249,9 +233,9 @@ mod tests {
 
     #[test]
     fn a_test_has_the_name_of_its_file_without_the_hash() {
-        let program = Program { path: "/t/loss-1a2b".into(), stripped: PathBuf::new() };
+        let program = Path::new("/t/loss-1a2b");
 
-        assert!(program.is_test("loss"));
-        assert!(!program.is_test("los"));
+        assert!(is_test(program, "loss"));
+        assert!(!is_test(program, "los"));
     }
 }
