@@ -7,9 +7,12 @@ mod role;
 mod tally;
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::hint::black_box;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use monitor_ebpf::packet::tcp;
 use monitor_ebpf::wire::{FlowKey, FlowRecord, Place};
 
@@ -35,7 +38,7 @@ const LASTING_PACKETS: u64 = 64;
 const LINGER_NS: u64 = 1_000_000_000;
 
 /// What both directions of a conversation have in common.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct FlowId {
     /// TCP or UDP.
     pub transport: Transport,
@@ -45,6 +48,27 @@ pub struct FlowId {
     pub low: Endpoint,
     /// The higher endpoint.
     pub high: Endpoint,
+}
+
+/// All fields in one piece: hashing them one by one takes several times as long.
+impl Hash for FlowId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut bytes = [0_u8; 2 * 18 + 2];
+        let (ends, kind) = bytes.split_at_mut(2 * 18);
+        for (to, end) in ends.chunks_exact_mut(18).zip([self.low, self.high]) {
+            let (ip, port) = to.split_at_mut(16);
+            ip.copy_from_slice(&match end.ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                IpAddr::V6(ip) => ip.octets(),
+            });
+            port.copy_from_slice(&end.port.to_ne_bytes());
+        }
+        kind.copy_from_slice(&[
+            u8::from(self.transport == Transport::Udp),
+            u8::from(self.family == Family::Ipv6),
+        ]);
+        state.write(&bytes);
+    }
 }
 
 /// One of the two ends of a [`FlowId`].
@@ -154,9 +178,13 @@ impl Flow {
 /// All conversations that are going on.
 #[derive(Debug)]
 pub struct FlowTable {
-    flows: HashMap<FlowId, Flow>,
+    /// Densely packed: a sweep reads them in the order in which they lie in memory.
+    flows: IndexMap<FlowId, Flow>,
     /// Closed connections whose ports are in use again.
-    previous: HashMap<FlowId, Flow>,
+    previous: IndexMap<FlowId, Flow>,
+    /// For each slot of the kernel's table the position in `flows` of the flow it counted last. Only
+    /// where to look first: flows move and end.
+    positions: Vec<usize>,
     /// Flows whose start was not reported yet.
     unstarted: Vec<FlowId>,
     /// Flows that had to make room.
@@ -193,8 +221,9 @@ impl FlowTable {
         let nanoseconds =
             |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self {
-            flows: HashMap::new(),
-            previous: HashMap::new(),
+            flows: IndexMap::new(),
+            previous: IndexMap::new(),
+            positions: Vec::new(),
             unstarted: Vec::new(),
             displaced: Vec::new(),
             ending: Vec::new(),
@@ -268,15 +297,48 @@ impl FlowTable {
         let last_ns = self.boot_time(credit.last_jiffies, now_ns);
         let (id, sender) = FlowId::of(&credit.key);
         let ended = credit.tcp_flags & (tcp::FIN | tcp::RST) != 0;
+        let position = self.position(credit.slot, &id);
         let flow = match self.previous.get_mut(&id) {
             Some(previous) if ended => previous,
-            _ => self.open(id, sender, &credit.key, last_ns, ports),
+            _ => match position.and_then(|position| self.flows.get_index_mut(position)) {
+                Some((_, flow)) => flow,
+                None => self.open(id, sender, &credit.key, last_ns, ports),
+            },
         };
         flow.last_ns = flow.last_ns.max(last_ns);
         flow.sent_mut(sender).tcp_flags |= credit.tcp_flags;
         let place = flow.place(&credit.key, sender, last_ns);
         place.packets = place.packets.wrapping_add(credit.packets);
         place.bytes = place.bytes.wrapping_add(credit.bytes);
+    }
+
+    /// Brings what crediting a slot will need into the caches; changes nothing. Called for many slots in
+    /// a row, the processor fetches several at a time, which crediting one after the other cannot.
+    pub fn touch(&self, slot: u32) {
+        let position = usize::try_from(slot).ok().and_then(|slot| self.positions.get(slot));
+        if let Some((id, flow)) = position.and_then(|&position| self.flows.get_index(position)) {
+            let place = flow.places.first().map(|place| place.packets);
+            black_box((id.high.port, flow.last_ns, flow.low.tcp_flags, place));
+        }
+    }
+
+    /// The position of a flow, which is nearly always where its slot had it last: looking it up there
+    /// takes a fraction of what finding it by its hash takes.
+    fn position(&mut self, slot: u32, id: &FlowId) -> Option<usize> {
+        let slot = usize::try_from(slot).ok()?;
+        if let Some(&position) = self.positions.get(slot)
+            && self.flows.get_index(position).is_some_and(|(found, _)| found == id)
+        {
+            return Some(position);
+        }
+        let position = self.flows.get_index_of(id)?;
+        if self.positions.len() <= slot {
+            self.positions.resize(slot + 1, 0);
+        }
+        if let Some(known) = self.positions.get_mut(slot) {
+            *known = position;
+        }
+        Some(position)
     }
 
     /// Conversations whose start is to be reported: those `settled` says are ready, and those that
@@ -304,6 +366,10 @@ impl FlowTable {
             }
             !flow.started
         });
+        if unstarted.is_empty() {
+            // After a flood of new flows this is megabytes.
+            *unstarted = Vec::new();
+        }
         started
     }
 
@@ -331,32 +397,42 @@ impl FlowTable {
         };
         let idle_ns = self.idle_timeout_ns;
         for flows in [&mut self.previous, &mut self.flows] {
-            let is_over = |_: &FlowId, flow: &mut Flow| {
-                let is_over = ended < CHANGES_PER_CALL && over(flow, idle_ns).is_some();
-                ended += usize::from(is_over);
-                is_over
-            };
-            for (_, flow) in flows.extract_if(is_over) {
-                let reason = over(&flow, idle_ns).unwrap_or(EndReason::IdleTimeout);
-                end(&mut changes, flow, reason);
+            let is_over = flows.values().filter_map(|flow| Some((flow.id, over(flow, idle_ns)?)));
+            let next: Vec<_> = is_over.take(CHANGES_PER_CALL - ended).collect();
+            ended += next.len();
+            for (id, reason) in next {
+                // The last one moves into its place: the order is restored below.
+                if let Some(flow) = flows.swap_remove(&id) {
+                    end(&mut changes, flow, reason);
+                }
             }
         }
-        let mut updated = 0;
-        for flow in self.flows.values_mut() {
-            if updated >= CHANGES_PER_CALL {
-                break;
-            }
-            let due = now_ns.saturating_sub(flow.last_report_ns) >= self.update_interval_ns;
-            if flow.started && due && flow.last_ns > flow.last_report_ns {
+        for position in self.due(now_ns) {
+            if let Some((_, flow)) = self.flows.get_index_mut(position) {
                 flow.last_report_ns = now_ns;
-                updated += 1;
                 changes.push((FlowChange::Updated, flow.clone()));
             }
         }
-        // The order of a hash map differs from run to run; reports must not. Stable, so that a flow
-        // still starts before it ends.
+        // In one order whatever was removed before. Stable, so that a flow still starts before it ends.
         changes.sort_by_key(|(_, flow)| (flow.start_ns, flow.id));
         changes
+    }
+
+    /// Positions of the flows that were active for another interval: of too many those that are longest
+    /// overdue.
+    fn due(&self, now_ns: u64) -> Vec<usize> {
+        let is_due = |flow: &Flow| {
+            let due = now_ns.saturating_sub(flow.last_report_ns) >= self.update_interval_ns;
+            flow.started && due && flow.last_ns > flow.last_report_ns
+        };
+        let flows = self.flows.values().enumerate().filter(|(_, flow)| is_due(flow));
+        let mut due: Vec<(u64, usize)> =
+            flows.map(|(position, flow)| (flow.last_report_ns, position)).collect();
+        if due.len() > CHANGES_PER_CALL {
+            due.select_nth_unstable(CHANGES_PER_CALL);
+            due.truncate(CHANGES_PER_CALL);
+        }
+        due.into_iter().map(|(_, position)| position).collect()
     }
 
     /// Ends everything, the oldest first: portwatch stops. To be called until nothing is left.
@@ -364,7 +440,7 @@ impl FlowTable {
         let mut changes = self.displaced();
         if !self.flows.is_empty() || !self.previous.is_empty() {
             let (previous, flows) = (&mut self.previous, &mut self.flows);
-            self.ending.extend(previous.drain().chain(flows.drain()).map(|(_, flow)| flow));
+            self.ending.extend(previous.drain(..).chain(flows.drain(..)).map(|(_, flow)| flow));
             self.ending.sort_by_key(|flow| Reverse((flow.start_ns, flow.id)));
         }
         let rest = self.ending.len().saturating_sub(CHANGES_PER_CALL);
@@ -383,32 +459,34 @@ impl FlowTable {
         now_ns: u64,
         ports: &PortSet,
     ) -> &mut Flow {
-        if !self.flows.contains_key(&id) {
-            if self.flows.len() >= self.capacity {
-                self.make_room();
-            }
-            self.unstarted.push(id);
-            self.seen += 1;
+        if self.flows.len() >= self.capacity && !self.flows.contains_key(&id) {
+            self.make_room();
         }
-        self.flows.entry(id).or_insert_with(|| Flow {
-            id,
-            port: watched_port(key, ports),
-            opener: likely_opener(id, sender, ports),
-            opening_seen: false,
-            low: Sent::default(),
-            high: Sent::default(),
-            places: Vec::new(),
-            start_ns: now_ns,
-            last_ns: now_ns,
-            direction: tally::direction(key),
-            started: false,
-            last_report_ns: 0,
+        let (unstarted, seen) = (&mut self.unstarted, &mut self.seen);
+        self.flows.entry(id).or_insert_with(|| {
+            unstarted.push(id);
+            *seen += 1;
+            Flow {
+                id,
+                port: watched_port(key, ports),
+                opener: likely_opener(id, sender, ports),
+                opening_seen: false,
+                low: Sent::default(),
+                high: Sent::default(),
+                // Usually it has two: there and back.
+                places: Vec::with_capacity(2),
+                start_ns: now_ns,
+                last_ns: now_ns,
+                direction: tally::direction(key),
+                started: false,
+                last_report_ns: 0,
+            }
         })
     }
 
     /// The ports of a closed connection are in use again: it waits aside for its last packets.
     fn retire(&mut self, id: FlowId) {
-        let Some(closed) = self.flows.remove(&id) else { return };
+        let Some(closed) = self.flows.swap_remove(&id) else { return };
         if let Some(older) = self.previous.insert(id, closed) {
             self.displace(older);
         }
@@ -437,7 +515,7 @@ impl FlowTable {
             by_age.select_nth_unstable(victims);
         }
         for (_, _, id) in by_age.into_iter().take(victims) {
-            if let Some(flow) = self.flows.remove(&id) {
+            if let Some(flow) = self.flows.swap_remove(&id) {
                 self.displace(flow);
             }
         }

@@ -14,6 +14,8 @@ use monitor_ebpf::wire::{FlowKey, FlowRecord, Slot};
 pub struct Credit {
     /// Whose.
     pub key: FlowKey,
+    /// The slot that counted them: whose packets it counted last time, it likely counts again.
+    pub slot: u32,
     /// How many packets.
     pub packets: u64,
     /// How many IP bytes.
@@ -77,6 +79,7 @@ impl Ledger {
         };
         let credit = Credit {
             key: content.key,
+            slot,
             packets: content.packets().wrapping_sub(known.packets()),
             bytes: content.bytes.wrapping_sub(known.bytes),
             last_jiffies: content.last_jiffies,
@@ -99,6 +102,7 @@ impl Ledger {
         };
         let credit = Credit {
             key: record.evicted_key,
+            slot: record.slot,
             packets: evicted.packets().wrapping_sub(known.packets()),
             bytes: evicted.bytes.wrapping_sub(known.bytes),
             last_jiffies: record.evicted_last_jiffies,

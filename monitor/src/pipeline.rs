@@ -149,6 +149,16 @@ impl Pipeline {
         self.ledger.is_current(slot, count)
     }
 
+    /// Takes in some slots of the kernel's flow table.
+    pub fn readings(&mut self, readings: &[Reading], now_ns: u64) {
+        for reading in readings {
+            self.flows.touch(reading.slot);
+        }
+        for reading in readings {
+            self.reading(reading, now_ns);
+        }
+    }
+
     /// Takes in one slot of the kernel's flow table.
     pub fn reading(&mut self, reading: &Reading, now_ns: u64) {
         if let Some(credit) = self.ledger.read(reading.slot, &reading.content) {
@@ -258,10 +268,13 @@ impl Pipeline {
     pub fn tick(&mut self, now_ns: u64) {
         self.report_listeners(now_ns, false);
         if now_ns.saturating_sub(self.last_sweep_ns) >= SWEEP_NS {
-            self.last_sweep_ns = now_ns;
             // A conversation whose last packets were not read yet must not end without them.
-            let changes =
-                if self.is_behind { self.flows.displaced() } else { self.flows.sweep(now_ns) };
+            let changes = if self.is_behind {
+                self.flows.displaced()
+            } else {
+                self.last_sweep_ns = now_ns;
+                self.flows.sweep(now_ns)
+            };
             self.report_flows(changes, now_ns);
         }
         self.take_up_requests();

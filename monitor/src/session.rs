@@ -32,6 +32,15 @@ use crate::ports::PortSet;
 /// the ring full, which the kernel side counts.
 const RECORDS_PER_READ: usize = 5_000;
 
+/// Slots that are read before they are handed on: their copies stay in the nearest cache.
+const SLOTS_AT_ONCE: usize = 256;
+
+/// A reading of the flow table that brings so much news lets the next look pass, twice as much the next
+/// two, and so on up to [`MOST_PASSED`]: what following many flows costs stays bounded. Nothing is
+/// missed: counters only grow, and what a slot held before travels through the ring.
+const NEWS_PER_PASSED: usize = 8192;
+const MOST_PASSED: usize = 8;
+
 /// The policy the user named, or one without rules.
 pub fn policy(common: &cli::Common) -> Result<Policy, Failure> {
     match &common.policy {
@@ -52,6 +61,8 @@ pub struct Readers {
     read_again: bool,
     /// What a portwatch before this one has taken over is known, or there was none.
     knows_earlier: bool,
+    /// Looks at the flow table that are to pass without reading it.
+    to_pass: usize,
 }
 
 impl fmt::Debug for Readers {
@@ -72,6 +83,7 @@ impl Readers {
             read_at: 0,
             read_again: true,
             knows_earlier: !resumes,
+            to_pass: 0,
         })
     }
 
@@ -85,6 +97,19 @@ impl Readers {
         read_ring(&mut self.packets, pipeline, now_ns)
     }
 
+    /// As [`read_table`](Self::read_table), unless the last reading brought so much that this one can
+    /// wait. False: it waits.
+    pub fn look_at_table(&mut self, pipeline: &mut Pipeline, now_ns: u64) -> bool {
+        let waits = self.to_pass > 0;
+        if waits {
+            self.to_pass -= 1;
+            pipeline.flows_read(now_ns);
+        } else {
+            self.read_table(pipeline, now_ns);
+        }
+        !waits
+    }
+
     /// Hands what is news in the flow table to the pipeline; costs next to nothing when no packet has
     /// come since the last time.
     pub fn read_table(&mut self, pipeline: &mut Pipeline, now_ns: u64) {
@@ -96,7 +121,8 @@ impl Readers {
         }
         (self.read_at, self.read_again) = (packets, stands_still);
         let is_news = |pipeline: &Pipeline, slot, count| !pipeline.is_current(slot, count);
-        self.read_slots(pipeline, now_ns, is_news);
+        let news = self.read_slots(pipeline, now_ns, is_news);
+        self.to_pass = (news / NEWS_PER_PASSED).min(MOST_PASSED);
     }
 
     /// Hands every slot to the pipeline, news or not: the last reading, when nothing runs in the kernel
@@ -105,19 +131,25 @@ impl Readers {
         self.read_slots(pipeline, now_ns, |_, _, _| true);
     }
 
+    /// Hands the wanted slots to the pipeline; how many there were.
     fn read_slots(
         &self,
         pipeline: &mut Pipeline,
         now_ns: u64,
         is_wanted: impl Fn(&Pipeline, u32, u64) -> bool,
-    ) {
-        let mut news = Vec::new();
-        let is_news = |slot, count| is_wanted(pipeline, slot, count);
-        self.table.read(is_news, |reading| news.push(reading));
-        for reading in &news {
-            pipeline.reading(reading, now_ns);
+    ) -> usize {
+        let mut news = Vec::with_capacity(SLOTS_AT_ONCE);
+        let mut count = 0;
+        for start in (0..self.table.slots()).step_by(SLOTS_AT_ONCE) {
+            let is_news = |slot, count| is_wanted(pipeline, slot, count);
+            let part = start..start + SLOTS_AT_ONCE;
+            self.table.read_part(part, is_news, |reading| news.push(reading));
+            count += news.len();
+            pipeline.readings(&news, now_ns);
+            news.clear();
         }
         pipeline.flows_read(now_ns);
+        count
     }
 
     /// Reads everything there is, until nothing was counted meanwhile, so that all counters are of one

@@ -263,7 +263,6 @@ impl Watch {
                 _ = table.tick() => {
                     if self.pace.has_time() {
                         self.read_table()?;
-                        self.table_read = Instant::now();
                     }
                 }
                 _ = exits.tick() => self.ask_who_exited()?,
@@ -287,7 +286,9 @@ impl Watch {
         if !self.readers.knows_earlier() {
             self.readers.read_all(self.sockets.get_mut(), &mut self.pipeline, 1)?;
         }
-        self.readers.read_table(&mut self.pipeline, clock::boot_ns());
+        if self.readers.look_at_table(&mut self.pipeline, clock::boot_ns()) {
+            self.table_read = Instant::now();
+        }
         Ok(())
     }
 
@@ -315,6 +316,8 @@ impl Watch {
             self.exits_asked += 1;
             // Only now: a pid whose process has exited is another process when it holds something.
             if self.exits_asked.is_multiple_of(EXITS_PER_HOLDERS) {
+                // What a burst of reports took is not kept.
+                sys::release_free_memory();
                 self.look_for_holders()?;
             }
         }

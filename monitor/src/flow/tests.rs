@@ -229,5 +229,5 @@ fn record(key: &FlowKey, ktime_ns: u64, tcp_flags: u8) -> FlowRecord {
 }
 
 fn credit(key: &FlowKey, packets: u64, tcp_flags: u8) -> Credit {
-    Credit { key: *key, packets, bytes: packets * 100, last_jiffies: 0, tcp_flags }
+    Credit { key: *key, slot: 0, packets, bytes: packets * 100, last_jiffies: 0, tcp_flags }
 }

@@ -138,6 +138,7 @@ impl Attacher {
             &link.name,
         );
         ensure!(still_ours == Ok(link.ifindex), "it was renamed or removed meanwhile");
+        object.verify(&names);
         match self.hook {
             Hook::Tcx => self.attach_tcx(object, link, names),
             Hook::Clsact => self.attach_clsact(object, link, names),

@@ -110,6 +110,16 @@ impl Source {
         }
     }
 
+    /// Every program, by its name.
+    pub(super) fn programs_mut(&mut self) -> Box<dyn Iterator<Item = (&str, &mut Program)> + '_> {
+        match self {
+            Self::Loaded(ebpf) => Box::new(ebpf.programs_mut()),
+            Self::Adopted { programs, .. } => {
+                Box::new(programs.iter_mut().map(|(name, program)| (name.as_str(), program)))
+            }
+        }
+    }
+
     pub(super) fn map(&self, name: &str) -> Option<&Map> {
         match self {
             Self::Loaded(ebpf) => ebpf.map(name),
