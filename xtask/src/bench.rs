@@ -1,4 +1,4 @@
-//! Measures what portwatch costs, on this machine, against an empty program.
+//! Measures what portwatch costs, on this machine, against nothing, an empty program, and others.
 //!
 //! What is measured, and how, is in `monitor/benches/packet_path`; here it is built and given the
 //! rights that it takes.

@@ -78,8 +78,9 @@ enum Task {
     Vm(vm::Options),
     /// Measure what portwatch costs; needs root. A command, not a test: it judges nothing.
     Bench {
-        /// Measure only what has this in its name: idle, scan, known-flow, sampled, many-flows,
-        /// new-flow.
+        /// Measure only the groups that have this in their name: idle, scan, known-flow, sampled,
+        /// many-flows, new-flow, veth, end-to-end, flow-table, pipeline, start, flood, active-flows,
+        /// descriptors, growth.
         filter: Option<String>,
         /// Measure fewer times, to see that everything works.
         #[arg(long)]

@@ -18,6 +18,11 @@ impl Stopwatch {
         Self::of(ClockId::ThreadCPUTime)
     }
 
+    /// Measures the time that all threads of this process run.
+    pub(crate) fn of_process() -> Self {
+        Self::of(ClockId::ProcessCPUTime)
+    }
+
     /// Measures the time that passes for everybody.
     pub(crate) fn of_everybody() -> Self {
         Self::of(ClockId::Monotonic)

@@ -9,7 +9,8 @@ pub(crate) struct Frame {
 
 /// The port that portwatch watches by default.
 pub(crate) const WATCHED: u16 = 3516;
-/// Ports that it does not watch.
+/// A port that it does not watch, and that nobody else uses.
+pub(crate) const UNWATCHED: u16 = 3517;
 const OTHER: u16 = 443;
 const CLIENT: u16 = 40_000;
 
@@ -66,6 +67,22 @@ pub(crate) fn syn() -> Vec<u8> {
 /// Hostile: begins and ends a connection at once, so that each such packet starts its flow again.
 pub(crate) fn syn_fin() -> Vec<u8> {
     ipv4(TCP, &tcp(WATCHED, SYN | FIN, 0))
+}
+
+/// A datagram of 64 bytes to the watched port or another one that a host would deliver.
+pub(crate) fn datagram(watched: bool) -> Vec<u8> {
+    const IPV4: std::ops::Range<usize> = 14..34;
+    const CHECKSUM: std::ops::Range<usize> = 24..26;
+    let mut frame = ipv4(UDP, &udp(if watched { WATCHED } else { UNWATCHED }, 64));
+    // RFC 1071: the one's complement of the one's complement sum. UDP goes without.
+    let (words, _) = frame.get(IPV4).unwrap_or_default().as_chunks();
+    let sum: u32 = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+    let folded = (sum >> 16) + (sum & 0xffff);
+    let [_, _, checksum @ ..] = (!(folded + (folded >> 16))).to_be_bytes();
+    if let Some(field) = frame.get_mut(CHECKSUM) {
+        field.copy_from_slice(&checksum);
+    }
+    frame
 }
 
 fn ethernet(ethertype: u16) -> Vec<u8> {

@@ -1,4 +1,5 @@
-//! What portwatch costs: a packet, the flow table, an idle `watch`, a `scan`.
+//! What portwatch costs: a packet, its way through a host, the flow table, user space, the commands;
+//! and how that grows.
 //!
 //! Run by `cargo xtask bench`; needs root. Costs are differences to an empty program taken in pairs,
 //! and what is told of them is the median, so that a machine with other work to do still gives
@@ -17,9 +18,22 @@ mod frames;
 mod programs;
 mod known_flow;
 mod sampled;
+mod bpf;
 mod rewriter;
 mod many_flows;
+mod process;
 mod commands;
+mod generator;
+mod cable;
+mod observer;
+mod veth;
+mod beside;
+mod scene;
+mod following;
+mod userspace;
+mod load;
+mod descriptors;
+mod growth;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +41,6 @@ use std::{fs, thread};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::report::{Report, Row};
 
@@ -42,6 +55,9 @@ struct Arguments {
     /// Also write the numbers to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Hold this many descriptors until stdin ends: what the bench starts itself for.
+    #[arg(long, hide = true, value_name = "N")]
+    hold: Option<u32>,
     /// What cargo passes to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -61,14 +77,18 @@ struct Effort {
     seconds: u64,
     /// Runs of a command.
     runs: usize,
+    /// Rounds in which observers of the same traffic take turns.
+    turns: usize,
 }
 
-const THOROUGH: Effort = Effort { loads: 7, rounds: 3, packets: 300_000, seconds: 5, runs: 11 };
-const QUICK: Effort = Effort { loads: 2, rounds: 2, packets: 50_000, seconds: 1, runs: 3 };
+const THOROUGH: Effort =
+    Effort { loads: 7, rounds: 3, packets: 300_000, seconds: 5, runs: 11, turns: 12 };
+const QUICK: Effort =
+    Effort { loads: 2, rounds: 2, packets: 50_000, seconds: 1, runs: 3, turns: 2 };
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match measure(&arguments) {
+    match arguments.hold.map_or_else(|| measure(&arguments), descriptors::hold) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -106,20 +126,25 @@ struct Group {
     measure: fn(Effort) -> Result<Vec<Row>>,
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 15] = [
     Group { name: "idle", measure: commands::idle },
     Group { name: "scan", measure: commands::scan },
     Group { name: "known-flow", measure: known_flow::measure },
     Group { name: "sampled", measure: sampled::measure },
     Group { name: "many-flows", measure: many_flows::known_flows },
     Group { name: "new-flow", measure: many_flows::new_flows },
+    Group { name: "veth", measure: veth::measure },
+    Group { name: "end-to-end", measure: beside::measure },
+    Group { name: "flow-table", measure: following::measure },
+    Group { name: "pipeline", measure: userspace::measure },
+    Group { name: "start", measure: load::start },
+    Group { name: "flood", measure: load::flood },
+    Group { name: "active-flows", measure: load::active },
+    Group { name: "descriptors", measure: descriptors::measure },
+    Group { name: "growth", measure: growth::measure },
 ];
 
 /// Binds this thread to the last of its CPUs: most interrupts go to the first.
 pub(crate) fn stay_on_one_cpu() -> Result<()> {
-    let allowed = sched_getaffinity(None).context("asking for the own CPUs")?;
-    let last = (0..CpuSet::MAX_CPU).rfind(|cpu| allowed.is_set(*cpu));
-    let mut only = CpuSet::new();
-    only.set(last.context("finding a CPU to run on")?);
-    sched_setaffinity(None, &only).context("moving to one CPU")
+    process::stay_on(&[process::one_apart()?.0])
 }
