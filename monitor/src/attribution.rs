@@ -25,9 +25,11 @@ pub enum Request {
         pid: u32,
         /// When the kernel saw it, nanoseconds of `CLOCK_BOOTTIME`.
         seen_ns: u64,
+        /// The user the kernel saw, should the process be gone by now.
+        uid: Option<u32>,
     },
-    /// Hash the executable.
-    Hash {
+    /// Hash the executable and find its package.
+    Examine {
         /// Whom the answer is for.
         key: ProcessKey,
     },

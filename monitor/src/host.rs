@@ -13,6 +13,7 @@
 //! - [`holders`]: which processes have a descriptor of a socket, without BPF
 //! - [`cgroup`]: systemd unit and container of a cgroup path
 //! - [`executable`]: what a process really runs, and its SHA-256
+//! - [`packages`]: which package installed a file
 //! - [`process`]: who a pid is, safe against pid reuse
 
 mod proc;
@@ -26,4 +27,5 @@ pub mod sockets;
 pub mod holders;
 pub mod cgroup;
 mod executable;
+mod packages;
 pub mod process;

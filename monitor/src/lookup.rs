@@ -1,8 +1,8 @@
 //! Looks things up on the host, off the task that owns the pipeline: `/proc` blocks, and hashing an
-//! executable takes long.
+//! executable and searching for its package take long.
 //!
 //! Two threads, each behind a bounded queue: identities are read at once, since the process may be
-//! gone in a millisecond; hashes wait their turn. A full queue answers that it is full.
+//! gone in a millisecond; executables wait their turn. A full queue answers that it is full.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -16,7 +16,7 @@ use crate::endpoint::Netns;
 use crate::host::identity::Identity;
 use crate::host::netns;
 use crate::host::process::Reader;
-use crate::owner::Process;
+use crate::owner::{Examination, Process};
 use crate::privilege::{self, Thread, Work};
 
 /// Requests that wait for one of the threads.
@@ -34,12 +34,12 @@ pub enum Answer {
         /// When it was read, nanoseconds of `CLOCK_BOOTTIME`.
         at_ns: u64,
     },
-    /// The hash of what it runs, or why there is none.
-    Hashed {
+    /// Hash and package of what it runs.
+    Examined {
         /// Whom it is about.
         key: ProcessKey,
-        /// Lower-case hex, or a line for [`Process::missing`].
-        hash: Result<String, String>,
+        /// What came of it.
+        examination: Box<Examination>,
     },
     /// The network namespaces of the host, with their cookies.
     Namespaces(Vec<(Netns, Option<u64>)>),
@@ -48,7 +48,7 @@ pub enum Answer {
 }
 
 enum Job {
-    Identify { key: ProcessKey, pid: u32, seen_ns: u64 },
+    Identify { key: ProcessKey, pid: u32, seen_ns: u64, uid: Option<u32> },
     Namespaces,
     WhoExited(Vec<(ProcessKey, u32, u64)>),
 }
@@ -57,7 +57,7 @@ enum Job {
 #[derive(Debug)]
 pub struct Lookup {
     identities: SyncSender<Job>,
-    hashes: SyncSender<(ProcessKey, Arc<Process>)>,
+    executables: SyncSender<(ProcessKey, Arc<Process>)>,
 }
 
 impl Lookup {
@@ -68,36 +68,37 @@ impl Lookup {
         let reader = Arc::new(Reader::new(host));
         let (answers, receiver) = mpsc::channel(QUEUE);
         let (identities, jobs) = sync_channel(QUEUE);
-        let (hashes, processes) = sync_channel(QUEUE);
-        let (hasher, hashed) = (Arc::clone(&reader), answers.clone());
+        let (executables, processes) = sync_channel(QUEUE);
+        let (examiner, examined) = (Arc::clone(&reader), answers.clone());
         privilege::spawn("pw-identities".to_owned(), Thread::Identities, work, move || {
             identify(&reader, &jobs, &answers);
         })
         .context("starting a thread")?;
         privilege::spawn("pw-hashes".to_owned(), Thread::Hashes, work, move || {
-            hash(&hasher, &processes, &hashed);
+            examine(&examiner, &processes, &examined);
         })
         .context("starting a thread")?;
-        Ok((Self { identities, hashes }, receiver))
+        Ok((Self { identities, executables }, receiver))
     }
 
-    /// Asks. `process` is what is known of the process a hash is asked for. Where the queue is full,
+    /// Asks. `process` is what is known of the process whose executable is to be examined. Where the queue is full,
     /// the answer that says so is returned at once.
     pub fn ask(&self, request: Request, process: Option<Arc<Process>>) -> Option<Answer> {
         match request {
-            Request::Identify { key, pid, seen_ns } => {
-                let job = Job::Identify { key, pid, seen_ns };
+            Request::Identify { key, pid, seen_ns, uid } => {
+                let job = Job::Identify { key, pid, seen_ns, uid };
                 self.identities.try_send(job).is_err().then(|| {
                     let missing = vec!["not looked up: too many processes at once".to_owned()];
                     let process = Process { pid, missing, ..Process::default() };
                     Answer::Identified { key, process: Arc::new(process), at_ns: seen_ns }
                 })
             }
-            Request::Hash { key } => {
-                let asked = process.map(|process| self.hashes.try_send((key, process)).is_ok());
-                (asked != Some(true)).then(|| Answer::Hashed {
-                    key,
-                    hash: Err("sha256: too many executables at once".to_owned()),
+            Request::Examine { key } => {
+                let asked =
+                    process.map(|process| self.executables.try_send((key, process)).is_ok());
+                (asked != Some(true)).then(|| {
+                    let examination = Examination::failed("too many executables at once");
+                    Answer::Examined { key, examination: Box::new(examination) }
                 })
             }
             Request::Namespaces => {
@@ -121,8 +122,13 @@ impl Lookup {
 fn identify(reader: &Reader, jobs: &Receiver<Job>, answers: &mpsc::Sender<Answer>) {
     for job in jobs {
         let answer = match job {
-            Job::Identify { key, pid, seen_ns } => {
-                let process = reader.read(pid, Some(seen_ns));
+            Job::Identify { key, pid, seen_ns, uid } => {
+                let mut process = reader.read(pid, Some(seen_ns));
+                if process.start_ticks.is_none() {
+                    // The number is all that is left of the user.
+                    let user = uid.and_then(|uid| reader.user(uid));
+                    process = Arc::new(Process { user, ..Process::clone(&process) });
+                }
                 Answer::Identified { key, process, at_ns: clock::boot_ns() }
             }
             Job::Namespaces => Answer::Namespaces(namespaces()),
@@ -140,13 +146,14 @@ fn identify(reader: &Reader, jobs: &Receiver<Job>, answers: &mpsc::Sender<Answer
     }
 }
 
-fn hash(
+fn examine(
     reader: &Reader,
     processes: &Receiver<(ProcessKey, Arc<Process>)>,
     answers: &mpsc::Sender<Answer>,
 ) {
     for (key, process) in processes {
-        let answer = Answer::Hashed { key, hash: reader.hash(&process) };
+        let examination = Box::new(reader.examine(&process));
+        let answer = Answer::Examined { key, examination };
         if answers.blocking_send(answer).is_err() {
             return;
         }

@@ -1,7 +1,13 @@
 //! The vocabulary of the process side: who has to do with a socket, in which role, on what evidence.
 
+mod context;
+mod package;
+
 use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use context::{Context, Login, Namespaces, Terminal};
+pub use package::{Examination, Integrity, Package, PackageFormat, Packaging};
 
 /// A process, identified by pid **and** start time: a pid alone is reused.
 ///
@@ -21,8 +27,14 @@ pub struct Process {
     pub executable: Option<PathBuf>,
     /// The executable was unlinked, or never had a name (memfd).
     pub deleted: bool,
+    /// The executable is the file that has its path on this host, in portwatch's own root: same
+    /// device, same inode. `Some(false)` in a container or a mount namespace that shows another
+    /// file there, and for what was deleted; `None` when it could not be compared.
+    pub on_host: Option<bool>,
     /// SHA-256 of what really runs, in lower-case hex, read through `/proc/PID/exe`.
     pub sha256: Option<String>,
+    /// The package that installed the executable.
+    pub packaging: Packaging,
     /// Arguments; each is bytes, made text with `\xNN` for what is not UTF-8.
     pub args: Vec<String>,
     /// Effective user id.
@@ -33,17 +45,34 @@ pub struct Process {
     pub cgroup: Option<String>,
     /// systemd unit, from the cgroup path.
     pub unit: Option<String>,
-    /// Container id, from the cgroup path.
-    pub container_id: Option<String>,
+    /// The innermost systemd slice above that unit, from the cgroup path.
+    pub slice: Option<String>,
+    /// The container, from the cgroup path.
+    pub container: Option<Container>,
     /// Inode of its network namespace.
     pub netns: Option<u64>,
+    /// Where else it stands.
+    pub context: Context,
     /// Parents, nearest first, up to init.
     pub ancestors: Vec<Ancestor>,
     /// Stable across events and restarts of portwatch, safe against pid reuse: base64url of the
     /// first 16 bytes of SHA-256 over machine id, boot id, pid and start ticks.
     pub entity_id: Option<String>,
-    /// What could not be read, and why: `"exe: permission denied"`, `"gone before it could be read"`.
+    /// What could not be read, and why: `"exe: permission denied"`, `"exe, args, cwd: gone before they
+    /// could be read"`.
     pub missing: Vec<String>,
+}
+
+/// A container, as far as a cgroup path tells.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Container {
+    /// 64 hex digits, or a name with LXC and systemd-nspawn.
+    pub id: String,
+    /// Who made it: `docker`, `podman`, `containerd`, `cri-o`, `lxc`, `systemd-nspawn`; `None` where
+    /// the path does not say.
+    pub runtime: Option<&'static str>,
+    /// UID of the Kubernetes pod.
+    pub pod_uid: Option<String>,
 }
 
 /// A parent (or its parent) of a process.

@@ -7,6 +7,7 @@
 mod connections;
 mod counting;
 mod coverage;
+mod evidence;
 mod flows;
 mod listeners;
 
@@ -23,7 +24,7 @@ use crate::flow::{FlowTable, Limits};
 use crate::host;
 use crate::kernel::flow_table::Reading;
 use crate::ledger::Ledger;
-use crate::owner::Process;
+use crate::owner::{Examination, Process};
 use crate::policy::Policy;
 use crate::ports::PortSet;
 use crate::report::{Body, InterfaceChange, InterfaceReport, Report};
@@ -237,9 +238,9 @@ impl Pipeline {
         self.known.sockets.process_changed(known);
     }
 
-    /// Takes in the hash of a process's executable, or why there is none.
-    pub fn hashed(&mut self, key: ProcessKey, hash: Result<String, String>) {
-        self.known.processes.hashed(key, hash);
+    /// Takes in what reading a process's executable gave.
+    pub fn examined(&mut self, key: ProcessKey, examination: Examination) {
+        self.known.processes.examined(key, examination);
         self.known.sockets.process_changed(key);
     }
 

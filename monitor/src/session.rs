@@ -313,7 +313,7 @@ fn owner(socket: &Socket) -> (u64, SocketOwner) {
 pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
     for request in pipeline.take_requests() {
         let process = match request {
-            Request::Hash { key } => pipeline.process(key),
+            Request::Examine { key } => pipeline.process(key),
             Request::Identify { .. } | Request::Namespaces => None,
         };
         if let Some(refusal) = lookup.ask(request, process) {
@@ -326,7 +326,7 @@ pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
 pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
     match answer {
         Answer::Identified { key, process, at_ns } => pipeline.identified(key, process, at_ns),
-        Answer::Hashed { key, hash } => pipeline.hashed(key, hash),
+        Answer::Examined { key, examination } => pipeline.examined(key, *examination),
         Answer::Namespaces(namespaces) => pipeline.namespaces(namespaces),
         Answer::Exited(keys) => keys.into_iter().for_each(|key| pipeline.exited(key)),
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::attribution::Request;
 use crate::escape;
-use crate::owner::Process;
+use crate::owner::{Examination, Process};
 
 /// A process in [`Processes`]. Never reused within a run.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -40,7 +40,7 @@ struct Entry {
     verified_ns: u64,
     exited: bool,
     identity_due: bool,
-    hash_due: bool,
+    examination_due: bool,
 }
 
 /// All known processes; bounded.
@@ -109,7 +109,7 @@ impl Processes {
         self.next += 1;
         let pid = process.pid;
         self.by_pid.insert(pid, key);
-        self.requests.push(Request::Identify { key, pid, seen_ns });
+        self.requests.push(Request::Identify { key, pid, seen_ns, uid: captured_uid });
         let entry = Entry {
             process: Arc::new(process),
             comm: comm.to_vec(),
@@ -117,7 +117,7 @@ impl Processes {
             verified_ns: seen_ns,
             exited: false,
             identity_due: true,
-            hash_due: true,
+            examination_due: true,
         };
         self.entries.insert(key, entry);
         key
@@ -147,22 +147,26 @@ impl Processes {
         entry.identity_due = false;
         if found.start_ticks.is_none() {
             entry.process = Arc::new(merge(&entry.process, &found));
-            (entry.hash_due, entry.exited) = (false, true);
+            (entry.examination_due, entry.exited) = (false, true);
             return key;
         }
         entry.process = found;
         entry.verified_ns = entry.verified_ns.max(now_ns);
-        self.requests.push(Request::Hash { key });
+        self.requests.push(Request::Examine { key });
         key
     }
 
-    /// What hashing the executable gave.
-    pub fn hashed(&mut self, key: ProcessKey, hash: Result<String, String>) {
+    /// What reading the executable gave.
+    pub fn examined(&mut self, key: ProcessKey, examination: Examination) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        entry.hash_due = false;
+        entry.examination_due = false;
         let process = Arc::make_mut(&mut entry.process);
-        match hash {
-            Ok(hash) => process.sha256 = Some(hash),
+        match examination.sha256 {
+            Ok(sha256) => process.sha256 = Some(sha256),
+            Err(reason) => process.missing.push(reason),
+        }
+        match examination.packaging {
+            Ok(packaging) => process.packaging = packaging,
             Err(reason) => process.missing.push(reason),
         }
     }
@@ -186,12 +190,12 @@ impl Processes {
 
     /// Nothing is being looked up for this process.
     pub fn is_settled(&self, key: ProcessKey) -> bool {
-        self.entries.get(&key).is_none_or(|entry| !entry.identity_due && !entry.hash_due)
+        self.entries.get(&key).is_none_or(|entry| !entry.identity_due && !entry.examination_due)
     }
 
     /// Nothing is being looked up for any process.
     pub fn are_settled(&self) -> bool {
-        self.entries.values().all(|entry| !entry.identity_due && !entry.hash_due)
+        self.entries.values().all(|entry| !entry.identity_due && !entry.examination_due)
     }
 
     /// Processes that were alive when last seen, with pid and start, to see whether they still are.

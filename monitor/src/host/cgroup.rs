@@ -1,4 +1,4 @@
-//! What a cgroup path says: the systemd unit, and the container.
+//! What a cgroup path says: the systemd unit and slice, the container, the pod.
 //!
 //! Below a unit that delegates its cgroup (a container, a user's session) anybody may name
 //! directories as they like. So the outermost name counts, as systemd itself has it: what runs
@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use crate::escape;
+use crate::owner::Container;
 
 /// Where a process stands in the cgroup hierarchy.
 ///
@@ -18,8 +19,10 @@ pub struct Placement {
     /// The systemd unit. Of a user's service manager the unit of that manager: `app.service`, not
     /// `user@1000.service`; [`Self::path`] tells them from units of the system.
     pub unit: Option<String>,
-    /// The container: 64 hex digits, or a name with LXC and systemd-nspawn.
-    pub container_id: Option<String>,
+    /// The last of the slices the path begins with.
+    pub slice: Option<String>,
+    /// The container.
+    pub container: Option<Container>,
 }
 
 impl Placement {
@@ -36,10 +39,10 @@ impl Placement {
         };
         let path = escape::text_from_bytes(chosen.path).into_owned();
         // Docker without systemd on a v1 host places containers by controllers only.
-        let container_id = container_id(&path).or_else(|| {
-            lines.iter().find_map(|line| container_id(&escape::text_from_bytes(line.path)))
+        let container = container(&path).or_else(|| {
+            lines.iter().find_map(|line| container(&escape::text_from_bytes(line.path)))
         });
-        Some(Self { unit: unit(&path), container_id, path })
+        Some(Self { unit: unit(&path), slice: slice(&path), container, path })
     }
 }
 
@@ -59,14 +62,43 @@ pub fn unit(path: &str) -> Option<String> {
     Some(unescape(unit).into_owned())
 }
 
+/// The slice of a cgroup path, as `cg_path_get_slice` of systemd; the root slice is none.
+pub fn slice(path: &str) -> Option<String> {
+    let names = path.split('/').filter(|name| !name.is_empty());
+    names.take_while(|name| is_slice(name)).last().map(|name| unescape(name).into_owned())
+}
+
 /// The container of a cgroup path.
-pub fn container_id(path: &str) -> Option<String> {
+pub fn container(path: &str) -> Option<Container> {
     let mut parent = "";
     for name in path.split('/') {
-        if let Some(id) = container(parent, name) {
-            return Some(id.into_owned());
+        if let Some((id, runtime)) = contained(parent, name) {
+            return Some(Container { id: id.into_owned(), runtime, pod_uid: pod_uid(path) });
         }
         parent = name;
+    }
+    None
+}
+
+/// The UID of the Kubernetes pod: `/kubepods/burstable/podUID/…` with the cgroupfs driver,
+/// `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podUID.slice/…` with systemd's, where
+/// `_` stands for `-`.
+fn pod_uid(path: &str) -> Option<String> {
+    let mut of_kubelet = false;
+    for name in path.split('/') {
+        of_kubelet |= name.contains("kubepods");
+        let stem = name.split_once(".slice").map_or(name, |(stem, _)| stem);
+        let uid = match stem.strip_prefix("pod") {
+            None => stem.rsplit_once("-pod").map(|(_, uid)| uid),
+            uid => uid,
+        };
+        if let Some(uid) = uid.filter(|_| of_kubelet) {
+            let uid = uid.replace('_', "-");
+            // A UUID; of a static pod a hash of 32 digits.
+            let is_uid = [32, 36].contains(&uid.len())
+                && uid.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
+            return is_uid.then_some(uid);
+        }
     }
     None
 }
@@ -101,31 +133,42 @@ fn is_unit(name: &str) -> bool {
     !stem.is_empty() && ["service", "scope", "socket", "mount", "swap"].contains(&suffix)
 }
 
-/// The container that a directory is, given the one above it.
-fn container<'a>(parent: &str, name: &'a str) -> Option<Cow<'a, str>> {
+/// The container that a directory is, given the one above it: its id, and who made it.
+fn contained<'a>(parent: &str, name: &'a str) -> Option<(Cow<'a, str>, Option<&'static str>)> {
     let scope = name.strip_suffix(".scope");
     let stem = scope.unwrap_or(name);
     // `docker-ID.scope`; with cgroupfs drivers `/docker/ID`, `/kubepods/…/ID`, `libpod-ID`.
-    let hex = RUNTIMES.iter().find_map(|prefix| stem.strip_prefix(prefix)).unwrap_or(stem);
-    if is_hex_id(hex) {
-        return Some(Cow::Borrowed(hex));
+    let prefixed = RUNTIMES
+        .iter()
+        .find_map(|(prefix, runtime)| Some((stem.strip_prefix(prefix)?, *runtime)))
+        .filter(|(id, _)| is_hex_id(id));
+    if let Some((id, runtime)) = prefixed {
+        return Some((Cow::Borrowed(id), Some(runtime)));
+    }
+    // What lies there with a bare id is a pod of podman's, its containers are below.
+    if is_hex_id(stem) && parent != "libpod_parent" {
+        let runtime = PARENTS.iter().find(|(name, _)| *name == parent);
+        return Some((Cow::Borrowed(stem), runtime.map(|(_, runtime)| *runtime)));
     }
     // containerd under a unit of its own: `kubepods-…-podUID.slice:cri-containerd:ID`.
-    if let Some((_, id)) = name.rsplit_once(":cri-containerd:").filter(|(_, id)| is_hex_id(id)) {
-        return Some(Cow::Borrowed(id));
+    let mut fields = name.rsplitn(3, ':');
+    if let (Some(id), Some(prefix)) = (fields.next().filter(|id| is_hex_id(id)), fields.next()) {
+        let known = |(known, _): &&(&str, _)| known.strip_suffix('-') == Some(prefix);
+        let runtime = RUNTIMES.iter().find(known);
+        return Some((Cow::Borrowed(id), runtime.map(|(_, runtime)| *runtime)));
     }
     if parent == "lxc" || parent == "lxc.payload" {
-        return Some(Cow::Borrowed(name));
+        return Some((Cow::Borrowed(name), Some("lxc")));
     }
     if let Some(name) = name.strip_prefix("lxc.payload.") {
-        return Some(Cow::Borrowed(name));
+        return Some((Cow::Borrowed(name), Some("lxc")));
     }
     let service = name.strip_suffix(".service");
     let machine = scope
         .and_then(|scope| scope.strip_prefix("machine-"))
         .or_else(|| service.and_then(|service| service.strip_prefix("systemd-nspawn@")))?;
     // Virtual machines of libvirt are machines too: `machine-qemu\x2d1\x2dNAME.scope`.
-    (!machine.starts_with("qemu")).then(|| unescape(machine))
+    (!machine.starts_with("qemu")).then(|| (unescape(machine), Some("systemd-nspawn")))
 }
 
 fn is_hex_id(id: &str) -> bool {
@@ -157,8 +200,19 @@ fn hex(digits: &[u8]) -> Option<u8> {
 }
 
 /// What container runtimes put before the id. Not those of their monitors (`libpod-conmon-`).
-const RUNTIMES: [&str; 6] =
-    ["docker-", "libpod-", "cri-containerd-", "crio-", "nerdctl-", "containerd-"];
+const RUNTIMES: [(&str, &str); 7] = [
+    ("docker-", "docker"),
+    // `podman run --cgroups=split`, as systemd units of podman's do.
+    ("libpod-payload-", "podman"),
+    ("libpod-", "podman"),
+    ("cri-containerd-", "containerd"),
+    ("nerdctl-", "containerd"),
+    ("containerd-", "containerd"),
+    ("crio-", "cri-o"),
+];
+/// Directories in which a bare id is a container of theirs.
+const PARENTS: [(&str, &str); 3] =
+    [("docker", "docker"), ("k8s.io", "containerd"), ("libpod", "podman")];
 
 #[cfg(test)]
 mod tests {
@@ -200,33 +254,130 @@ mod tests {
     }
 
     #[test]
-    fn the_container_is_the_outermost_one() {
-        let cases = [
-            ("/system.slice/docker-ID.scope", Some(ID)),
-            ("/docker/ID", Some(ID)),
-            ("/docker/ID/docker/ffff", Some(ID)),
-            ("/machine.slice/libpod-ID.scope/container", Some(ID)),
-            ("/libpod_parent/libpod-ID", Some(ID)),
-            ("/machine.slice/libpod-conmon-ID.scope", None),
-            ("/system.slice/crio-conmon-ID.scope", None),
-            ("/kubepods.slice/kubepods-pod7.slice/cri-containerd-ID.scope", Some(ID)),
-            ("/kubepods.slice/kubepods-burstable.slice/crio-ID.scope", Some(ID)),
-            ("/kubepods/burstable/pod7/ID", Some(ID)),
-            ("/system.slice/containerd.service/kubepods-pod7.slice:cri-containerd:ID", Some(ID)),
-            ("/lxc/web/init.scope", Some("web")),
-            ("/lxc.payload.web/system.slice/nginx.service", Some("web")),
-            ("/lxc.payload/web", Some("web")),
-            ("/lxc.monitor.web", None),
-            ("/machine.slice/machine-my\\x2dbox.scope/payload", Some("my-box")),
-            ("/machine.slice/systemd-nspawn@box.service/payload", Some("box")),
-            ("/machine.slice/machine-qemu\\x2d1\\x2dvm.scope", None),
-            ("/system.slice/ssh.service", None),
+    fn the_slice_is_the_last_of_those_the_path_begins_with() {
+        let table = [
+            ("/", None),
+            ("/init.scope", None),
+            ("/system.slice/ssh.service", Some("system.slice")),
+            ("/system.slice/system-getty.slice/getty@tty1.service", Some("system-getty.slice")),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service",
+                Some("user-1000.slice"),
+            ),
             ("/docker/0123", None),
+        ];
+        for (path, expected) in table {
+            assert_eq!(slice(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    /// Paths as the runtimes' own documents, sources and bug reports show them.
+    #[test]
+    fn the_container_is_the_outermost_one() {
+        let table = [
+            // Docker: systemd driver, cgroupfs driver, in a container, rootless.
+            ("/system.slice/docker-ID.scope", Some((ID, Some("docker")))),
+            ("/docker/ID", Some((ID, Some("docker")))),
+            ("/docker/ID/docker/ffff", Some((ID, Some("docker")))),
+            ("/docker/ID/system.slice/nginx.service", Some((ID, Some("docker")))),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-ID.scope",
+                Some((ID, Some("docker"))),
+            ),
+            ("/ecs/a5ea39b1/ID", Some((ID, None))),
+            // podman: systemd driver, cgroupfs driver, pods of both, rootless, split.
+            ("/machine.slice/libpod-ID.scope/container", Some((ID, Some("podman")))),
+            ("/libpod_parent/libpod-ID", Some((ID, Some("podman")))),
+            ("/libpod_parent/POD/libpod-ID", Some((ID, Some("podman")))),
+            (
+                "/machine.slice/machine-libpod_pod_POD.slice/libpod-ID.scope/container",
+                Some((ID, Some("podman"))),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope",
+                Some((ID, Some("podman"))),
+            ),
+            ("/system.slice/web.service/libpod-payload-ID", Some((ID, Some("podman")))),
+            ("/machine.slice/libpod-conmon-ID.scope", None),
+            ("/system.slice/web.service/runtime", None),
+            // CRI-O and containerd under the kubelet, and by themselves.
+            ("/kubepods/besteffort/pod7/crio-ID", Some((ID, Some("cri-o")))),
+            ("/kubepods.slice/kubepods-burstable.slice/crio-ID.scope", Some((ID, Some("cri-o")))),
+            ("/system.slice/crio-conmon-ID.scope", None),
+            (
+                "/kubepods.slice/kubepods-pod7.slice/cri-containerd-ID.scope",
+                Some((ID, Some("containerd"))),
+            ),
+            ("/kubepods/burstable/pod7/ID", Some((ID, None))),
+            (
+                "/system.slice/containerd.service/kubepods-pod7.slice:cri-containerd:ID",
+                Some((ID, Some("containerd"))),
+            ),
+            ("/system.slice:docker:ID", Some((ID, Some("docker")))),
+            ("/k8s.io/ID", Some((ID, Some("containerd")))),
+            ("/system.slice/nerdctl-ID.scope", Some((ID, Some("containerd")))),
+            // LXC, LXD and Incus, Proxmox, systemd-nspawn.
+            ("/lxc/web/init.scope", Some(("web", Some("lxc")))),
+            ("/lxc/101/ns/system.slice/ssh.service", Some(("101", Some("lxc")))),
+            ("/lxc.payload.web/system.slice/nginx.service", Some(("web", Some("lxc")))),
+            ("/lxc.payload/web", Some(("web", Some("lxc")))),
+            ("/lxc.monitor.web", None),
+            (
+                "/machine.slice/machine-my\\x2dbox.scope/payload",
+                Some(("my-box", Some("systemd-nspawn"))),
+            ),
+            (
+                "/machine.slice/systemd-nspawn@box.service/payload",
+                Some(("box", Some("systemd-nspawn"))),
+            ),
+            ("/machine.slice/machine-qemu\\x2d1\\x2dvm.scope", None),
+            // None.
+            ("/system.slice/ssh.service", None),
+            ("/system.slice/docker.service", None),
+            ("/docker/0123", None),
+            ("/docker/buildkit", None),
             ("/", None),
         ];
-        for (path, expected) in cases {
-            let path = path.replace("ID", ID);
-            assert_eq!(container_id(&path).as_deref(), expected, "{path}");
+        for (path, expected) in table {
+            let full = path.replace("ID", ID).replace("POD", &"f".repeat(64));
+            let found = container(&full);
+            let found = found.as_ref().map(|it| (it.id.as_str(), it.runtime));
+            assert_eq!(found, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_pod_is_found_with_either_driver_of_the_kubelet() {
+        let uid = "1a2b3c4d-0000-4aaa-8bbb-123456789abc";
+        let table = [
+            ("/kubepods/podUID/ID", Some(uid)),
+            ("/kubepods/besteffort/podUID/ID", Some(uid)),
+            ("/kubepods/burstable/podUID/crio-ID", Some(uid)),
+            ("/kubepods.slice/kubepods-podU_ID.slice/docker-ID.scope", Some(uid)),
+            (
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podU_ID.slice/cri-containerd-ID.scope",
+                Some(uid),
+            ),
+            (
+                "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-podU_ID.slice/cri-containerd-ID.scope",
+                Some(uid),
+            ),
+            (
+                "/system.slice/containerd.service/kubepods-burstable-podU_ID.slice:cri-containerd:ID",
+                Some(uid),
+            ),
+            ("/kubepods/burstable/podHASH/ID", Some("0123456789abcdef0123456789abcdef")),
+            ("/kubepods/burstable/pod-no-uid/ID", None),
+            ("/system.slice/my-podUID.slice/docker-ID.scope", None),
+        ];
+        for (path, expected) in table {
+            let path = path
+                .replace("U_ID", &uid.replace('-', "_"))
+                .replace("UID", uid)
+                .replace("HASH", "0123456789abcdef0123456789abcdef")
+                .replace("ID", ID);
+            let found = container(&path).unwrap();
+            assert_eq!((found.id.as_str(), found.pod_uid.as_deref()), (ID, expected), "{path}");
         }
     }
 
@@ -255,7 +406,9 @@ mod tests {
 
         let placement = Placement::parse(file.as_bytes()).unwrap();
 
-        let expected = Placement { path: "/".into(), unit: None, container_id: Some(ID.into()) };
+        let container = Container { id: ID.into(), runtime: Some("docker"), pod_uid: None };
+        let expected =
+            Placement { path: "/".into(), container: Some(container), ..Placement::default() };
         assert_eq!(placement, expected);
     }
 

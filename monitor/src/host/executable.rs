@@ -1,8 +1,10 @@
-//! What a process really runs: its name as the kernel knows it, whether that still exists, its
-//! SHA-256.
+//! What a process really runs: its name as the kernel knows it, whether that still exists, whether
+//! it is what this host has there, its hash.
 //!
 //! All of it comes through `/proc/PID/exe`, which leads to the file that runs even if it was
 //! deleted, replaced, lies in a container or never had a name (memfd).
+
+mod place;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -15,8 +17,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
+use md5::Md5;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
+use sha2::digest::Digest;
 
 use super::proc::{self, Directory};
 
@@ -60,6 +64,14 @@ impl Executable {
         })
     }
 
+    /// It is the file that has its path in portwatch's own root; an error is in words.
+    pub(super) fn is_on_host(&self) -> Result<bool, String> {
+        if self.deleted {
+            return Ok(false);
+        }
+        place::is_at(&self.path, &self.key.ok_or("permission denied")?)
+    }
+
     /// Both are one file, also if one of them was looked at after it was deleted.
     pub(super) fn is_same_file(&self, other: &Self) -> bool {
         let file = |it: &Self| it.key.map(|key| (key.device, key.inode));
@@ -79,10 +91,19 @@ impl FileKey {
     }
 }
 
-/// SHA-256 of executables, remembered as long as the file stays as it is.
+/// A hash function.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Algorithm {
+    /// Names what runs.
+    Sha256,
+    /// What dpkg keeps of the files it installs.
+    Md5,
+}
+
+/// Hashes of executables, remembered as long as the file stays as it is.
 #[derive(Debug)]
 pub(super) struct Hashes {
-    known: Mutex<LruCache<FileKey, String>>,
+    known: Mutex<LruCache<(Algorithm, FileKey), String>>,
 }
 
 impl Hashes {
@@ -90,43 +111,52 @@ impl Hashes {
         Self { known: Mutex::new(LruCache::new(HASHES)) }
     }
 
-    /// The hash of these contents, if it was computed before.
+    /// The SHA-256 of these contents, if it was computed before.
     pub(super) fn known(&self, key: &FileKey) -> Option<String> {
-        self.lock().get(key).cloned()
+        self.lock().get(&(Algorithm::Sha256, *key)).cloned()
     }
 
     /// Computes the hash of what a process runs, in lower-case hex; an error is in words.
     ///
     /// Takes as long as reading the file does: a second and more for the largest.
-    pub(super) fn compute(&self, process: &Directory, key: &FileKey) -> Result<String, String> {
+    pub(super) fn compute(
+        &self,
+        algorithm: Algorithm,
+        process: &Directory,
+        key: &FileKey,
+    ) -> Result<String, String> {
         let words = |error: io::Error| proc::words(&error);
         let file = process.file("exe").map_err(words)?;
         if stat_key(&file).map_err(words)? != *key {
             return Err(ANOTHER_PROGRAM.to_owned());
         }
-        if let Some(hash) = self.known(key) {
-            return Ok(hash);
+        if let Some(hash) = self.lock().get(&(algorithm, *key)) {
+            return Ok(hash.clone());
         }
         if key.size > SIZE_LIMIT {
             return Err(format!("larger than {} MiB", SIZE_LIMIT >> 20));
         }
-        let hash = sha256(&file, key.size).map_err(words)?;
+        let hash = match algorithm {
+            Algorithm::Sha256 => hash::<Sha256>(&file, key.size),
+            Algorithm::Md5 => hash::<Md5>(&file, key.size),
+        };
+        let hash = hash.map_err(words)?;
         if stat_key(&file).map_err(words)? != *key {
             return Err("changed while it was read".to_owned());
         }
-        self.lock().put(*key, hash.clone());
+        self.lock().put((algorithm, *key), hash.clone());
         Ok(hash)
     }
 
     /// A cache has no state that a panic elsewhere could leave half done.
-    fn lock(&self) -> MutexGuard<'_, LruCache<FileKey, String>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<(Algorithm, FileKey), String>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Hashes a file of this size.
-fn sha256(file: &File, size: u64) -> io::Result<String> {
-    let mut hasher = Sha256::new();
+fn hash<D: Digest>(file: &File, size: u64) -> io::Result<String> {
+    let mut hasher = D::new();
     let mut buffer = vec![0; 256 << 10];
     // A file system may have more to give than it says the file is long.
     let mut file = file.take(size);
@@ -182,7 +212,7 @@ const DELETED: &[u8] = b" (deleted)";
 /// Larger executables are not hashed.
 const SIZE_LIMIT: u64 = 512 << 20;
 /// Hashes remembered.
-const HASHES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const HASHES: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -197,10 +227,11 @@ pub(super) mod tests {
         let process = Directory::open(std::process::id()).unwrap();
         let executable = Executable::of(&process).unwrap();
 
-        let hash = Hashes::new().compute(&process, &executable.key.unwrap()).unwrap();
+        let hash =
+            Hashes::new().compute(Algorithm::Sha256, &process, &executable.key.unwrap()).unwrap();
 
         let own = File::open(std::env::current_exe().unwrap()).unwrap();
-        assert_eq!(hash, sha256(&own, u64::MAX).unwrap());
+        assert_eq!(hash, super::hash::<Sha256>(&own, u64::MAX).unwrap());
         assert!(!executable.deleted);
     }
 
@@ -210,7 +241,7 @@ pub(super) mod tests {
         let path = directory.path().join("abc");
         fs::write(&path, "abcdef").unwrap();
 
-        let hash = sha256(&File::open(path).unwrap(), 3).unwrap();
+        let hash = hash::<Sha256>(&File::open(path).unwrap(), 3).unwrap();
 
         assert_eq!(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
@@ -225,7 +256,7 @@ pub(super) mod tests {
 
         fs::remove_file(&path).unwrap();
         let after = Executable::of(&process).unwrap();
-        let hash = Hashes::new().compute(&process, &after.key.unwrap());
+        let hash = Hashes::new().compute(Algorithm::Sha256, &process, &after.key.unwrap());
 
         assert_eq!((before.path, before.deleted), (path.clone(), false));
         assert_eq!((after.path, after.deleted), (path, true));
@@ -265,7 +296,10 @@ pub(super) mod tests {
         let mut key = Executable::of(&process).unwrap().key.unwrap();
         key.inode ^= 1;
 
-        assert_eq!(Hashes::new().compute(&process, &key).unwrap_err(), ANOTHER_PROGRAM);
+        assert_eq!(
+            Hashes::new().compute(Algorithm::Sha256, &process, &key).unwrap_err(),
+            ANOTHER_PROGRAM
+        );
     }
 
     /// A process that waits until its input ends.

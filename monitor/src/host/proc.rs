@@ -3,9 +3,12 @@
 //! A pid is reused, but the kernel ties an open `/proc/PID` to the process it was opened for: once
 //! that one is reaped every read gives `ESRCH`, never an answer about its successor.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 
 use procfs::FromRead as _;
 use procfs::process::Stat;
@@ -44,6 +47,12 @@ impl Directory {
     pub(super) fn stat(&self) -> io::Result<Stat> {
         let line = self.read("stat", STAT_LIMIT)?;
         Stat::from_read(line.as_slice()).map_err(io::Error::other)
+    }
+
+    /// Where a link in it leads.
+    pub(super) fn link(&self, name: &str) -> io::Result<PathBuf> {
+        let link = rustix::fs::readlinkat(&self.fd, name, Vec::new())?;
+        Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
     }
 
     /// Inode number of what a link in it leads to.

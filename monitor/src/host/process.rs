@@ -4,6 +4,7 @@
 //! remembered belongs to a pid *and* start time, and is used only while the signs of such a change
 //! are the same. What is denied or already gone is a line in `missing`, never an error.
 
+mod context;
 mod facts;
 
 use std::fmt;
@@ -22,11 +23,12 @@ use uzers::{Users as _, UsersCache};
 
 use self::facts::Signs;
 use super::cgroup::Placement;
-use super::executable::{ANOTHER_PROGRAM, Executable, Hashes};
+use super::executable::{ANOTHER_PROGRAM, Algorithm, Executable, FileKey, Hashes};
 use super::identity::Identity;
+use super::packages::{Checksum, Packages};
 use super::proc::{self, Directory};
 use crate::escape;
-use crate::owner::{Ancestor, Process};
+use crate::owner::{Ancestor, Examination, Integrity, Package, Packaging, Process};
 
 /// Reads processes. Its methods block and may be called from several threads.
 pub struct Reader {
@@ -38,6 +40,7 @@ pub struct Reader {
     processes: Mutex<LruCache<Incarnation, Known>>,
     parents: Mutex<LruCache<Incarnation, (Signs, Ancestor)>>,
     hashes: Hashes,
+    packages: Packages,
 }
 
 /// A pid and start time in ticks: one process, for as long as the host runs.
@@ -64,11 +67,12 @@ impl Reader {
             processes: Mutex::new(LruCache::new(PROCESSES)),
             parents: Mutex::new(LruCache::new(PARENTS)),
             hashes: Hashes::new(),
+            packages: Packages::of_host(),
         }
     }
 
     /// The process that had this pid at an instant (nanoseconds since boot, suspend included), or
-    /// has it now if none is given. Without SHA-256, unless it is known: see [`Self::hash`].
+    /// has it now if none is given. Without SHA-256, unless it is known, and package: see [`Self::examine`].
     ///
     /// One that started later has only inherited the pid: then the one asked for is gone. Of one
     /// that was read before and shows no sign of change, arguments and parents are as they were.
@@ -106,16 +110,39 @@ impl Reader {
         processes.get(&(pid, start_ticks)).map(|known| Arc::clone(&known.process))
     }
 
-    /// SHA-256 of what a process runs that [`Self::read`] gave: lower-case hex, or the line for
-    /// [`Process::missing`]. May take seconds.
+    /// The name a user has on this host, in portwatch's own root.
+    pub fn user(&self, uid: u32) -> Option<String> {
+        let user = lock(&self.users).get_user_by_uid(uid)?;
+        Some(escape::text_from_bytes(user.name().as_bytes()).into_owned())
+    }
+
+    /// SHA-256 and package of what a process runs that [`Self::read`] gave. May take seconds.
     ///
     /// Refuses when it has called `execve` since, so that no process gets the hash of another
     /// program.
-    pub fn hash(&self, process: &Process) -> Result<String, String> {
-        self.try_hash(process).map_err(|why| format!("sha256: {why}"))
+    pub fn examine(&self, process: &Process) -> Examination {
+        let (directory, executable, key) = match self.program_of(process) {
+            Ok(program) => program,
+            Err(why) => return Examination::failed(&why),
+        };
+        let sha256 = self.hashes.compute(Algorithm::Sha256, &directory, &key);
+        let packaging = self.packaging(&directory, &executable, &key);
+        let start_ticks = process.start_ticks.unwrap_or_default();
+        if let Some(known) = lock(&self.processes).get_mut(&(process.pid, start_ticks))
+            && same_file(&known.signs, &executable)
+        {
+            let process = Arc::make_mut(&mut known.process);
+            process.sha256 = sha256.clone().ok();
+            process.packaging = packaging.clone().unwrap_or_default();
+        }
+        Examination {
+            sha256: sha256.map_err(|why| format!("sha256: {why}")),
+            packaging: packaging.map_err(|why| format!("package: {why}")),
+        }
     }
 
-    fn try_hash(&self, process: &Process) -> Result<String, String> {
+    /// What a process runs now, if it is what it ran when it was read.
+    fn program_of(&self, process: &Process) -> Result<(Directory, Executable, FileKey), String> {
         let words = |error: io::Error| proc::words(&error);
         let directory = Directory::open(process.pid).map_err(words)?;
         let start_ticks = directory.stat().map_err(words)?.starttime;
@@ -132,13 +159,41 @@ impl Reader {
             return Err(ANOTHER_PROGRAM.to_owned());
         }
         let key = executable.key.ok_or("permission denied")?;
-        let hash = self.hashes.compute(&directory, &key)?;
-        if let Some(known) = lock(&self.processes).get_mut(&incarnation)
-            && same_file(&known.signs, &executable)
-        {
-            Arc::make_mut(&mut known.process).sha256 = Some(hash.clone());
+        Ok((directory, executable, key))
+    }
+
+    /// The package of what a process runs. Only what is the host's own file under its path has one: the
+    /// database says nothing of other files of the same name.
+    fn packaging(
+        &self,
+        process: &Directory,
+        executable: &Executable,
+        key: &FileKey,
+    ) -> Result<Packaging, String> {
+        if executable.deleted {
+            return Err("what runs was deleted, or never had a name".to_owned());
         }
-        Ok(hash)
+        if !executable.is_on_host()? {
+            return Err(NOT_ON_HOST.to_owned());
+        }
+        let Some(installed) = self.packages.owner_of(&executable.path)? else {
+            return Ok(Packaging::NoPackage);
+        };
+        let compared = installed.checksum.and_then(|checksum| match checksum {
+            Checksum::Md5(sum) => Ok(sum == self.hashes.compute(Algorithm::Md5, process, key)?),
+        });
+        let integrity = match compared {
+            Ok(true) => Integrity::Unmodified,
+            Ok(false) => Integrity::Modified,
+            Err(why) => Integrity::Unverifiable(why),
+        };
+        Ok(Packaging::Package(Package {
+            format: installed.format,
+            name: installed.name,
+            version: installed.version,
+            architecture: installed.architecture,
+            integrity,
+        }))
     }
 
     fn read_anew(&self, pid: u32, directory: &Directory, stat: &Stat, signs: &Signs) -> Process {
@@ -154,6 +209,9 @@ impl Reader {
         let cgroup = noted(&signs.cgroup, "cgroup", &mut missing);
         let netns = noted(&netns, "netns", &mut missing).copied();
         missing.extend(args.cut.into_iter().chain(ancestors_cut));
+        let context = context::read(directory, stat, |uid| self.user(uid), &mut missing);
+        let on_host = executable.map(Executable::is_on_host).transpose();
+        let on_host = on_host.map_err(|why| missing.push(format!("exe on this host: {why}")));
 
         let key = executable.and_then(|executable| executable.key);
         let placement = cgroup.and_then(|file| Placement::parse(file)).unwrap_or_default();
@@ -164,14 +222,18 @@ impl Reader {
             name: signs.name.clone(),
             executable: executable.map(|executable| executable.path.clone()),
             deleted: executable.is_some_and(|executable| executable.deleted),
+            on_host: on_host.ok().flatten(),
             sha256: key.and_then(|key| self.hashes.known(&key)),
+            packaging: Packaging::Unknown,
             args: args.list,
             uid,
             user: uid.and_then(|uid| self.user(uid)),
             cgroup: Some(placement.path).filter(|path| !path.is_empty()),
             unit: placement.unit,
-            container_id: placement.container_id,
+            slice: placement.slice,
+            container: placement.container,
             netns,
+            context,
             ancestors,
             entity_id: self.entity_id(pid, stat.starttime),
             missing,
@@ -228,11 +290,6 @@ impl Reader {
         Ok((stat, ancestor))
     }
 
-    fn user(&self, uid: u32) -> Option<String> {
-        let user = lock(&self.users).get_user_by_uid(uid)?;
-        Some(escape::text_from_bytes(user.name().as_bytes()).into_owned())
-    }
-
     fn unix_ns(&self, ticks: u64) -> i64 {
         let since_boot = i64::try_from(ticks.saturating_mul(self.tick_ns)).unwrap_or(i64::MAX);
         self.boot_unix_ns.saturating_add(since_boot)
@@ -270,7 +327,7 @@ fn unread(pid: u32, error: &io::Error) -> Process {
 }
 
 fn gone(pid: u32) -> Process {
-    let missing = vec!["gone before it could be read".to_owned()];
+    let missing = vec![format!("{FACTS}: gone before they could be read")];
     Process { pid, missing, ..Process::default() }
 }
 
@@ -292,6 +349,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What is read of a process.
+const FACTS: &str = "start time, exe, sha256, package, args, cwd, cgroup, label, namespaces, \
+     terminal, login, parents";
+/// Why what a container's process runs has no package.
+const NOT_ON_HOST: &str = "its path leads to another file on this host than in its own mount \
+     namespace";
 /// Parents told of one process.
 const ANCESTORS: usize = 32;
 /// What is read of the arguments.

@@ -6,6 +6,7 @@ mod class;
 mod counters;
 mod document;
 mod finding;
+mod identity;
 mod json;
 mod network;
 mod ownership;

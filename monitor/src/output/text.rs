@@ -8,6 +8,7 @@ mod finding;
 mod hexdump;
 mod line;
 mod network;
+mod program;
 mod run;
 mod scan;
 mod summary;

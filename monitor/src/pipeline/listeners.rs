@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::attribution::Socket;
 use crate::endpoint::{Endpoint, Transport};
-use crate::owner::{Attribution, Owner, Process};
-use crate::pipeline::Pipeline;
+use crate::owner::{Integrity, Owner, Process};
+use crate::pipeline::{Pipeline, evidence};
 use crate::policy::ListenerView;
 use crate::report::{
     Body, FindingKind, FindingReport, ListenerChange, ListenerReport, NearMiss, Verdict,
@@ -154,7 +154,7 @@ impl Pipeline {
             kind,
             severity: severity(report),
             message: sentence(report, owner, expired, nearest.as_ref()),
-            evidence: evidence(report, owner),
+            evidence: evidence::of_listener(report, owner, self.clock.unix_ns(now_ns)),
             nearest,
             listener: Some(Box::new(report.clone())),
         };
@@ -169,8 +169,11 @@ pub(super) const HIGH: u8 = 73;
 const CRITICAL: u8 = 99;
 
 fn severity(report: &ListenerReport) -> u8 {
-    let deleted = report.attribution.owners.iter().any(|owner| owner.process.deleted);
-    if deleted {
+    let tampered = |process: &Process| {
+        let package = process.packaging.package();
+        process.deleted || package.is_some_and(|it| it.integrity == Integrity::Modified)
+    };
+    if report.attribution.owners.iter().any(|owner| tampered(&owner.process)) {
         CRITICAL
     } else if report.local.ip.is_loopback() {
         MEDIUM
@@ -216,54 +219,6 @@ fn sentence(
         (None, None) => "no policy rule expects it".to_owned(),
     };
     format!("{who} {listens} on {transport} {local}{place}{netns}, and {why}.")
-}
-
-fn evidence(report: &ListenerReport, owner: Option<&Owner>) -> Vec<String> {
-    let mut lines = vec![report.attribution.reason.clone()];
-    let Some(owner) = owner else { return lines };
-    let process = &owner.process;
-    if let Some(executable) = &process.executable {
-        let deleted = if process.deleted { " (deleted)" } else { "" };
-        lines.push(format!("executable: {}{deleted}", executable.display()));
-    }
-    if let Some(sha256) = &process.sha256 {
-        lines.push(format!("sha256: {sha256}"));
-    }
-    if !process.args.is_empty() {
-        lines.push(format!("command line: {}", process.args.join(" ")));
-    }
-    if !process.ancestors.is_empty() {
-        let parents: Vec<String> = process
-            .ancestors
-            .iter()
-            .map(|parent| format!("{}[{}]", parent.name, parent.pid))
-            .collect();
-        lines.push(format!("started by: {}", parents.join(" ← ")));
-    }
-    if let Some(unit) = &process.unit {
-        lines.push(format!("systemd unit: {unit}"));
-    }
-    if let Some(container) = &process.container_id {
-        lines.push(format!("container: {container}"));
-    }
-    lines.extend(process.missing.iter().map(|missing| format!("not known: {missing}")));
-    let others = report.attribution.owners.len().saturating_sub(1);
-    if others > 0 {
-        lines.push(holders(&report.attribution));
-    }
-    lines
-}
-
-fn holders(attribution: &Attribution) -> String {
-    let owners: Vec<String> = attribution
-        .owners
-        .iter()
-        .map(|owner| {
-            let process = &owner.process;
-            format!("{} {}[{}]", owner.role.name(), process.name, process.pid)
-        })
-        .collect();
-    format!("all who had to do with it: {}", owners.join(", "))
 }
 
 fn name(process: &Process) -> String {

@@ -82,7 +82,12 @@ impl ListenerRule {
             self.port_difference(listener.local.port),
             self.transport_difference(listener.transport),
             self.address_difference(listener.local.ip),
-            owners.difference("exe", &self.exe, exe_holds, exe_fact),
+            owners.difference(
+                "exe",
+                &self.exe,
+                |pattern, process| exe_holds(pattern, process, !self.sha256.is_empty()),
+                exe_fact,
+            ),
             owners.difference("sha256", &self.sha256, sha256_holds, sha256_fact),
             owners.difference("user", &self.user, user_holds, user_fact),
             owners.difference("unit", &self.unit, unit_holds, unit_fact),
@@ -229,7 +234,12 @@ impl<'a> Owners<'a> {
     }
 }
 
-fn exe_holds(pattern: &Pattern, process: &Process) -> bool {
+/// A path of another mount namespace is whatever somebody made it: it counts only where the contents
+/// are pinned as well.
+fn exe_holds(pattern: &Pattern, process: &Process, contents_pinned: bool) -> bool {
+    if process.on_host != Some(true) && !contents_pinned {
+        return false;
+    }
     // Not only by its `deleted` mark: a memfd's path looks like that of a file in the root.
     let memfd = |path: &Path| path.as_os_str().as_encoded_bytes().starts_with(b"/memfd:");
     match &process.executable {
@@ -243,9 +253,14 @@ fn exe_holds(pattern: &Pattern, process: &Process) -> bool {
 fn exe_fact(process: &Process) -> Fact {
     match &process.executable {
         Some(path) => {
-            let deleted = if process.deleted { " (deleted)" } else { "" };
+            let place = match process.on_host {
+                _ if process.deleted => " (deleted)",
+                Some(true) => "",
+                Some(false) => " of another mount namespace, not this host's",
+                None => ", which may not be this host's",
+            };
             let path = escape::text_from_bytes(path.as_os_str().as_encoded_bytes());
-            Fact::Is(format!("{path}{deleted}"))
+            Fact::Is(format!("{path}{place}"))
         }
         None if process.deleted => Fact::Is("a deleted file".to_owned()),
         None => Fact::Unreadable,

@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType};
+use rustix::fs::MemfdFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -29,11 +31,21 @@ fn main() -> Result<()> {
             "heir" => {
                 return accept(&TcpListener::from(stdin()?)).and_then(|it| echo(&it)).map(drop);
             }
+            "memfd" => return become_nameless(env::args().skip(2)),
             "stay" => return io::stdin().lines().try_for_each(|step| actor.perform(&step?)),
             step => actor.perform(step)?,
         }
     }
     Ok(())
+}
+
+/// Goes on with these steps as a program that has no file.
+fn become_nameless(steps: impl Iterator<Item = String>) -> Result<()> {
+    // Kept open across `execve`, or its path would lead nowhere.
+    let memfd = rustix::fs::memfd_create("nameless", MemfdFlags::empty())?;
+    io::copy(&mut fs::File::open("/proc/self/exe")?, &mut fs::File::from(memfd.try_clone()?))?;
+    let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+    Err(Command::new(path).args(steps).exec()).context("run a memfd")
 }
 
 /// What the steps so far have opened.

@@ -123,9 +123,14 @@ fn split_args(bytes: &[u8], limits: ArgLimits) -> Args {
     Args { list, cut }
 }
 
-/// Lines of `status` cannot be forged: the kernel escapes a newline in the name.
+/// What follows a key in `status`. Its lines cannot be forged: the kernel escapes a newline in the
+/// name.
+pub(super) fn line<'a>(status: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(key))
+}
+
 fn effective_uid(status: &[u8]) -> Option<u32> {
-    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    let line = line(status, b"Uid:")?;
     std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 

@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::host::executable::tests::Running;
+use crate::owner::{Context, Namespaces};
 
 #[test]
 fn this_process_is_read_completely() {
@@ -13,6 +14,7 @@ fn this_process_is_read_completely() {
 
     let process = reader.read(pid, None);
 
+    let inode = |name| Some(rustix::fs::stat(format!("/proc/self/ns/{name}")).unwrap().st_ino);
     let expected = Process {
         pid,
         start_ticks: Some(stat.starttime),
@@ -20,14 +22,26 @@ fn this_process_is_read_completely() {
         name: std::fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned(),
         executable: Some(std::env::current_exe().unwrap()),
         deleted: false,
+        on_host: Some(true),
         sha256: None,
+        packaging: Packaging::Unknown,
         args: std::env::args().collect(),
         uid: Some(rustix::process::geteuid().as_raw()),
         user: process.user.clone(),
         cgroup: process.cgroup.clone(),
         unit: process.unit.clone(),
-        container_id: process.container_id.clone(),
-        netns: Some(rustix::fs::stat("/proc/self/ns/net").unwrap().st_ino),
+        slice: process.slice.clone(),
+        container: process.container.clone(),
+        netns: inode("net"),
+        context: Context {
+            working_directory: Some(std::env::current_dir().unwrap()),
+            label: process.context.label.clone(),
+            namespaces: Namespaces { mnt: inode("mnt"), pid: inode("pid"), user: inode("user") },
+            inner_pid: None,
+            session: process.context.session,
+            terminal: process.context.terminal,
+            login: process.context.login.clone(),
+        },
         ancestors: process.ancestors.clone(),
         entity_id: reader.entity_id(pid, stat.starttime),
         missing: Vec::new(),
@@ -63,7 +77,13 @@ fn a_pid_that_is_not_there_is_gone() {
     let process = reader().read(u32::MAX / 2, None);
 
     assert_eq!(*process, gone(u32::MAX / 2));
-    assert_eq!(process.missing, ["gone before it could be read"]);
+    assert_eq!(
+        process.missing,
+        [
+            "start time, exe, sha256, package, args, cwd, cgroup, label, namespaces, terminal, login, \
+          parents: gone before they could be read"
+        ]
+    );
 }
 
 #[test]
@@ -92,7 +112,7 @@ fn a_process_is_remembered_until_it_runs_another_program() {
     child.send_line();
     child.await_line();
     let cat = reader.read(child.pid(), None);
-    let refused = reader.hash(&shell);
+    let refused = reader.examine(&shell).sha256;
 
     assert!(Arc::ptr_eq(&shell, &again));
     assert_eq!(shell.args, ["sh", "-c", "read line; echo; read line; exec cat"]);
@@ -111,11 +131,16 @@ fn a_process_is_read_anew_once_its_executable_is_deleted() {
 
     std::fs::remove_file(&path).unwrap();
     let after = reader.read(child.pid(), None);
-    let hash = reader.hash(&before);
+    let examination = reader.examine(&before);
     child.end();
 
-    assert_eq!(*after, Process { deleted: true, ..Process::clone(&before) });
-    assert_eq!(hash.unwrap().len(), 64);
+    let deleted = Process { deleted: true, on_host: Some(false), ..Process::clone(&before) };
+    assert_eq!(*after, deleted);
+    assert_eq!(examination.sha256.unwrap().len(), 64);
+    assert_eq!(
+        examination.packaging.unwrap_err(),
+        "package: what runs was deleted, or never had a name"
+    );
 }
 
 #[test]
@@ -124,7 +149,7 @@ fn a_hash_is_known_the_next_time() {
     let child = Waiting::start();
     let before = reader.read(child.pid(), None);
 
-    let hash = reader.hash(&before).unwrap();
+    let hash = reader.examine(&before).sha256.unwrap();
     let after = reader.read(child.pid(), None);
 
     assert_eq!(before.sha256, None);

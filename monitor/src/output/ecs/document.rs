@@ -14,8 +14,9 @@ use crate::report::Report;
 use super::class::{Class, class};
 use super::counters::CounterFields;
 use super::finding::{FindingFields, Threat};
+use super::identity::{Container, Orchestrator, PackageFields, ProcessFields};
 use super::network::{FlowFields, ListenerFields, Network, Peer, SampleFields};
-use super::ownership::{Container, OwnerFields, ProcessFields};
+use super::ownership::OwnerFields;
 use super::run::{InterfaceFields, RunFields};
 use super::{RunIdentity, VERSION};
 
@@ -42,6 +43,10 @@ pub(super) struct Document<'a> {
     pub(super) process: Option<ProcessFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) container: Option<Container<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) orchestrator: Option<Orchestrator<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) package: Option<PackageFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rule: Option<Rule<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,15 +1,13 @@
-//! Who: `process`, `container`, and all owners with role and evidence in `portwatch.owners`.
+//! Who: all owners with role and evidence in `portwatch.owners`.
 
 use std::borrow::Cow;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
 use serde::Serialize;
 
-use crate::escape::text_from_bytes;
-use crate::owner::{Ancestor, Attribution, Owner, Process, Side};
+use crate::owner::{Ancestor, Attribution, Integrity, Login, Owner, Packaging, Process, Side};
 
 use super::document::{Document, Time, known};
+use super::identity::{Container, Orchestrator, PackageFields, ProcessFields, path};
 
 impl<'a> Document<'a> {
     /// The whole answer to "who".
@@ -21,7 +19,9 @@ impl<'a> Document<'a> {
         if let Some(principal) = attribution.principal() {
             let process = &*principal.process;
             self.process = Some(ProcessFields::of(process));
-            self.container = process.container_id.as_deref().map(|id| Container { id });
+            self.container = process.container.as_ref().map(Container::of);
+            self.orchestrator = process.container.as_ref().and_then(Orchestrator::of);
+            self.package = process.packaging.package().map(PackageFields::of);
         }
         for owner in owners {
             if let Some(user) = user(&owner.process) {
@@ -32,113 +32,6 @@ impl<'a> Document<'a> {
             }
         }
     }
-}
-
-/// `process.*`: the process to name where there is room for one.
-#[derive(Debug, Serialize)]
-pub(super) struct ProcessFields<'a> {
-    pid: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    entity_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    start: Option<Time>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    executable: Option<Cow<'a, str>>,
-    #[serde(flatten)]
-    arguments: Arguments<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hash: Option<Hash<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<User<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent: Option<Parent<'a>>,
-}
-
-impl<'a> ProcessFields<'a> {
-    fn of(process: &'a Process) -> Self {
-        let user = User {
-            id: process.uid.map(|uid| uid.to_string()),
-            name: process.user.as_deref().and_then(known),
-        };
-        Self {
-            pid: process.pid,
-            entity_id: process.entity_id.as_deref(),
-            name: known(&process.name),
-            start: process.start_unix_ns.map(Time),
-            executable: process.executable.as_deref().map(path),
-            arguments: Arguments::of(&process.args),
-            hash: process.sha256.as_deref().map(|sha256| Hash { sha256 }),
-            user: (user.id.is_some() || user.name.is_some()).then_some(user),
-            parent: process.ancestors.first().map(Parent::of),
-        }
-    }
-}
-
-/// `process.args` and what ECS derives from it.
-#[derive(Debug, Default, Serialize)]
-struct Arguments<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    args: Option<&'a [String]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    args_count: Option<usize>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    command_line: String,
-}
-
-impl<'a> Arguments<'a> {
-    fn of(args: &'a [String]) -> Self {
-        if args.is_empty() {
-            return Self::default();
-        }
-        Self { args: Some(args), args_count: Some(args.len()), command_line: args.join(" ") }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Hash<'a> {
-    sha256: &'a str,
-}
-
-#[derive(Debug, Serialize)]
-struct User<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-}
-
-/// `process.parent.*`.
-#[derive(Debug, Serialize)]
-struct Parent<'a> {
-    pid: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    entity_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    executable: Option<Cow<'a, str>>,
-    #[serde(flatten)]
-    arguments: Arguments<'a>,
-}
-
-impl<'a> Parent<'a> {
-    fn of(parent: &'a Ancestor) -> Self {
-        Self {
-            pid: parent.pid,
-            entity_id: parent.entity_id.as_deref(),
-            name: known(&parent.name),
-            executable: parent.executable.as_deref().map(path),
-            arguments: Arguments::of(&parent.args),
-        }
-    }
-}
-
-/// `container.*`.
-#[derive(Debug, Serialize)]
-pub(super) struct Container<'a> {
-    id: &'a str,
 }
 
 /// `portwatch.owners[]`.
@@ -162,13 +55,41 @@ pub(super) struct OwnerFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     deleted: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    executable_on_host: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<&'a str>,
+    #[serde(flatten)]
+    package: OwnerPackage<'a>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    args: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    working_directory: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<LoginFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tty: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    slice: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     container_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_runtime: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_uid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    #[serde(skip_serializing_if = "NamespaceFields::is_empty")]
+    namespaces: NamespaceFields,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inner_pid: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ancestors: Vec<AncestorFields<'a>>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -178,6 +99,7 @@ pub(super) struct OwnerFields<'a> {
 impl<'a> OwnerFields<'a> {
     fn of(owner: &'a Owner) -> Self {
         let Owner { side, role, evidence, exited, process } = owner;
+        let (context, container) = (&process.context, process.container.as_ref());
         let executable_known = process.executable.is_some() || process.deleted;
         Self {
             side: side.map(Side::name),
@@ -190,13 +112,103 @@ impl<'a> OwnerFields<'a> {
             name: known(&process.name),
             executable: process.executable.as_deref().map(path),
             deleted: executable_known.then_some(process.deleted),
+            executable_on_host: process.on_host,
             sha256: process.sha256.as_deref(),
+            package: OwnerPackage::of(&process.packaging),
+            args: &process.args,
+            working_directory: context.working_directory.as_deref().map(path),
             user: user(process),
+            login: context.login.as_ref().map(LoginFields::of),
+            session: context.session,
+            tty: context.terminal.map(|terminal| terminal.to_string()),
             unit: process.unit.as_deref(),
-            container_id: process.container_id.as_deref(),
+            slice: process.slice.as_deref(),
+            cgroup: process.cgroup.as_deref(),
+            container_id: container.map(|container| container.id.as_str()),
+            container_runtime: container.and_then(|container| container.runtime),
+            pod_uid: container.and_then(|container| container.pod_uid.as_deref()),
+            label: context.label.as_deref(),
+            namespaces: NamespaceFields {
+                net: process.netns,
+                mnt: context.namespaces.mnt,
+                pid: context.namespaces.pid,
+                user: context.namespaces.user,
+            },
+            inner_pid: context.inner_pid,
             ancestors: process.ancestors.iter().map(AncestorFields::of).collect(),
             missing: &process.missing,
         }
+    }
+}
+
+/// `portwatch.owners[].package` and its like.
+#[derive(Debug, Serialize)]
+struct OwnerPackage<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    package: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    package_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    package_state: Option<&'static str>,
+    /// Where it could be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    package_intact: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    package_reason: Option<&'a str>,
+}
+
+impl<'a> OwnerPackage<'a> {
+    fn of(packaging: &'a Packaging) -> Self {
+        let package = packaging.package();
+        let (intact, reason) = match package.map(|package| &package.integrity) {
+            Some(Integrity::Unmodified) => (Some(true), None),
+            Some(Integrity::Modified) => (Some(false), None),
+            Some(Integrity::Unverifiable(reason)) => (None, Some(reason.as_str())),
+            None => (None, None),
+        };
+        Self {
+            package: package.map(|package| package.name.as_str()),
+            package_version: package.and_then(|package| package.version.as_deref()),
+            package_state: packaging.state(),
+            package_intact: intact,
+            package_reason: reason,
+        }
+    }
+}
+
+/// `portwatch.owners[].login`.
+#[derive(Debug, Serialize)]
+struct LoginFields<'a> {
+    user: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<u32>,
+}
+
+impl<'a> LoginFields<'a> {
+    fn of(login: &'a Login) -> Self {
+        let Login { uid, user, session } = login;
+        let name = user.as_deref().and_then(known).map(Cow::Borrowed);
+        Self { user: name.unwrap_or_else(|| uid.to_string().into()), session: *session }
+    }
+}
+
+/// `portwatch.owners[].namespaces`, each as its inode.
+#[derive(Debug, Serialize)]
+struct NamespaceFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    net: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mnt: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<u64>,
+}
+
+impl NamespaceFields {
+    const fn is_empty(&self) -> bool {
+        let Self { net, mnt, pid, user } = self;
+        net.is_none() && mnt.is_none() && pid.is_none() && user.is_none()
     }
 }
 
@@ -210,6 +222,8 @@ struct AncestorFields<'a> {
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     executable: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    args: &'a [String],
 }
 
 impl<'a> AncestorFields<'a> {
@@ -219,6 +233,7 @@ impl<'a> AncestorFields<'a> {
             entity_id: ancestor.entity_id.as_deref(),
             name: known(&ancestor.name),
             executable: ancestor.executable.as_deref().map(path),
+            args: &ancestor.args,
         }
     }
 }
@@ -229,8 +244,4 @@ fn user(process: &Process) -> Option<Cow<'_, str>> {
         (Some(name), _) => Some(Cow::Borrowed(name)),
         (None, uid) => uid.map(|uid| Cow::Owned(uid.to_string())),
     }
-}
-
-fn path(path: &Path) -> Cow<'_, str> {
-    text_from_bytes(path.as_os_str().as_bytes())
 }

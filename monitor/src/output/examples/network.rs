@@ -5,13 +5,16 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
-use crate::owner::{Attribution, Evidence, Owner, Ownership, Process, Role, Side};
+use crate::owner::{
+    Attribution, Container, Context, Evidence, Integrity, Owner, Ownership, Package, Packaging,
+    Process, Role, Side,
+};
 use crate::report::{
     FlowChange, FlowReport, FlowRole, InterfaceReport, ListenerReport, PlaceCount, SampleReport,
     Verdict,
 };
 
-use super::process::{attribution, owner, python};
+use super::process::{attribution, owner, python, python_package};
 use super::{START_NS, near_miss};
 
 pub(in crate::output) fn listener() -> ListenerReport {
@@ -34,7 +37,14 @@ pub(in crate::output) fn expected_listener() -> ListenerReport {
         executable: Some("/usr/sbin/cardbridged".into()),
         uid: Some(998),
         unit: Some("cardbridged.service".to_owned()),
-        container_id: Some("4f1d2b".to_owned()),
+        slice: Some("kubepods-burstable.slice".to_owned()),
+        container: Some(Container {
+            id: "4f1d2b".to_owned(),
+            runtime: Some("containerd"),
+            pod_uid: Some("1a2b3c4d-0000-4aaa-8bbb-123456789abc".to_owned()),
+        }),
+        on_host: Some(false),
+        context: Context { inner_pid: Some(1), ..Context::default() },
         ..Process::default()
     };
     ListenerReport {
@@ -155,6 +165,12 @@ pub(in crate::output) fn loopback_connection() -> FlowReport {
         pid: 5_123,
         name: "curl".to_owned(),
         executable: Some("/usr/bin/curl".into()),
+        on_host: Some(true),
+        packaging: Packaging::Package(Package {
+            name: "curl".to_owned(),
+            integrity: Integrity::Unverifiable("the package has no checksum of it".to_owned()),
+            ..python_package()
+        }),
         uid: Some(1_000),
         user: Some("alice".to_owned()),
         ..Process::default()

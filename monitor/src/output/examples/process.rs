@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::owner::{Ancestor, Attribution, Evidence, Owner, Ownership, Process, Role, Side};
+use crate::owner::{
+    Ancestor, Attribution, Context, Evidence, Integrity, Login, Namespaces, Owner, Ownership,
+    Package, PackageFormat, Packaging, Process, Role, Side, Terminal,
+};
 
 use super::START_NS;
 use super::network::host_netns;
@@ -15,19 +18,45 @@ pub(in crate::output) fn python() -> Process {
         start_unix_ns: Some(START_NS - 60_000_000_000),
         name: "python3".to_owned(),
         executable: Some("/usr/bin/python3.11".into()),
+        on_host: Some(true),
+        packaging: Packaging::Package(python_package()),
         sha256: Some(sha256.to_owned()),
         args: ["python3", "-m", "http.server", "3516"].map(str::to_owned).to_vec(),
         uid: Some(0),
         user: Some("root".to_owned()),
         cgroup: Some("/user.slice/user-0.slice/session-3.scope".to_owned()),
         unit: Some("session-3.scope".to_owned()),
+        slice: Some("user-0.slice".to_owned()),
         netns: Some(host_netns().inode),
+        context: Context {
+            working_directory: Some("/root".into()),
+            label: Some("unconfined".to_owned()),
+            namespaces: Namespaces {
+                mnt: Some(4_026_531_841),
+                pid: Some(4_026_531_836),
+                user: Some(4_026_531_837),
+            },
+            inner_pid: None,
+            session: Some(4_200),
+            terminal: Some(Terminal { major: 136, minor: 2 }),
+            login: Some(Login { uid: 1000, user: Some("alice".to_owned()), session: Some(3) }),
+        },
         ancestors: vec![
             ancestor(4_200, "bash", "/usr/bin/bash", "RmV5bm1hbiBuYXMgYmFzaA"),
             ancestor(1, "systemd", "/usr/lib/systemd/systemd", "c3lzdGVtZCBpcyBwaWQgMQ"),
         ],
         entity_id: Some("qL0z3cYV1mHn5b2R7uXo9A".to_owned()),
         ..Process::default()
+    }
+}
+
+pub(in crate::output) fn python_package() -> Package {
+    Package {
+        format: PackageFormat::Dpkg,
+        name: "python3.11-minimal".to_owned(),
+        version: Some("3.11.2-6+deb12u6".to_owned()),
+        architecture: Some("amd64".to_owned()),
+        integrity: Integrity::Unmodified,
     }
 }
 

@@ -1,10 +1,6 @@
 //! Lines of listeners, flows and packets.
 
-use std::os::unix::ffi::OsStrExt as _;
-
 use crate::endpoint::{Endpoint, Transport};
-use crate::escape::text_from_bytes;
-use crate::owner::Process;
 use crate::report::{
     FlowChange, FlowReport, ListenerChange, ListenerReport, SampleReport, Verdict,
 };
@@ -12,6 +8,7 @@ use crate::report::{
 use super::amount;
 use super::hexdump;
 use super::line::{Ink, Line};
+use super::program;
 use super::who;
 
 /// `+` it came, `*` it changed, `-` it went; without a sign it was there already.
@@ -33,7 +30,7 @@ pub(super) const fn flow_label(change: FlowChange) -> &'static str {
     }
 }
 
-/// `tcp 0.0.0.0:3516  python3[4242] root  /usr/bin/python3.11  UNKNOWN`.
+/// `tcp 0.0.0.0:3516  python3[4242] root  /usr/bin/python3.11 (python3.11-minimal)  UNKNOWN`.
 pub(super) fn listener(mut line: Line<'_>, listener: &ListenerReport, out: &mut Vec<u8>) {
     line.first_column(25);
     line.put(Ink::Plain, &format!("{:<3} ", listener.transport.name()));
@@ -42,7 +39,10 @@ pub(super) fn listener(mut line: Line<'_>, listener: &ListenerReport, out: &mut 
     who::principal(&mut line, &listener.attribution);
     line.column(24);
     if let Some(owner) = listener.attribution.principal() {
-        line.foreign(executable_ink(&owner.process), &executable(&owner.process));
+        line.foreign(program::ink(&owner.process), &program::path(&owner.process));
+        if let Some((ink, origin)) = program::origin(&owner.process) {
+            line.foreign(ink, &format!(" ({origin})"));
+        }
     }
     line.column(0);
     let (ink, words) = verdict(&listener.verdict);
@@ -117,22 +117,6 @@ pub(super) fn local(listener: &ListenerReport) -> String {
         Some((ip, port)) => format!("{ip}%{interface}:{port}"),
         None => address,
     }
-}
-
-/// Behind the path of an executable that has none any more.
-pub(super) const DELETED: &str = " (deleted)";
-
-/// The path of what runs, marked when there is no such file.
-pub(super) fn executable(process: &Process) -> String {
-    let path = process.executable.as_ref();
-    let path = path.map(|path| text_from_bytes(path.as_os_str().as_bytes())).unwrap_or_default();
-    let deleted = if process.deleted { DELETED } else { "" };
-    format!("{path}{deleted}").trim_start().to_owned()
-}
-
-/// An executable that was deleted is alarming.
-pub(super) const fn executable_ink(process: &Process) -> Ink {
-    if process.deleted { Ink::Alarming } else { Ink::Plain }
 }
 
 /// What the policy says, in words.

@@ -13,7 +13,8 @@ use crate::report::{Body, FlowReport, ListenerReport, Report, RunStarted};
 use super::Look;
 use super::finding;
 use super::line::{Ink, Line};
-use super::network::{executable, executable_ink, local, verdict};
+use super::network::{local, verdict};
+use super::program;
 use super::run::{netns_name, not_seen};
 use super::who::{in_a_word, mark, of_side, other_processes, user};
 
@@ -64,7 +65,7 @@ fn listener_row(listener: &ListenerReport) -> Row {
         Transport::Tcp => "LISTEN",
         Transport::Udp => "UNCONN",
     };
-    let [process, user, unit, exe] = who(&listener.attribution, owner, &owners);
+    let [process, user, unit, exe, package] = who(&listener.attribution, owner, &owners);
     [
         plain(listener.transport.name()),
         plain(state),
@@ -75,6 +76,7 @@ fn listener_row(listener: &ListenerReport) -> Row {
         user,
         unit,
         exe,
+        package,
         verdict(&listener.verdict),
     ]
 }
@@ -96,7 +98,8 @@ fn flow_rows(flow: &FlowReport) -> Vec<Row> {
 
 fn flow_row(flow: &FlowReport, local: Endpoint, remote: Endpoint, source: bool) -> Row {
     let owners: Vec<&Owner> = of_side(&flow.attribution, source).collect();
-    let [process, user, unit, exe] = who(&flow.attribution, owners.first().copied(), &owners);
+    let [process, user, unit, exe, package] =
+        who(&flow.attribution, owners.first().copied(), &owners);
     [
         plain(flow.transport.name()),
         plain(flow.state.unwrap_or_default()),
@@ -107,15 +110,16 @@ fn flow_row(flow: &FlowReport, local: Endpoint, remote: Endpoint, source: bool) 
         user,
         unit,
         exe,
+        package,
         plain(""),
     ]
 }
 
-/// PROCESS, USER, UNIT, EXE.
-fn who(attribution: &Attribution, owner: Option<&Owner>, owners: &[&Owner]) -> [Cell; 4] {
+/// PROCESS, USER, UNIT, EXE, PACKAGE.
+fn who(attribution: &Attribution, owner: Option<&Owner>, owners: &[&Owner]) -> [Cell; 5] {
     let Some(owner) = owner else {
         let nobody = format!("({})", in_a_word(attribution.ownership));
-        return [(Ink::Notable, nobody), plain(""), plain(""), plain("")];
+        return [(Ink::Notable, nobody), plain(""), plain(""), plain(""), plain("")];
     };
     let process = &*owner.process;
     let more = match other_processes(owner, owners) {
@@ -128,7 +132,8 @@ fn who(attribution: &Attribution, owner: Option<&Owner>, owners: &[&Owner]) -> [
         (Ink::Name, format!("{name}[{}]{}{exited}{more}", process.pid, mark(owner.evidence))),
         plain(&user(process).unwrap_or_default()),
         plain(process.unit.as_deref().unwrap_or_default()),
-        (executable_ink(process), executable(process)),
+        (program::ink(process), program::path(process)),
+        program::origin(process).unwrap_or((Ink::Plain, String::new())),
     ]
 }
 

@@ -15,7 +15,7 @@ use crate::attribution::Request;
 use crate::clock::Clock;
 use crate::endpoint::Netns;
 use crate::kernel::flow_table::Reading;
-use crate::owner::{Evidence, Process, Role};
+use crate::owner::{Evidence, Examination, Packaging, Process, Role};
 use crate::pipeline::{Payload, Pipeline, Settings};
 use crate::policy::Policy;
 use crate::report::{Body, FlowChange, FlowReport, ListenerChange, ListenerReport, Report};
@@ -84,7 +84,7 @@ impl Scene {
             }
             for request in requests {
                 match request {
-                    Request::Hash { key } => self.pipeline.hashed(key, Ok(SHA256.to_owned())),
+                    Request::Examine { key } => self.pipeline.examined(key, examination()),
                     Request::Identify { .. } => self.identify(request, now_ns),
                     Request::Namespaces => panic!("{request:?}"),
                 }
@@ -92,7 +92,7 @@ impl Scene {
         }
     }
 
-    /// Answers who a process is, which makes its hash the next question.
+    /// Answers who a process is, which makes its executable the next question.
     pub(super) fn identify(&mut self, request: Request, now_ns: u64) {
         let Request::Identify { key, pid, .. } = request else { panic!("{request:?}") };
         let process = self.processes.get(&pid).cloned().unwrap_or_else(|| cardbridged(pid));
@@ -172,9 +172,15 @@ pub(super) fn cardbridged(pid: u32) -> Process {
         start_ticks: Some(u64::from(pid)),
         name: "cardbridged".to_owned(),
         executable: Some("/usr/sbin/cardbridged".into()),
+        on_host: Some(true),
         user: Some("cardbridge".to_owned()),
         ..Process::default()
     }
+}
+
+/// What reading its executable gives.
+pub(super) fn examination() -> Examination {
+    Examination { sha256: Ok(SHA256.to_owned()), packaging: Ok(Packaging::NoPackage) }
 }
 
 pub(super) const SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

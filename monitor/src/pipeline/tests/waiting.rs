@@ -26,7 +26,7 @@ fn a_listener_waits_for_the_hash_of_what_it_runs() {
 }
 
 #[test]
-fn a_hash_that_comes_late_updates_the_listener() {
+fn an_examination_that_comes_late_updates_the_listener() {
     let mut scene = Scene::new();
     scene.ingest(&listen(SECOND));
     let [who] = scene.requests()[..] else { panic!("one process is to be looked up") };
@@ -35,8 +35,8 @@ fn a_hash_that_comes_late_updates_the_listener() {
 
     let early = scene.tick(SECOND + PATIENCE_NS);
     let hash = scene.requests();
-    let [Request::Hash { key }] = hash[..] else { panic!("{hash:?}") };
-    scene.pipeline.hashed(key, Ok(SHA256.to_owned()));
+    let [Request::Examine { key }] = hash[..] else { panic!("{hash:?}") };
+    scene.pipeline.examined(key, examination());
     let late = scene.tick(SECOND + 2 * PATIENCE_NS);
 
     let opened = only(ListenerChange::Opened, &early);
@@ -49,7 +49,7 @@ fn a_hash_that_comes_late_updates_the_listener() {
 #[test]
 fn a_listener_whose_process_turns_out_to_be_gone_is_updated() {
     let mut scene = Scene::new();
-    let missing = vec!["gone before it could be read".to_owned()];
+    let missing = vec!["exe: gone".to_owned()];
     scene.processes.insert(PID, Process { pid: PID, missing, ..Process::default() });
     scene.ingest(&listen(SECOND));
     scene.tick(SECOND);
@@ -60,7 +60,7 @@ fn a_listener_whose_process_turns_out_to_be_gone_is_updated() {
 
     let owner = &only(ListenerChange::Updated, &reports).attribution.owners[0];
     assert_eq!((owner.exited, owner.process.name.as_str()), (true, "cardbridged"));
-    assert_eq!(owner.process.missing, ["gone before it could be read"]);
+    assert_eq!(owner.process.missing, ["exe: gone"]);
 }
 
 #[test]

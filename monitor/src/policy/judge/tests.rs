@@ -131,8 +131,30 @@ fn a_deleted_or_memfd_executable_matches_no_glob() {
 }
 
 #[test]
+fn a_path_of_another_mount_namespace_counts_only_with_the_contents() {
+    let exe = "exe = '/usr/sbin/*'";
+    let with_contents = format!("{exe}\nsha256 = '{SHA}'");
+    let table = [
+        (Some(false), " of another mount namespace, not this host's"),
+        (None, ", which may not be this host's"),
+    ];
+    for (on_host, doubt) in table {
+        let listener = Listener::of([opener(Process { on_host, ..cardbridged() })]);
+        let difference = format!("exe: rule says /usr/sbin/*, is /usr/sbin/cardbridged{doubt}");
+        assert_eq!(differences(exe, &listener), [difference]);
+        assert!(is_expected(&with_contents, &listener), "{on_host:?}");
+    }
+    let other = Process { on_host: Some(false), sha256: Some("0".repeat(64)), ..cardbridged() };
+    assert!(!is_expected(&with_contents, &Listener::of([opener(other)])));
+}
+
+#[test]
 fn an_unexpected_holder_beside_an_expected_one_does_not_pass() {
-    let intruder = Process { executable: Some("/tmp/nc".into()), ..process_of(666, "mallory") };
+    let intruder = Process {
+        executable: Some("/tmp/nc".into()),
+        on_host: Some(true),
+        ..process_of(666, "mallory")
+    };
     for role in [Role::Opener, Role::User, Role::Holder] {
         let listener = Listener::of([opener(cardbridged()), owner(role, intruder.clone())]);
         assert_eq!(
@@ -338,6 +360,7 @@ fn cardbridged() -> Process {
     Process {
         pid: 12,
         executable: Some("/usr/sbin/cardbridged".into()),
+        on_host: Some(true),
         sha256: Some(SHA.to_owned()),
         uid: Some(990),
         user: Some("cardbridge".to_owned()),

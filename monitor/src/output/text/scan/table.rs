@@ -1,13 +1,15 @@
 //! Columns sized by what is in them, and made to fit a terminal.
 //!
 //! Elsewhere than on a terminal every column is there, and whole. On one that is too narrow,
-//! columns that say the same in each row go first, then names and paths are cut; addresses, ports
-//! and pids never are.
+//! columns that say the same in each row go first, then names and paths are cut, then the column of
+//! packages goes; addresses, ports and pids never are cut.
 
 use crate::escape::{escape, truncate, width};
 use crate::output::text::Look;
 use crate::output::text::line::{Ink, Line};
-use crate::output::text::network::DELETED;
+use crate::output::text::program::{DELETED, MODIFIED};
+
+use self::Dispensable::{AtLast, Never, Repetitive};
 
 /// A cell: text as it came, not escaped yet.
 pub(super) type Cell = (Ink, String);
@@ -40,8 +42,17 @@ pub(super) fn table(rows: &[Row], look: &Look, out: &mut Vec<u8>) {
 struct Column {
     head: &'static str,
     cut: Cut,
-    /// Left out on a narrow terminal when each row says the same.
-    dispensable: bool,
+    dispensable: Dispensable,
+}
+
+/// Whether a column is left out on a narrow terminal.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Dispensable {
+    Never,
+    /// When each row says the same.
+    Repetitive,
+    /// When cutting is not enough.
+    AtLast,
 }
 
 /// To how little a column may be cut, and how.
@@ -56,17 +67,30 @@ enum Cut {
     Process(usize),
 }
 
-const COLUMNS: [Column; 10] = [
-    Column { head: "PROTO", cut: Cut::Never, dispensable: false },
-    Column { head: "STATE", cut: Cut::Never, dispensable: false },
-    Column { head: "LOCAL", cut: Cut::Never, dispensable: false },
-    Column { head: "REMOTE", cut: Cut::Never, dispensable: true },
-    Column { head: "NETNS", cut: Cut::End(10), dispensable: true },
-    Column { head: "PROCESS", cut: Cut::Process(12), dispensable: false },
-    Column { head: "USER", cut: Cut::End(5), dispensable: false },
-    Column { head: "UNIT", cut: Cut::End(6), dispensable: true },
-    Column { head: "EXE", cut: Cut::Path(14), dispensable: false },
-    Column { head: "VERDICT", cut: Cut::End(10), dispensable: false },
+impl Cut {
+    /// By how much a column of this width can be cut.
+    const fn spare(self, width: usize) -> usize {
+        match self {
+            Self::Never => 0,
+            Self::End(least) | Self::Path(least) | Self::Process(least) => {
+                width.saturating_sub(least)
+            }
+        }
+    }
+}
+
+const COLUMNS: [Column; 11] = [
+    Column { head: "PROTO", cut: Cut::Never, dispensable: Never },
+    Column { head: "STATE", cut: Cut::Never, dispensable: Never },
+    Column { head: "LOCAL", cut: Cut::Never, dispensable: Never },
+    Column { head: "REMOTE", cut: Cut::Never, dispensable: Repetitive },
+    Column { head: "NETNS", cut: Cut::End(10), dispensable: Repetitive },
+    Column { head: "PROCESS", cut: Cut::Process(12), dispensable: Never },
+    Column { head: "USER", cut: Cut::End(5), dispensable: Never },
+    Column { head: "UNIT", cut: Cut::End(6), dispensable: Repetitive },
+    Column { head: "EXE", cut: Cut::Path(14), dispensable: Never },
+    Column { head: "PACKAGE", cut: Cut::End(8), dispensable: AtLast },
+    Column { head: "VERDICT", cut: Cut::End(10), dispensable: Never },
 ];
 
 const GAP: usize = 2;
@@ -84,18 +108,15 @@ fn widths(rows: &[Row], terminal: Option<usize>) -> [usize; COLUMNS.len()] {
     };
     for (at, column) in COLUMNS.iter().enumerate() {
         if taken(&widths) > room
-            && column.dispensable
-            && says_the_same(rows, at)
+            && (column.dispensable == Repetitive && says_the_same(rows, at)
+                || column.dispensable == AtLast && least(&widths) > room)
             && let Some(width) = widths.get_mut(at)
         {
             *width = 0;
         }
     }
     while taken(&widths) > room {
-        let spare = |(column, width): &(&Column, &mut usize)| match column.cut {
-            Cut::Never => 0,
-            Cut::End(least) | Cut::Path(least) | Cut::Process(least) => width.saturating_sub(least),
-        };
+        let spare = |(column, width): &(&Column, &mut usize)| column.cut.spare(**width);
         match COLUMNS.iter().zip(&mut widths).max_by_key(spare) {
             Some(widest) if spare(&widest) > 0 => *widest.1 = widest.1.saturating_sub(1),
             _ => break,
@@ -107,6 +128,15 @@ fn widths(rows: &[Row], terminal: Option<usize>) -> [usize; COLUMNS.len()] {
 fn taken(widths: &[usize]) -> usize {
     let shown = widths.iter().filter(|width| **width > 0);
     shown.map(|width| width.saturating_add(GAP)).sum::<usize>().saturating_sub(GAP)
+}
+
+/// What the columns take once all of them are cut.
+fn least(widths: &[usize; COLUMNS.len()]) -> usize {
+    let mut cut = *widths;
+    for (column, width) in COLUMNS.iter().zip(&mut cut) {
+        *width = width.saturating_sub(column.cut.spare(*width));
+    }
+    taken(&cut)
 }
 
 fn says_the_same(rows: &[Row], column: usize) -> bool {
@@ -129,12 +159,11 @@ fn fit(text: &str, columns: usize, cut: Cut) -> String {
     fitting.unwrap_or_else(|| truncate(text, columns).into_owned())
 }
 
-/// The last directories and the file, with the mark of a deleted one.
+/// The last directories and the file, with its mark.
 fn last_directories(text: &str, columns: usize) -> Option<String> {
-    let (path, mark) = match text.strip_suffix(DELETED) {
-        Some(path) => (path, DELETED),
-        None => (text, ""),
-    };
+    let marked = |mark: &&str| text.ends_with(*mark);
+    let mark = [DELETED, MODIFIED].into_iter().find(marked).unwrap_or_default();
+    let path = text.strip_suffix(mark)?;
     let room = columns.checked_sub(width(mark)).filter(|room| *room > 3)?;
     let mut tails = path.match_indices('/').filter_map(|(at, _)| path.get(at..));
     let whole = tails.clone().map(escape).find(|tail| width(tail) < room);
@@ -166,6 +195,7 @@ mod tests {
             (path, 5, Cut::Path(8), "…/ja…"),
             (path, 3, Cut::Path(8), "/u…"),
             ("/tmp/.hidden (deleted)", 18, Cut::Path(8), "…/.hidd… (deleted)"),
+            ("/usr/sbin/nginx (modified)", 18, Cut::Path(8), "…/nginx (modified)"),
             ("/tmp/.hidden (deleted)", 12, Cut::Path(8), "/tmp/.hidde…"),
             ("cardbridged[812]~ +1", 16, Cut::Process(12), "cardbr…[812]~ +1"),
             ("cardbridged[812]~ +1", 8, Cut::Process(12), "cardbri…"),

@@ -1,0 +1,155 @@
+//! What a finding about a process rests on, a line for each fact.
+
+use std::borrow::Cow;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use crate::escape::text_from_bytes;
+use crate::owner::{Ancestor, Attribution, Context, Integrity, Owner, Packaging, Process};
+use crate::report::ListenerReport;
+
+/// What a finding about a listener rests on, a line each; `now_unix_ns` is when it was made.
+pub(super) fn of_listener(
+    report: &ListenerReport,
+    owner: Option<&Owner>,
+    now_unix_ns: i64,
+) -> Vec<String> {
+    let mut lines = vec![report.attribution.reason.clone()];
+    let Some(owner) = owner else { return lines };
+    let process = &owner.process;
+    lines.extend(executable(process));
+    if let Some(sha256) = &process.sha256 {
+        lines.push(format!("sha256: {sha256}"));
+    }
+    lines.extend(origin(process));
+    if !process.args.is_empty() {
+        lines.push(format!("command line: {}", process.args.join(" ")));
+    }
+    if let Some(directory) = &process.context.working_directory {
+        lines.push(format!("working directory: {}", text(directory)));
+    }
+    if let Some(start_unix_ns) = process.start_unix_ns {
+        lines.push(format!("running for {}", lasted(now_unix_ns.saturating_sub(start_unix_ns))));
+    }
+    lines.extend(started_by(process));
+    lines.extend(login(&process.context));
+    lines.extend(place(process));
+    lines.extend(process.missing.iter().map(|missing| format!("not known: {missing}")));
+    let others = report.attribution.owners.len().saturating_sub(1);
+    if others > 0 {
+        lines.push(holders(&report.attribution));
+    }
+    lines
+}
+
+fn holders(attribution: &Attribution) -> String {
+    let owners: Vec<String> = attribution
+        .owners
+        .iter()
+        .map(|owner| {
+            let process = &owner.process;
+            format!("{} {}[{}]", owner.role.name(), process.name, process.pid)
+        })
+        .collect();
+    format!("all who had to do with it: {}", owners.join(", "))
+}
+
+fn executable(process: &Process) -> Option<String> {
+    let place = match process.on_host {
+        _ if process.deleted => " (deleted)",
+        Some(false) => " (of another mount namespace: not this host's file of that name)",
+        Some(true) | None => "",
+    };
+    process.executable.as_deref().map(|path| format!("executable: {}{place}", text(path)))
+}
+
+/// What the package database says.
+fn origin(process: &Process) -> Option<String> {
+    let package = match &process.packaging {
+        Packaging::Unknown => return None,
+        Packaging::NoPackage => return Some("package: none has installed this file".to_owned()),
+        Packaging::Package(package) => package,
+    };
+    let version = package.version.as_deref().unwrap_or_default();
+    let state = match &package.integrity {
+        Integrity::Unmodified => "the file is as it was installed".to_owned(),
+        Integrity::Modified => "the file is NOT as it was installed".to_owned(),
+        Integrity::Unverifiable(why) => format!("whether the file is as installed is open: {why}"),
+    };
+    Some(format!("package: {} {version} ({}); {state}", package.name, package.format.name()))
+}
+
+fn started_by(process: &Process) -> Option<String> {
+    let parent = |parent: &Ancestor| format!("{}[{}]", parent.name, parent.pid);
+    let parents: Vec<String> = process.ancestors.iter().map(parent).collect();
+    (!parents.is_empty()).then(|| format!("started by: {}", parents.join(" ← ")))
+}
+
+/// `login: alice, session 3, terminal pts/1`.
+fn login(context: &Context) -> Option<String> {
+    let mut facts = Vec::new();
+    if let Some(login) = &context.login {
+        facts.push(login.user.clone().unwrap_or_else(|| format!("uid {}", login.uid)));
+        facts.extend(login.session.map(|session| format!("session {session}")));
+    }
+    facts.extend(context.terminal.map(|terminal| format!("terminal {terminal}")));
+    (!facts.is_empty()).then(|| format!("login: {}", facts.join(", ")))
+}
+
+/// Unit, container, label.
+fn place(process: &Process) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(unit) = &process.unit {
+        lines.push(format!("systemd unit: {unit}"));
+    }
+    if let Some(container) = &process.container {
+        let runtime = container.runtime.map(|runtime| format!(" ({runtime})")).unwrap_or_default();
+        let pod = container.pod_uid.as_ref().map(|uid| format!(", pod {uid}")).unwrap_or_default();
+        let inner = process.context.inner_pid;
+        let inner = inner.map(|pid| format!(", pid {pid} in there")).unwrap_or_default();
+        lines.push(format!("container: {}{runtime}{pod}{inner}", container.id));
+    } else if let Some(pid) = process.context.inner_pid {
+        lines.push(format!("pid in its own pid namespace: {pid}"));
+    }
+    if let Some(label) = &process.context.label {
+        lines.push(format!("security label: {label}"));
+    }
+    lines
+}
+
+/// Two units of time, as a person would say it: `4 d 3 h`.
+fn lasted(ns: i64) -> String {
+    let seconds = ns / 1_000_000_000;
+    match seconds {
+        ..60 => format!("{} s", seconds.max(0)),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+fn text(path: &Path) -> Cow<'_, str> {
+    text_from_bytes(path.as_os_str().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_told_in_its_two_largest_units() {
+        let table = [
+            (-5, "0 s"),
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min 0 s"),
+            (3_599, "59 min 59 s"),
+            (3_600, "1 h 0 min"),
+            (86_399, "23 h 59 min"),
+            (90_000, "1 d 1 h"),
+        ];
+        for (seconds, expected) in table {
+            assert_eq!(lasted(seconds * 1_000_000_000), expected);
+        }
+    }
+}
