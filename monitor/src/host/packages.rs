@@ -4,16 +4,20 @@
 //! are searched, not loaded: some ten milliseconds for each executable, and no memory in between.
 
 mod dpkg;
+mod rpm;
 mod spelling;
 
 use std::fmt;
+use std::fs;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
 use self::dpkg::Dpkg;
+use self::rpm::Rpm;
 use self::spelling::Spellings;
 use crate::owner::PackageFormat;
 
@@ -37,12 +41,15 @@ pub(super) struct Installed {
 pub(super) enum Checksum {
     /// MD5.
     Md5(String),
+    /// SHA-256.
+    Sha256(String),
 }
 
 /// The package databases of this host.
 pub(super) struct Packages {
     spellings: Spellings,
     dpkg: Dpkg,
+    rpm: Rpm,
     known: Mutex<LruCache<PathBuf, (Stamp, Answer)>>,
 }
 
@@ -59,6 +66,7 @@ impl Packages {
         Self {
             spellings: Spellings::of_host(),
             dpkg: Dpkg::in_directory("/var/lib/dpkg"),
+            rpm: Rpm::of_host(),
             known: Mutex::new(LruCache::new(KNOWN)),
         }
     }
@@ -66,7 +74,7 @@ impl Packages {
     /// The package that installed the file with this path, which has to be the one of this host; an
     /// error is in words.
     pub(super) fn owner_of(&self, path: &Path) -> Answer {
-        let stamp = self.dpkg.stamp();
+        let stamp = [self.dpkg.stamp(), self.rpm.stamp()].concat();
         if let Some((known_at, answer)) = self.lock().get(path)
             && *known_at == stamp
         {
@@ -78,16 +86,29 @@ impl Packages {
     }
 
     fn look_up(&self, path: &Path) -> Answer {
-        if !self.dpkg.is_there() {
-            return Err("this host has no package database that portwatch can read".to_owned());
+        let (dpkg, rpm) = (self.dpkg.is_there(), self.rpm.is_there());
+        if !dpkg && !rpm {
+            return Err("this host has neither a dpkg nor an rpm database".to_owned());
         }
-        self.dpkg.owner_of(&self.spellings.of(path))
+        let names = self.spellings.of(path);
+        // A host of one kind may have a database of the other, for what was built on it.
+        let by_dpkg = if dpkg { self.dpkg.owner_of(&names)? } else { None };
+        if by_dpkg.is_some() || !rpm {
+            return Ok(by_dpkg);
+        }
+        self.rpm.owner_of(&names)
     }
 
     /// A cache has no state that a panic elsewhere could leave half done.
     fn lock(&self) -> MutexGuard<'_, LruCache<PathBuf, (Stamp, Answer)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When a file was last changed.
+fn changed(file: &Path) -> Option<(i64, u32)> {
+    let file = fs::metadata(file).ok()?;
+    Some((file.ctime(), u32::try_from(file.ctime_nsec()).unwrap_or_default()))
 }
 
 impl fmt::Debug for Packages {

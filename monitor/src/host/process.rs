@@ -179,8 +179,12 @@ impl Reader {
         let Some(installed) = self.packages.owner_of(&executable.path)? else {
             return Ok(Packaging::NoPackage);
         };
-        let compared = installed.checksum.and_then(|checksum| match checksum {
-            Checksum::Md5(sum) => Ok(sum == self.hashes.compute(Algorithm::Md5, process, key)?),
+        let compared = installed.checksum.and_then(|checksum| {
+            let (algorithm, sum) = match checksum {
+                Checksum::Md5(sum) => (Algorithm::Md5, sum),
+                Checksum::Sha256(sum) => (Algorithm::Sha256, sum),
+            };
+            Ok(sum == self.hashes.compute(algorithm, process, key)?)
         });
         let integrity = match compared {
             Ok(true) => Integrity::Unmodified,

@@ -5,12 +5,11 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use memchr::memmem::Finder;
 
-use super::{Checksum, Installed};
+use super::{Checksum, Installed, Stamp, changed};
 use crate::escape;
 use crate::host::proc;
 use crate::owner::PackageFormat;
@@ -49,13 +48,8 @@ impl Dpkg {
     }
 
     /// When it last changed.
-    pub(super) fn stamp(&self) -> super::Stamp {
-        let time = |file: fs::Metadata| {
-            (file.ctime(), u32::try_from(file.ctime_nsec()).unwrap_or_default())
-        };
-        ["info", "status", "diversions"]
-            .map(|name| fs::metadata(self.directory.join(name)).ok().map(time))
-            .to_vec()
+    pub(super) fn stamp(&self) -> Stamp {
+        ["info", "status", "diversions"].map(|name| changed(&self.directory.join(name))).to_vec()
     }
 
     /// The package that installed a file with one of these names; an error is in words.
