@@ -68,6 +68,11 @@ enum Task {
     Check,
     /// Run the checks and all tests; the last line counts them.
     Test {
+        /// Run some of the integration tests on other kernels as well, as `cargo xtask vm` does.
+        ///
+        /// A kernel that cannot be had here counts as a skipped test.
+        #[arg(long, conflicts_with = "filter")]
+        vm: bool,
         /// Run only checks and tests whose name contains this.
         filter: Option<String>,
     },
@@ -101,7 +106,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Build { release, arguments } => run::build(release, &arguments)?,
         Task::Run { arguments } => return Err(run::replace_process(&arguments)),
         Task::Check => return Ok(check::check()?.exit_code()),
-        Task::Test { filter } => return test::test(filter.as_deref()),
+        Task::Test { vm, filter } => return test::test(filter.as_deref(), vm),
         Task::Vm(options) => return vm::vm(&options),
         Task::Bench { filter, quick } => bench::bench(quick, filter.as_deref())?,
     }

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: the checks, then every unit and integration test, counted in one line.
+//! `cargo xtask test`: the checks, then every unit and integration test, counted in one line; with
+//! `--vm` also some on other kernels.
 //!
 //! Integration tests drive the program named by `PORTWATCH_BIN`, one at a time, since they share
 //! the host's ports and namespaces. One that cannot run here adds a line `name: reason` to the file
@@ -13,16 +14,19 @@ use anyhow::{Context as _, Result};
 
 use crate::command::{self, say};
 use crate::tally::Tally;
-use crate::{check, setup};
+use crate::{check, setup, vm};
 
 /// `cargo xtask test`.
-pub(crate) fn test(filter: Option<&str>) -> Result<ExitCode> {
+pub(crate) fn test(filter: Option<&str>, on_other_kernels: bool) -> Result<ExitCode> {
     setup::prepare()?;
     setup::prepare_tests();
     let mut tally = check::run_checks(filter);
     let is_check = filter.is_some() && !tally.is_empty();
     let tests = run_tests(filter)?;
     tally += tests;
+    if on_other_kernels {
+        tally += vm::run_selection().unwrap_or_else(|error| failure(&format!("{error:#}")));
+    }
     println!("{tally}");
     if tests.is_empty() && !is_check {
         say("xtask: no test ran");

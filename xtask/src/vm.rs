@@ -1,4 +1,5 @@
-//! `cargo xtask vm`: the integration tests on other kernels, each booted under QEMU.
+//! `cargo xtask vm`: the integration tests on other kernels, each booted under QEMU; and the part of them
+//! that belongs to `cargo xtask test --vm`.
 //!
 //! Nothing of this machine is changed but for `target/vm`, and QEMU, which is installed if missing.
 
@@ -9,10 +10,11 @@ mod initramfs;
 mod kernels;
 mod modules;
 mod protocol;
+mod selection;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -50,16 +52,16 @@ pub(crate) struct Options {
     #[arg(long = "program", value_name = "NAME")]
     programs: Vec<String>,
     /// How many guests run at a time.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = Self::default().jobs)]
     jobs: usize,
     /// Virtual CPUs of a guest.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = Self::default().smp)]
     smp: u32,
     /// Memory of a guest in MiB.
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = Self::default().mem)]
     mem: u32,
     /// Seconds that one test program may take.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = Self::default().timeout)]
     timeout: u64,
     /// Who runs the guests: the processor (kvm), or software (tcg).
     #[arg(long, value_enum, default_value_t = Accelerator::Auto)]
@@ -78,11 +80,39 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            kernels: Vec::new(),
+            optional: Vec::new(),
+            programs: Vec::new(),
+            jobs: 2,
+            smp: 2,
+            mem: 1024,
+            timeout: 600,
+            accel: Accelerator::Auto,
+            offline: false,
+            refresh: false,
+            keep: false,
+            arguments: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Accelerator {
     Auto,
     Tcg,
     Kvm,
+}
+
+/// A kernel and what is to run on it.
+struct Job {
+    kernel: Kernel,
+    /// Files of `tests/tests`; none: all of them.
+    programs: Vec<String>,
+    /// Arguments for each of them.
+    arguments: Vec<String>,
 }
 
 /// How a kernel has done.
@@ -96,24 +126,58 @@ struct Outcome {
 pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
     setup::prepare()?;
     setup::prepare_tests();
-    let tally = run_tests(options)?;
+    let mut kernels = kernels(options)?;
+    let required = match &*options.kernels {
+        [] if options.optional.is_empty() => REQUIRED.to_vec(),
+        named => words(named),
+    };
+    let mut found = Vec::new();
+    for series in required {
+        found.push(kernels.get(series).with_context(|| format!("get kernel {series}"))?);
+    }
+    let (optional, mut tally) = find(&mut kernels, &words(&options.optional));
+    let jobs = found.into_iter().chain(optional).map(|kernel| Job {
+        kernel,
+        programs: options.programs.clone(),
+        arguments: options.arguments.clone(),
+    });
+    install_qemu()?;
+    tally += run_jobs(options, jobs.collect())?;
     println!("{tally}");
     Ok(tally.exit_code())
 }
 
+/// Runs the tests of [`selection`]. A kernel that cannot be had here counts as skipped.
+pub(crate) fn run_selection() -> Result<Tally> {
+    let options = Options::default();
+    let mut kernels = kernels(&options)?;
+    if let Err(error) = install_qemu() {
+        return Ok(skipped(&selection::kernels(), &error));
+    }
+    let (found, mut tally) = find(&mut kernels, &selection::kernels());
+    let jobs = found.into_iter().map(|kernel| {
+        let (programs, mut arguments) = selection::tests_on(&kernel.series);
+        arguments.push("--exact".to_owned());
+        Job { kernel, programs, arguments }
+    });
+    let jobs: Vec<Job> = jobs.collect();
+    if !jobs.is_empty() {
+        tally += run_jobs(&options, jobs)?;
+    }
+    Ok(tally)
+}
+
 /// Runs the tests on each kernel, and prints what came of it.
-pub(crate) fn run_tests(options: &Options) -> Result<Tally> {
-    install_qemu()?;
-    let directory = command::target_directory()?.join("vm");
-    let (kernels, mut tally) = find_kernels(options, &directory)?;
+fn run_jobs(options: &Options, jobs: Vec<Job>) -> Result<Tally> {
     let programs = Programs::build()?;
-    let run = Run { options, machine: machine(options), directory, programs };
+    let run = Run { options, machine: machine(options), directory: directory()?, programs };
     run.programs.pack(&run.common())?;
-    let outcomes = run.all(kernels);
+    let outcomes = run.all(jobs);
     for outcome in &outcomes {
         outcome.explain();
     }
     println!("{:<28} {:>7} {:>7} {:>8} {:>8}", "kernel", "passed", "failed", "skipped", "seconds");
+    let mut tally = Tally::default();
     for outcome in &outcomes {
         let Tally { passed, failed, skipped } = outcome.tally();
         let (kernel, seconds) = (&outcome.kernel, outcome.took.as_secs());
@@ -126,28 +190,36 @@ pub(crate) fn run_tests(options: &Options) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The kernels to run on; what is missing though it may be is counted.
-fn find_kernels(options: &Options, directory: &Path) -> Result<(Vec<Kernel>, Tally)> {
-    let mut kernels = Kernels::new(directory, options.offline, options.refresh);
+fn directory() -> Result<PathBuf> {
+    Ok(command::target_directory()?.join("vm"))
+}
+
+fn kernels(options: &Options) -> Result<Kernels> {
+    Ok(Kernels::new(&directory()?, options.offline, options.refresh))
+}
+
+/// The kernels that can be had; the others are told and counted as skipped.
+fn find(kernels: &mut Kernels, wanted: &[&str]) -> (Vec<Kernel>, Tally) {
     let mut tally = Tally::default();
-    let required: Vec<&str> = match &*options.kernels {
-        [] if options.optional.is_empty() => REQUIRED.to_vec(),
-        named => named.iter().map(String::as_str).collect(),
-    };
     let mut found = Vec::new();
-    for series in required {
-        found.push(kernels.get(series).with_context(|| format!("get kernel {series}"))?);
-    }
-    for series in &options.optional {
+    for &series in wanted {
         match kernels.get(series) {
             Ok(kernel) => found.push(kernel),
-            Err(error) => {
-                println!("skipped: kernel {series}: {error:#}");
-                tally.skipped = tally.skipped.saturating_add(1);
-            }
+            Err(error) => tally += skipped(&[series], &error),
         }
     }
-    Ok((found, tally))
+    (found, tally)
+}
+
+fn words(named: &[String]) -> Vec<&str> {
+    named.iter().map(String::as_str).collect()
+}
+
+fn skipped(kernels: &[&str], reason: &anyhow::Error) -> Tally {
+    for series in kernels {
+        println!("skipped: kernel {series}: {reason:#}");
+    }
+    Tally { skipped: kernels.len(), ..Tally::default() }
 }
 
 fn install_qemu() -> Result<()> {
@@ -183,16 +255,16 @@ impl Run<'_> {
     }
 
     /// Runs on all kernels, as many at a time as there are jobs.
-    fn all(&self, kernels: Vec<Kernel>) -> Vec<Outcome> {
-        let waiting = Mutex::new(kernels.into_iter().enumerate().collect::<VecDeque<_>>());
+    fn all(&self, jobs: Vec<Job>) -> Vec<Outcome> {
+        let waiting = Mutex::new(jobs.into_iter().enumerate().collect::<VecDeque<_>>());
         let outcomes = Mutex::new(Vec::new());
         thread::scope(|scope| {
             for _ in 0..self.options.jobs.max(1) {
                 scope.spawn(|| {
                     let next =
                         || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    while let Some((position, kernel)) = next() {
-                        let outcome = self.one(&kernel);
+                    while let Some((position, job)) = next() {
+                        let outcome = self.one(&job);
                         let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
                         outcomes.push((position, outcome));
                     }
@@ -205,19 +277,18 @@ impl Run<'_> {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the table says how long each kernel took")]
-    fn one(&self, kernel: &Kernel) -> Outcome {
+    fn one(&self, job: &Job) -> Outcome {
         let started = Instant::now();
-        let result = self.boot(kernel);
-        Outcome { kernel: kernel.release.clone(), result, took: started.elapsed() }
+        let result = self.boot(job);
+        Outcome { kernel: job.kernel.release.clone(), result, took: started.elapsed() }
     }
 
-    fn boot(&self, kernel: &Kernel) -> Result<Account> {
+    fn boot(&self, Job { kernel, programs, arguments: named }: &Job) -> Result<Account> {
         let logs = self.directory.join("logs").join(&kernel.release);
         fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
         let initramfs = logs.join("initramfs.cpio");
         let mut arguments = vec!["--test-threads=1".to_owned()];
-        arguments.extend(self.options.arguments.iter().cloned());
-        let programs = &*self.options.programs;
+        arguments.extend(named.iter().cloned());
         let slowness = if self.machine.is_accelerated { 1 } else { SLOWNESS };
         let limit = self.options.timeout;
         let orders = Orders { programs, arguments: &arguments, limit, slowness };

@@ -48,6 +48,8 @@ pub(super) const WANTED: &[&str] = &[
     "sch_netem",
     // What packets are counted by besides us.
     "nf_tables",
+    "nf_tables_set",
+    "nft_objref",
     "nft_counter",
     "nft_ct",
     "nft_limit",

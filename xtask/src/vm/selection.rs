@@ -1,0 +1,92 @@
+//! What `cargo xtask test --vm` runs on which kernel: few tests, since a guest that is run by software
+//! takes some seconds for each, and those that tell most of what differs between kernels.
+//!
+//! `cargo xtask vm` runs all tests.
+
+use std::collections::BTreeSet;
+
+use crate::vm::archive::NEWEST;
+
+/// Tests by file and name, and the kernels they run on.
+const SELECTION: &[(&[&str], &[&str])] = &[
+    (EVERYWHERE, &["5.10", "6.1", "6.12", NEWEST]),
+    (ON_CLSACT, &["5.10", "6.1"]),
+    (ON_TCX, &["6.12", NEWEST]),
+];
+
+/// What holds on every kernel.
+const EVERYWHERE: &[&str] = &[
+    // Counting: as nftables counts, in packets and bytes.
+    "counting::datagrams_between_hosts_are_counted_exactly",
+    "counting::tcp_transfers_each_way_are_counted_as_nftables_counts_them",
+    "loss::a_flow_table_that_is_too_small_counts_every_packet",
+    // Attribution: by cgroup hooks, across namespaces, by the iterator, on a port got by chance.
+    "attribution::both_ends_of_a_connection_between_hosts_are_known_exactly",
+    "attribution::one_datagram_of_a_process_that_exits_at_once_is_known_exactly",
+    "attribution::a_server_that_only_receives_datagrams_is_known_exactly",
+    "attribution::a_client_that_got_the_watched_port_as_its_own_is_not_taken_for_a_server",
+    // Listeners: opened and closed under watch, in another namespace, held by an heir.
+    "listeners::a_listener_inside_another_namespace_is_found_and_flagged",
+    "listeners::a_listener_whose_opener_exits_belongs_to_who_still_holds_it",
+    // Rights: given up, and everything still works.
+    "privileges::every_thread_keeps_what_it_needs_and_nothing_else",
+    "privileges::who_comes_from_a_new_namespace_as_another_user_with_a_deleted_program_is_known_afterwards",
+];
+
+/// What is done differently without TCX.
+const ON_CLSACT: &[&str] = &[
+    "coverage::a_filter_of_ours_that_somebody_removes_is_reported_and_stays_removed",
+    "guest::what_a_killed_portwatch_left_on_clsact_goes_with_the_next_and_nothing_else",
+];
+
+/// What takes TCX, or tracepoints that came before it.
+const ON_TCX: &[&str] = &[
+    "attribution::the_worker_that_serves_a_connection_is_its_user_and_the_process_to_name",
+    "coverage::a_link_of_ours_that_somebody_detaches_is_reported_and_stays_detached",
+    "pinning::counting_goes_on_while_no_portwatch_runs_and_the_next_one_has_it_all",
+];
+
+/// The kernels, oldest first.
+pub(super) fn kernels() -> Vec<&'static str> {
+    let mut kernels = Vec::new();
+    for kernel in SELECTION.iter().flat_map(|(_, kernels)| *kernels) {
+        if !kernels.contains(kernel) {
+            kernels.push(*kernel);
+        }
+    }
+    kernels
+}
+
+/// The test programs of a kernel, and the tests in them to run.
+pub(super) fn tests_on(series: &str) -> (Vec<String>, Vec<String>) {
+    let on_it = SELECTION.iter().filter(|(_, kernels)| kernels.contains(&series));
+    let tests = on_it.flat_map(|(tests, _)| *tests).filter_map(|test| test.split_once("::"));
+    let (programs, names): (BTreeSet<_>, Vec<_>) = tests.unzip();
+    let owned = |name: &str| name.to_owned();
+    (programs.into_iter().map(owned).collect(), names.into_iter().map(owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kernel_has_the_tests_of_its_kind() {
+        assert_eq!(kernels(), ["5.10", "6.1", "6.12", NEWEST]);
+        let (programs, tests) = tests_on("5.10");
+        assert!(
+            programs.contains(&"guest".to_owned()) && !programs.contains(&"pinning".to_owned())
+        );
+        assert_eq!(tests.len(), EVERYWHERE.len() + ON_CLSACT.len());
+    }
+
+    #[test]
+    fn every_selected_test_is_there() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/tests");
+        for test in SELECTION.iter().flat_map(|(tests, _)| *tests) {
+            let (file, name) = test.split_once("::").unwrap();
+            let text = std::fs::read_to_string(format!("{directory}/{file}.rs")).unwrap();
+            assert!(text.contains(&format!("\nfn {name}() {{")), "{test} is gone");
+        }
+    }
+}
