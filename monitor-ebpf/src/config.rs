@@ -54,6 +54,14 @@ setting! {
     sock_family_offset: u32,
     /// Offset of `sk_protocol` in `struct sock`.
     sock_protocol_offset: u32,
+    /// Offset of `skc_cookie` in `struct sock`.
+    sock_cookie_offset: u32,
+    /// Offset of `f_inode` in `struct file`.
+    file_inode_offset: u32,
+    /// Offset of `private_data` in `struct file`.
+    file_private_data_offset: u32,
+    /// Offset of `i_mode` in `struct inode`.
+    inode_mode_offset: u32,
     /// The watched port if there is only one, else 0.
     only_port: u32,
 }

@@ -15,11 +15,13 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
 };
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, map, sock_ops};
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::{HashMap, LruHashMap};
 use aya_ebpf::programs::{SockAddrContext, SockContext, SockOpsContext};
 use aya_log_ebpf::warn;
 
-use monitor_ebpf::wire::{COMM_LEN, SocketOwner, SocketRecord, action, helper, kind, program};
+use monitor_ebpf::wire::{
+    COMM_LEN, Connecting, SocketOwner, SocketRecord, action, helper, kind, program,
+};
 
 use crate::diagnostics::{Diagnostic, is_due};
 use crate::emit::{self, SOCKET_RING};
@@ -30,6 +32,11 @@ use crate::{clock, config};
 #[map(name = "pw_sockets")]
 pub(crate) static SOCKETS: HashMap<u64, SocketOwner> =
     HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
+
+/// Who is in `connect(2)`, by the cookie of the socket: where `sock_ops` may not ask for the task, this
+/// tells it whose connection begins once its own port is known. Used only there.
+#[map(name = "pw_connecting")]
+static CONNECTING: LruHashMap<u64, Connecting> = LruHashMap::with_max_entries(1 << 12, 0);
 
 pub(crate) const AF_INET: u32 = 2;
 pub(crate) const AF_INET6: u32 = 10;
@@ -122,6 +129,9 @@ fn addressed(ctx: &SockAddrContext, program: u32, action: u8) -> i32 {
     // SAFETY: the context the kernel called us with. `user_port` is a __be16 in a word.
     let (port, protocol) = unsafe { (u16::from_be((*addr).user_port as u16), (*addr).protocol) };
     if !config::is_watched(port) || !is_ours(protocol) {
+        if action == action::CONNECT && protocol == IPPROTO_TCP && !offers(helper::SOCK_OPS_TASK) {
+            connects(ctx);
+        }
         return PROCEED;
     }
     let cookie = cookie(ctx);
@@ -144,6 +154,33 @@ fn addressed(ctx: &SockAddrContext, program: u32, action: u8) -> i32 {
     };
     report(ctx, Hook::Cgroup, &socket);
     PROCEED
+}
+
+/// Keeps who connects for [`pw_sock_ops`], which is called next, in the same system call: the port that
+/// the socket gets as its own may be a watched one.
+#[inline(always)]
+fn connects(ctx: &SockAddrContext) {
+    let mut connecting = Connecting {
+        // SAFETY: helpers that read the context and the current task.
+        pid_tgid: unsafe { bpf_get_current_pid_tgid() },
+        // SAFETY: likewise.
+        uid_gid: unsafe { bpf_get_current_uid_gid() },
+        netns_cookie: 0,
+        comm: [0; COMM_LEN],
+    };
+    // SAFETY: likewise, each only where the kernel offers it; the name is written to our own memory.
+    unsafe {
+        if offers(helper::CGROUP_NETNS) {
+            connecting.netns_cookie = bpf_get_netns_cookie(ctx.as_ptr());
+        }
+        if offers(helper::CGROUP_COMM) {
+            bpf_get_current_comm((&raw mut connecting.comm).cast(), COMM_LEN as u32);
+        }
+    }
+    if CONNECTING.insert(cookie(ctx), connecting, 0).is_err() {
+        // An LRU map has room unless all of it is being written at this moment: then the record has
+        // no process, which is said where it is shown.
+    }
 }
 
 /// Was this process the last that was reported for the socket? A million datagrams are one event.
@@ -315,6 +352,12 @@ impl Socket {
 /// Submits a [`SocketRecord`] and remembers the socket, so that its release is reported as well.
 #[inline(always)]
 pub(crate) fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
+    let connecting = if hook == Hook::SockOps && !offers(helper::SOCK_OPS_TASK) {
+        // SAFETY: written once, in this system call, before it was entered.
+        unsafe { CONNECTING.get(socket.cookie) }
+    } else {
+        None
+    };
     // SAFETY: helpers that read the context and the current task, each only where the loader found
     // that the kernel offers it: branches on `helpers` are constants to the verifier.
     let (netns_cookie, cgroup_id, pid_tgid, uid_gid) = unsafe {
@@ -328,6 +371,10 @@ pub(crate) fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
             if offers_task(hook) { bpf_get_current_pid_tgid() } else { 0 },
             if offers_task(hook) { bpf_get_current_uid_gid() } else { 0 },
         )
+    };
+    let (netns_cookie, pid_tgid, uid_gid) = match connecting {
+        Some(it) => (it.netns_cookie, it.pid_tgid, it.uid_gid),
+        None => (netns_cookie, pid_tgid, uid_gid),
     };
     remember(ctx, (pid_tgid >> 32) as u32, socket);
     let size = size_of::<SocketRecord>();
@@ -343,7 +390,7 @@ pub(crate) fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
         (*record).cgroup_id = cgroup_id;
         (*record).local = zerocopy::transmute!(socket.local);
         (*record).remote = zerocopy::transmute!(socket.remote);
-        (*record).comm = [0; COMM_LEN];
+        (*record).comm = connecting.map_or([0; COMM_LEN], |it| it.comm);
         if offers_task(hook) && offers(helper::CGROUP_COMM) {
             bpf_get_current_comm((&raw mut (*record).comm).cast(), COMM_LEN as u32);
         }
@@ -356,7 +403,7 @@ pub(crate) fn report<C: EbpfContext>(ctx: &C, hook: Hook, socket: &Socket) {
         (*record).action = socket.action;
         (*record).family = socket.family;
         (*record).protocol = socket.protocol as u8;
-        (*record).in_process = u8::from(offers_task(hook));
+        (*record).in_process = u8::from(pid_tgid != 0);
         (*record).old_state = socket.old_state;
         (*record).new_state = socket.new_state;
         (*record).reserved = [0; 6];

@@ -247,6 +247,20 @@ pub struct SocketOwner {
     pub protocol: u8,
 }
 
+/// Who is in `connect(2)`, the value type of the `pw_connecting` map.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct Connecting {
+    /// As `bpf_get_current_pid_tgid` tells: thread group in the upper half, thread in the lower.
+    pub pid_tgid: u64,
+    /// As `bpf_get_current_uid_gid` tells: group in the upper half, user in the lower.
+    pub uid_gid: u64,
+    /// The network namespace of the socket; 0: not known.
+    pub netns_cookie: u64,
+    /// Name of the task, ended by a zero byte; empty: not known.
+    pub comm: [u8; COMM_LEN],
+}
+
 /// Who was reported as a user of a socket, the key of `pw_users`: a process that reads a million times
 /// is reported once.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
@@ -363,6 +377,14 @@ pub struct Settings {
     pub sock_family_offset: u32,
     /// Offset of `sk_protocol`.
     pub sock_protocol_offset: u32,
+    /// Offset of `skc_cookie`.
+    pub sock_cookie_offset: u32,
+    /// Offset of `f_inode` in `struct file`, likewise.
+    pub file_inode_offset: u32,
+    /// Offset of `private_data` in `struct file`.
+    pub file_private_data_offset: u32,
+    /// Offset of `i_mode` in `struct inode`, likewise.
+    pub inode_mode_offset: u32,
     /// The watched port if there is only one, else 0.
     pub only_port: u32,
 }
@@ -386,6 +408,10 @@ impl Settings {
         sock_dport_offset: 0,
         sock_family_offset: 0,
         sock_protocol_offset: 0,
+        sock_cookie_offset: 0,
+        file_inode_offset: 0,
+        file_private_data_offset: 0,
+        inode_mode_offset: 0,
         only_port: 0,
     };
 }

@@ -5,12 +5,14 @@
 //! only stand in where no cookie is known, and then the evidence says so.
 
 mod processes;
+mod namespaces;
 mod sockets;
 mod ends;
 
 pub use ends::Known;
+pub use namespaces::Namespaces;
 pub use processes::{Captured, ProcessKey, Processes};
-pub use sockets::{Namespaces, OwnerKey, Socket, Sockets};
+pub use sockets::{OwnerKey, Socket, Sockets};
 
 use crate::owner::Attribution;
 

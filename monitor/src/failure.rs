@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::kernel::first_line;
+use crate::kernel::in_one_line;
 use crate::kernel::preflight::Obstacle;
 
 /// Nothing unexpected.
@@ -56,7 +56,7 @@ impl fmt::Display for Failure {
                 }
                 Ok(())
             }
-            Self::Broken(error) => write!(f, "portwatch: {}", first_line(error)),
+            Self::Broken(error) => write!(f, "portwatch: {}", in_one_line(error)),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::endpoint::{Interface, Netns};
 use crate::escape;
 use crate::host::links::{self, Link, LinkEvent};
 use crate::kernel::chain::{Chains, Gap, GapKind};
-use crate::kernel::first_line;
+use crate::kernel::in_one_line;
 use crate::kernel::interface::{Attached, Attacher, Hook, Mode};
 use crate::kernel::object::Object;
 use crate::kernel::pin::Pins;
@@ -152,7 +152,7 @@ impl Interfaces {
         if !still_there {
             return;
         }
-        let reason = first_line(error);
+        let reason = in_one_line(error);
         // Of a program that the kernel refuses: the verifier's log.
         tracing::debug!("{error:#}");
         if self.refused.insert(interface.ifindex, reason.clone()).is_none() {

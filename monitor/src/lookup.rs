@@ -14,7 +14,7 @@ use crate::attribution::{ProcessKey, Request};
 use crate::clock;
 use crate::endpoint::Netns;
 use crate::host::identity::Identity;
-use crate::host::netns;
+use crate::host::netns::{self, Mark};
 use crate::host::process::Reader;
 use crate::owner::{Examination, Process};
 use crate::privilege::{self, Thread, Work};
@@ -41,8 +41,8 @@ pub enum Answer {
         /// What came of it.
         examination: Box<Examination>,
     },
-    /// The network namespaces of the host, with their cookies.
-    Namespaces(Vec<(Netns, Option<u64>)>),
+    /// The network namespaces of the host, and how records name them.
+    Namespaces(Vec<(Netns, Mark)>),
     /// Processes that are no longer there.
     Exited(Vec<ProcessKey>),
 }
@@ -63,15 +63,20 @@ pub struct Lookup {
 impl Lookup {
     /// Starts the threads, which end when the value is dropped. Answers come out of the receiver.
     ///
-    /// Each keeps no more than it needs for its part of the `work`.
-    pub fn start(host: &Identity, work: Work) -> Result<(Self, mpsc::Receiver<Answer>)> {
+    /// Each keeps no more than it needs for its part of the `work`. `watched`: a port that the socket
+    /// hooks watch, if they are attached.
+    pub fn start(
+        host: &Identity,
+        work: Work,
+        watched: Option<u16>,
+    ) -> Result<(Self, mpsc::Receiver<Answer>)> {
         let reader = Arc::new(Reader::new(host));
         let (answers, receiver) = mpsc::channel(QUEUE);
         let (identities, jobs) = sync_channel(QUEUE);
         let (executables, processes) = sync_channel(QUEUE);
         let (examiner, examined) = (Arc::clone(&reader), answers.clone());
         privilege::spawn("pw-identities".to_owned(), Thread::Identities, work, move || {
-            identify(&reader, &jobs, &answers);
+            identify(&reader, &jobs, &answers, watched);
         })
         .context("starting a thread")?;
         privilege::spawn("pw-hashes".to_owned(), Thread::Hashes, work, move || {
@@ -119,7 +124,12 @@ impl Lookup {
     }
 }
 
-fn identify(reader: &Reader, jobs: &Receiver<Job>, answers: &mpsc::Sender<Answer>) {
+fn identify(
+    reader: &Reader,
+    jobs: &Receiver<Job>,
+    answers: &mpsc::Sender<Answer>,
+    watched: Option<u16>,
+) {
     for job in jobs {
         let answer = match job {
             Job::Identify { key, pid, seen_ns, uid } => {
@@ -131,7 +141,7 @@ fn identify(reader: &Reader, jobs: &Receiver<Job>, answers: &mpsc::Sender<Answer
                 }
                 Answer::Identified { key, process, at_ns: clock::boot_ns() }
             }
-            Job::Namespaces => Answer::Namespaces(namespaces()),
+            Job::Namespaces => Answer::Namespaces(namespaces(watched)),
             Job::WhoExited(processes) => Answer::Exited(
                 processes
                     .into_iter()
@@ -160,13 +170,13 @@ fn examine(
     }
 }
 
-/// All network namespaces and their cookies.
-fn namespaces() -> Vec<(Netns, Option<u64>)> {
-    match netns::enumerate() {
+/// All network namespaces, and how records name them.
+fn namespaces(watched: Option<u16>) -> Vec<(Netns, Mark)> {
+    match netns::enumerate(watched) {
         Ok(namespaces) => namespaces
             .found
             .into_iter()
-            .map(|namespace| (namespace.netns, namespace.cookie))
+            .map(|namespace| (namespace.netns, namespace.mark))
             .collect(),
         Err(error) => {
             tracing::warn!("network namespaces cannot be listed: {error}");

@@ -22,6 +22,7 @@ use crate::decode::{self, Event};
 use crate::endpoint::Netns;
 use crate::flow::{FlowTable, Limits};
 use crate::host;
+use crate::host::netns::Mark;
 use crate::kernel::flow_table::Reading;
 use crate::ledger::Ledger;
 use crate::owner::{Examination, Process};
@@ -186,7 +187,7 @@ impl Pipeline {
     /// Takes in the sockets and namespaces of the whole host.
     pub fn snapshot(
         &mut self,
-        namespaces: Vec<(Netns, Option<u64>)>,
+        namespaces: Vec<(Netns, Mark)>,
         sockets: &[host::sockets::Socket],
         now_ns: u64,
     ) {
@@ -197,11 +198,9 @@ impl Pipeline {
     }
 
     /// Takes in the network namespaces of the host.
-    pub fn namespaces(&mut self, namespaces: Vec<(Netns, Option<u64>)>) {
+    pub fn namespaces(&mut self, namespaces: Vec<(Netns, Mark)>) {
         self.known.namespaces.learn(namespaces);
         self.known.sockets.resolve(&mut self.known.namespaces);
-        // What is still missing is gone: asking again would ask for ever.
-        self.known.namespaces.take_missing();
     }
 
     /// Takes in who holds descriptors of these sockets now: `(cookie, pid)`, complete for all of them.

@@ -174,11 +174,17 @@ pub fn renounce() {
 fn keep(kept: CapabilitySet) -> Result<(), String> {
     let stays = |capabilities| move |error: Errno| format!("{} ({error})", names(capabilities));
     let before = rustix::thread::capabilities(None).map_err(stays(CapabilitySet::all()))?;
-    let kept = before.permitted & kept;
+    let kept = before.permitted & with_stand_in(kept, before.permitted);
     // What is neither permitted nor inheritable leaves the ambient set by itself: capabilities(7).
     let after =
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, after).map_err(stays(before.permitted))
+}
+
+/// `CAP_SYS_ADMIN` contains `CAP_BPF` and stands in where only that was given: capabilities(7).
+fn with_stand_in(kept: CapabilitySet, permitted: CapabilitySet) -> CapabilitySet {
+    let is_missing = kept.contains(CapabilitySet::BPF) && !permitted.contains(CapabilitySet::BPF);
+    if is_missing { kept | CapabilitySet::SYS_ADMIN } else { kept }
 }
 
 /// Empties the bounding set, which takes `CAP_SETPCAP`.
@@ -237,6 +243,15 @@ mod tests {
         assert_eq!(keepers.collect::<Vec<_>>(), [Thread::Identities]);
         assert_eq!(work.kept().filter_map(|kept| kept.age).count(), 2);
         assert_eq!(NEW_KERNEL.kept().filter_map(|kept| kept.age).count(), 0);
+    }
+
+    #[test]
+    fn system_administration_stands_in_for_a_right_to_maps_that_was_not_given() {
+        let (bpf, admin) = (CapabilitySet::BPF, CapabilitySet::SYS_ADMIN);
+
+        assert_eq!(with_stand_in(bpf, admin), bpf | admin);
+        assert_eq!(with_stand_in(bpf, admin | bpf), bpf);
+        assert_eq!(with_stand_in(CapabilitySet::KILL, admin), CapabilitySet::KILL);
     }
 
     #[test]

@@ -52,9 +52,9 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
         netns: netns::own().context("reading the own network namespace")?.netns,
         clock: Clock::of_host(),
     });
-    let snapshot = Snapshot::take(&ports)?;
+    let snapshot = Snapshot::take(&ports, false)?;
     let sockets = snapshot.apply(object.as_mut(), &mut pipeline, &mut degraded)?;
-    let (lookup, mut answers) = Lookup::start(identity, work)?;
+    let (lookup, mut answers) = Lookup::start(identity, work, None)?;
     let output = Output::stdout(style)?;
     privilege::reduce(Thread::Main, work);
     let started = RunStarted {

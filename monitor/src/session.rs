@@ -15,8 +15,9 @@ use crate::cli;
 use crate::clock;
 use crate::endpoint::{Family, Netns};
 use crate::failure::Failure;
+use crate::host;
+use crate::host::netns::{self, Mark};
 use crate::host::sockets::Socket;
-use crate::host::{self, netns};
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::object::Object;
 use crate::kernel::pin::Pins;
@@ -206,8 +207,8 @@ pub fn read_ring(ring: &mut RingBuf<MapData>, pipeline: &mut Pipeline, now_ns: u
 /// Everything that is already there: namespaces and the sockets on the watched ports in them.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// Network namespaces with their cookies.
-    pub namespaces: Vec<(Netns, Option<u64>)>,
+    /// Network namespaces, and how records name them.
+    pub namespaces: Vec<(Netns, Mark)>,
     /// Sockets in all of them.
     pub sockets: Vec<Socket>,
     /// What could not be looked at, a sentence each.
@@ -215,9 +216,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at every network namespace of the host.
-    pub fn take(ports: &PortSet) -> Result<Self> {
-        let namespaces = netns::enumerate().context("listing network namespaces")?;
+    /// Looks at every network namespace of the host. `has_hooks`: the socket hooks are attached.
+    pub fn take(ports: &PortSet, has_hooks: bool) -> Result<Self> {
+        let watched = ports.iter().next().filter(|_| has_hooks);
+        let namespaces = netns::enumerate(watched).context("listing network namespaces")?;
         let mut snapshot = Self { degraded: namespaces.unseen, ..Self::default() };
         for namespace in &namespaces.found {
             match host::sockets::list(namespace, &|port| ports.contains(port)) {
@@ -236,7 +238,7 @@ impl Snapshot {
         snapshot.namespaces = namespaces
             .found
             .into_iter()
-            .map(|namespace| (namespace.netns, namespace.cookie))
+            .map(|namespace| (namespace.netns, namespace.mark))
             .collect();
         Ok(snapshot)
     }

@@ -165,11 +165,11 @@ impl Watch {
         let work = work(&args, &mut object);
         degraded.extend(privilege::confine(work));
         let mut pipeline = Pipeline::new(settings(&args, policy, readers.slots(), netns)?);
-        let snapshot = Snapshot::take(&args.common.ports())?;
+        let snapshot = Snapshot::take(&args.common.ports(), true)?;
         snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
         let mut tracepoints = Tracepoints::default();
         tracepoints.follow(&mut object, pipeline.anybody_listens());
-        let (lookup, answers) = Lookup::start(identity, work)?;
+        let (lookup, answers) = Lookup::start(identity, work, args.common.ports().iter().next())?;
         let output = Output::stdout(style)?;
         privilege::reduce(Thread::Main, work);
         for interface in &observed {
@@ -389,7 +389,7 @@ fn work(args: &cli::Watch, object: &mut Object) -> Work {
     }
     Work {
         asks_for_bpf: object.asks_for_bpf(),
-        enters_namespaces: netns::cookies_need_entering(),
+        enters_namespaces: netns::marks_need_entering(),
         has_command: !args.command.is_empty(),
     }
 }

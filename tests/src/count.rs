@@ -3,10 +3,11 @@
 use std::fmt::Display;
 use std::iter::Sum;
 use std::ops::{Add, Sub};
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::lab::Host;
+use crate::lab::{Host, in_namespace};
 use crate::process::{finish, is_installed, succeed};
 use crate::skip;
 
@@ -61,6 +62,16 @@ impl Sum for Count {
 #[derive(Debug)]
 pub struct Nft<'a> {
     host: &'a Host,
+    egress: Egress,
+}
+
+/// Where nftables counts what goes out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Egress {
+    /// At the egress hook of the device (Linux 5.16), where the link-layer header is there already.
+    Hook,
+    /// Where it comes in: at the other end of the cable, in this namespace.
+    Arrival { namespace: String },
 }
 
 impl<'a> Nft<'a> {
@@ -70,45 +81,78 @@ impl<'a> Nft<'a> {
         if !is_installed("nft") {
             return None;
         }
-        let chain = |hook: &str| {
+        let chain = |name: &str, hook: &str| {
             format!(
-                "counter {hook} {{ }}; chain on_{hook} {{ type filter hook {hook} device {device} \
-                 priority 0; meta l4proto {{ tcp, udp }} th dport {port} counter name {hook}; \
-                 meta l4proto {{ tcp, udp }} th sport {port} counter name {hook}; }};"
+                "counter {name} {{ }}; chain on_{name} {{ type filter hook {hook} device {device} \
+                 priority 0; meta l4proto {{ tcp, udp }} th dport {port} counter name {name}; \
+                 meta l4proto {{ tcp, udp }} th sport {port} counter name {name}; }};"
             )
         };
-        let rules =
-            format!("table netdev portwatch_tests {{ {} {} }}", chain("ingress"), chain("egress"));
-        let made = finish(host.command("nft").arg(rules));
-        if made.code != Some(0) {
-            skip(&format!("nftables cannot count: {}", made.stderr.replace('\n', " ")));
-            return None;
+        let here = host.name();
+        let ingress = chain("ingress", "ingress");
+        if count(here, &(ingress.clone() + &chain("egress", "egress"))).is_ok() {
+            return Some(Self { host, egress: Egress::Hook });
         }
-        Some(Self { host })
+        let there = if device == LOOPBACK { Some(here) } else { host.opposite() };
+        let made = match there {
+            None => Err("it has no egress hook, and nobody else sees what goes out".to_owned()),
+            Some(there) if there == here => {
+                count(here, &(ingress + &chain("egress", "ingress"))).map(|()| there)
+            }
+            Some(there) => count(here, &ingress)
+                .and_then(|()| count(there, &chain("egress", "ingress")))
+                .map(|()| there),
+        };
+        match made {
+            Ok(there) => {
+                Some(Self { host, egress: Egress::Arrival { namespace: there.to_owned() } })
+            }
+            Err(why) => {
+                skip(&format!("nftables cannot count: {why}"));
+                None
+            }
+        }
     }
 
     /// What came in.
     pub fn ingress(&self) -> Count {
-        self.counter("ingress")
+        counter(self.host.name(), "ingress")
     }
 
     /// What went out.
-    ///
-    /// At its egress hook nftables also counts the link-layer header, which is there already.
     pub fn egress(&self) -> Count {
-        let counted = self.counter("egress");
-        counted - Count { packets: 0, bytes: Count::of(counted.packets, ETHERNET_HEADER).bytes }
-    }
-
-    fn counter(&self, name: &str) -> Count {
-        let list = ["-j", "list", "counter", "netdev", "portwatch_tests", name];
-        let listed = succeed(self.host.command("nft").args(list));
-        let listed: Value = serde_json::from_str(&listed).expect("read the answer of nft");
-        let objects = listed.get("nftables").and_then(Value::as_array);
-        let counter = objects.into_iter().flatten().find_map(|object| object.get("counter"));
-        Count::read(counter.expect("find a counter of nft"))
+        match &self.egress {
+            Egress::Hook => {
+                let counted = counter(self.host.name(), "egress");
+                let headers = Count::of(counted.packets, ETHERNET_HEADER);
+                counted - Count { packets: 0, bytes: headers.bytes }
+            }
+            Egress::Arrival { namespace } => counter(namespace, "egress"),
+        }
     }
 }
+
+/// Makes a table of these chains; an error says why the kernel refuses, and nothing is left.
+fn count(namespace: &str, chains: &str) -> Result<(), String> {
+    let rules = format!("table netdev portwatch_tests {{ {chains} }}");
+    let made = finish(nft(namespace).arg(rules));
+    if made.code == Some(0) { Ok(()) } else { Err(made.stderr.replace('\n', " ")) }
+}
+
+fn counter(namespace: &str, name: &str) -> Count {
+    let list = ["-j", "list", "counter", "netdev", "portwatch_tests", name];
+    let listed = succeed(nft(namespace).args(list));
+    let listed: Value = serde_json::from_str(&listed).expect("read the answer of nft");
+    let objects = listed.get("nftables").and_then(Value::as_array);
+    let counter = objects.into_iter().flatten().find_map(|object| object.get("counter"));
+    Count::read(counter.expect("find a counter of nft"))
+}
+
+fn nft(namespace: &str) -> Command {
+    in_namespace(namespace, "nft")
+}
+
+const LOOPBACK: &str = "lo";
 
 /// Bytes of destination, source and type; `lo` has them as well.
 const ETHERNET_HEADER: u64 = 14;

@@ -30,6 +30,8 @@ pub struct Lab {
 #[derive(Debug)]
 pub struct Host {
     namespace: String,
+    /// The namespace at the other end of the cable.
+    opposite: Option<String>,
     ipv4: Ipv4Addr,
     ipv6: Ipv6Addr,
     /// The program that plays processes.
@@ -52,7 +54,9 @@ impl Lab {
             let ipv6 = Ipv6Addr::new(0xfd00, 0x35, 0x16, 0, 0, 0, 0, last.into());
             Host::new(name, ipv4, ipv6, actor)
         };
-        let lab = Self { left: host(1, "left"), right: host(2, "right") };
+        let mut lab = Self { left: host(1, "left"), right: host(2, "right") };
+        lab.left.opposite = Some(lab.right.namespace.clone());
+        lab.right.opposite = Some(lab.left.namespace.clone());
         lab.plug_in(Self::DEVICE);
         for host in [&lab.left, &lab.right] {
             host.ip(&format!("addr add {}/24 dev {}", host.ipv4, Self::DEVICE));
@@ -110,7 +114,7 @@ impl Host {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("pwt-{}-{number}-{name}", process::id());
         ip(&format!("netns add {namespace}"));
-        let host = Self { namespace, ipv4, ipv6, actor: PathBuf::from(actor) };
+        let host = Self { namespace, opposite: None, ipv4, ipv6, actor: PathBuf::from(actor) };
         host.ip("link set lo up");
         host
     }
@@ -130,6 +134,11 @@ impl Host {
         &self.namespace
     }
 
+    /// The name of the namespace at the other end of the cable, if this is one of two hosts.
+    pub(crate) fn opposite(&self) -> Option<&str> {
+        self.opposite.as_deref()
+    }
+
     /// The inode of the namespace.
     pub fn netns(&self) -> u64 {
         self.namespace_file().metadata().expect("look at a network namespace").ino()
@@ -142,9 +151,7 @@ impl Host {
 
     /// A command that will run here, with the pid that its child has.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).arg(program);
-        command
+        in_namespace(&self.namespace, program)
     }
 
     /// `ip` with this line of arguments.
@@ -207,6 +214,13 @@ impl Drop for Host {
         let removal = Command::new("ip").args(["netns", "del", &self.namespace]).status();
         drop(removal);
     }
+}
+
+/// A command that will run in a namespace, with the pid that its child has.
+pub(crate) fn in_namespace(namespace: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
 }
 
 /// Joins two devices by a cable.

@@ -156,14 +156,14 @@ fn a_client_that_lives_for_a_moment_is_known_exactly() {
 #[test]
 fn one_datagram_of_a_process_that_exits_at_once_is_known_exactly() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
-    let portwatch = lab.right.portwatch(&["watch"]);
-    let v4 = lab.right.v4(PORT);
+    // Each to a port of its own: two senders may get the same port, which would make one flow.
+    let portwatch = lab.right.portwatch(&["watch", "--port", "3516-3518"]);
+    let host = &lab.right;
 
-    let senders = [v4, lab.right.v6(PORT), mapped(v4)].map(|address| {
+    let senders = [host.v4(PORT), host.v6(PORT + 1), mapped(host.v4(PORT + 2))].map(|address| {
         let client = lab.left.perform(&[&format!("sendto {address} 100")]);
-        let port = client.address().port();
         let started = portwatch.expect("a flow of one datagram", |event| {
-            event.is("flow-started") && event.at("source.port") == port
+            event.is("flow-started") && event.at("destination.port") == address.port()
         });
         (client.pid, started)
     });
@@ -283,22 +283,27 @@ fn a_server_that_only_receives_datagrams_is_known_exactly() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let portwatch = lab.right.portwatch(&["watch"]);
 
-    for address in [lab.right.v4(PORT), lab.right.v6(PORT)] {
+    let conversations = [lab.right.v4(PORT), lab.right.v6(PORT)].map(|address| {
         let bind = format!("bind udp {address}");
         let mut server = lab.right.actor(&[&bind, "hear 1", "stay"]);
         server.answer();
         let client = lab.left.perform(&[&format!("sendto {address} 100")]);
         server.answer();
-        let port = client.address().port();
-        let flow = portwatch.expect("a flow of one datagram", |event| {
-            event.is("flow-started") && event.at("source.port") == port
-        });
-
-        flow.assert_owner("destination", "user", "exact", server.pid());
-        flow.assert_owner("destination", "opener", "exact", server.pid());
+        let pid = server.pid();
         server.leave();
+        (client.address().port(), address, pid)
+    });
+    let run = portwatch.stop();
+
+    for (port, address, pid) in conversations {
+        let is_it = |flow: &&Event| {
+            flow.at("source.port") == port && flow.endpoint("destination") == Some(address)
+        };
+        let flow = run.of("flow-ended").find(is_it).expect("a flow of one datagram");
+        flow.assert_owner("destination", "user", "exact", pid);
+        flow.assert_owner("destination", "opener", "exact", pid);
     }
-    portwatch.stop().assert_sound();
+    run.assert_sound();
 }
 
 #[test]

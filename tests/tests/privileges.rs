@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
+use std::process::Command;
 
 use portwatch_tests::{Actor, Host, Lab, Portwatch, Run, finish, is_root, program};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -85,10 +86,7 @@ fn with_the_documented_capabilities_everything_works_and_with_fewer_the_missing_
     for (args, needed) in [(&["watch", "--for", "1ms"][..], &for_watch[..]), (&["scan"], &for_scan)]
     {
         let run_with = |capabilities: &[&str]| {
-            let set = capabilities.join(",+");
-            let mut command = host.command("setpriv");
-            command.arg(format!("--bounding-set=-all,+{set}")).arg(program()).args(args);
-            finish(&mut command)
+            finish(with_capabilities(&host, "unlimited", capabilities).arg(program()).args(args))
         };
 
         let enough = run_with(needed);
@@ -105,6 +103,19 @@ fn with_the_documented_capabilities_everything_works_and_with_fewer_the_missing_
             assert!(is_contained || refused.stderr.contains(&name), "{}", refused.stderr);
         }
     }
+}
+
+/// Before Linux 5.11 maps are locked memory.
+#[test]
+fn too_little_locked_memory_is_enough_or_the_remedy_is_said() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let rights = ["bpf", "perfmon", "net_admin", "sys_admin", "sys_ptrace", "dac_read_search"];
+    let mut watch = with_capabilities(&host, "64", &rights);
+
+    let run = finish(watch.arg(program()).args(["watch", "--for", "1ms"]));
+
+    let told = run.stderr.contains("`ulimit -l unlimited`");
+    assert!(matches!((run.code, told), (Some(0), false) | (Some(3), true)), "{}", run.stderr);
 }
 
 #[test]
@@ -239,4 +250,14 @@ fn threads(pid: u32) -> BTreeMap<String, Status> {
             (name, Status::read(&fs::read_to_string(task.join("status")).unwrap()))
         })
         .collect()
+}
+
+/// A command with no other capabilities, and with so many KiB of locked memory, as far as that can be
+/// chosen here; its program is still to be named.
+fn with_capabilities(host: &Host, locked_memory: &str, capabilities: &[&str]) -> Command {
+    let set = format!("--bounding-set=-all,+{}", capabilities.join(",+"));
+    let limited = format!("ulimit -l {locked_memory} 2> /dev/null; exec \"$@\"");
+    let mut command = host.command("bash");
+    command.args(["-c", &limited, "bash", "setpriv", &set]);
+    command
 }

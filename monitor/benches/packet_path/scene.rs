@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use monitor::attribution::Request;
 use monitor::clock::{Clock, boot_ns};
 use monitor::endpoint::Netns;
+use monitor::host::netns::Mark;
 use monitor::kernel::flow_table::Reading;
 use monitor::kernel::object;
 use monitor::owner::{Examination, Packaging, Process};
@@ -40,7 +41,7 @@ pub(crate) fn pipeline(slots: usize) -> Result<Pipeline> {
         netns: netns(),
         clock: Clock::of_host(),
     });
-    pipeline.namespaces(vec![(netns(), Some(NETNS))]);
+    pipeline.namespaces(vec![(netns(), Mark::Cookie(NETNS))]);
     Ok(pipeline)
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use monitor_ebpf::wire::{SocketRecord, action};
 
+use crate::attribution::namespaces::Namespaces;
 use crate::attribution::processes::{Captured, ProcessKey, Processes};
 use crate::endpoint::{Endpoint, Family, Netns, Transport};
 use crate::host;
@@ -13,45 +14,6 @@ use crate::owner::{Evidence, Role};
 const REMEMBER_NS: u64 = 60_000_000_000;
 /// `TCP_CLOSE` of `include/net/tcp_states.h`.
 const TCP_CLOSE: u8 = 7;
-
-/// Network namespaces by cookie.
-#[derive(Debug, Default)]
-pub struct Namespaces {
-    by_cookie: HashMap<u64, Netns>,
-    by_inode: HashMap<u64, Netns>,
-    /// A cookie was asked for that is not known.
-    missing: bool,
-}
-
-impl Namespaces {
-    /// Takes in what is on the host now.
-    pub fn learn(&mut self, namespaces: impl IntoIterator<Item = (Netns, Option<u64>)>) {
-        for (netns, cookie) in namespaces {
-            self.by_inode.insert(netns.inode, netns.clone());
-            if let Some(cookie) = cookie {
-                self.by_cookie.insert(cookie, netns);
-            }
-        }
-        self.missing = false;
-    }
-
-    /// The namespace with this inode.
-    pub fn by_inode(&self, inode: u64) -> Netns {
-        self.by_inode.get(&inode).cloned().unwrap_or(Netns { inode, name: None })
-    }
-
-    /// The namespace with this cookie.
-    fn by_cookie(&mut self, cookie: u64) -> Option<Netns> {
-        let known = self.by_cookie.get(&cookie).cloned();
-        self.missing |= known.is_none() && cookie != 0;
-        known
-    }
-
-    /// Was a cookie asked for that is not known? Asking resets the answer.
-    pub fn take_missing(&mut self) -> bool {
-        std::mem::take(&mut self.missing)
-    }
-}
 
 /// One process with a role in a socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -224,21 +186,19 @@ impl Sockets {
         namespaces: &mut Namespaces,
     ) {
         let Some(transport) = Transport::from_iana_number(record.protocol) else { return };
+        if namespaces.is_witness(record.cookie) {
+            if namespaces.hear(record.cookie, record.netns_cookie) {
+                self.resolve(namespaces);
+            }
+            return;
+        }
         let now_ns = record.header.ktime_ns;
-        let process = (record.in_process == 1 && record.tgid != 0).then(|| {
-            let end = record.comm.iter().position(|byte| *byte == 0).unwrap_or(record.comm.len());
-            processes.captured(&Captured {
-                pid: record.tgid,
-                uid: record.uid,
-                comm: record.comm.get(..end).unwrap_or_default(),
-                seen_ns: now_ns,
-            })
-        });
+        let process = caller(record, processes);
         let family = if record.family == 6 { Family::Ipv6 } else { Family::Ipv4 };
         let socket = self.open(record.cookie, transport, family, now_ns);
         if record.netns_cookie != 0 {
             socket.netns_cookie = record.netns_cookie;
-            socket.netns = namespaces.by_cookie(record.netns_cookie).or(socket.netns.take());
+            socket.netns = namespaces.ask(record.netns_cookie).or(socket.netns.take());
         }
         if let Some((role, process)) = role_of(record.action).zip(process) {
             socket.own(role, Evidence::Exact, process);
@@ -355,6 +315,12 @@ impl Sockets {
 
     /// Namespaces became known.
     pub fn resolve(&mut self, namespaces: &mut Namespaces) {
+        // What a witness had to say may have come before it was known as one.
+        for witness in namespaces.unheard() {
+            let Some(socket) = self.by_cookie.remove(&witness) else { continue };
+            self.unindex(&socket);
+            namespaces.hear(witness, socket.netns_cookie);
+        }
         for socket in self.by_cookie.values_mut().filter(|socket| socket.netns.is_none()) {
             socket.netns = namespaces.by_cookie(socket.netns_cookie);
             if socket.netns.is_some() && socket.listens {
@@ -488,6 +454,19 @@ fn remove<K: Eq + std::hash::Hash>(index: &mut HashMap<K, Vec<u64>>, key: &K, co
             index.remove(key);
         }
     }
+}
+
+/// The process in whose system call it happened, if the kernel told.
+fn caller(record: &SocketRecord, processes: &mut Processes) -> Option<ProcessKey> {
+    (record.in_process == 1 && record.tgid != 0).then(|| {
+        let end = record.comm.iter().position(|byte| *byte == 0).unwrap_or(record.comm.len());
+        processes.captured(&Captured {
+            pid: record.tgid,
+            uid: record.uid,
+            comm: record.comm.get(..end).unwrap_or_default(),
+            seen_ns: record.header.ktime_ns,
+        })
+    })
 }
 
 const fn role_of(action: u8) -> Option<Role> {

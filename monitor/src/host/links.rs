@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn an_interface_that_comes_changes_and_goes_is_told() {
         let Some(named) = Named::create("links") else { return };
-        let namespaces = enumerate().unwrap();
+        let namespaces = enumerate(None).unwrap();
         let namespace = named.among(&namespaces);
 
         let events = within(namespace, || {

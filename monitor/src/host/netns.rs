@@ -9,6 +9,7 @@ mod mounts;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::thread;
 
@@ -25,10 +26,22 @@ use crate::sys;
 pub struct Namespace {
     /// Its inode, and its name where it has one.
     pub netns: Netns,
-    /// Its cookie (`SO_NETNS_COOKIE`, Linux 5.14), by which kernel programs name it.
-    pub cookie: Option<u64>,
+    /// How records of the kernel side name it.
+    pub mark: Mark,
     /// The open nsfs file.
     pub file: OwnedFd,
+}
+
+/// How records of the kernel side name a network namespace.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mark {
+    /// By this cookie (`SO_NETNS_COOKIE`, Linux 5.14).
+    Cookie(u64),
+    /// By a cookie that this kernel tells nobody but the hooks. This is the cookie of a socket that was
+    /// made there and closed again, and of which they tell the namespace's with its own.
+    Witness(u64),
+    /// Not at all, as far as is known.
+    None,
 }
 
 /// What [`enumerate`] found.
@@ -41,7 +54,10 @@ pub struct Namespaces {
 }
 
 /// Finds every network namespace.
-pub fn enumerate() -> io::Result<Namespaces> {
+///
+/// `watched`: a port that the hooks watch, if they are attached: then kernels that do not tell the cookie
+/// of a namespace are asked by way of the hooks.
+pub fn enumerate(watched: Option<u16>) -> io::Result<Namespaces> {
     let own = own()?;
     let mut unseen = Vec::new();
     let mut files = BTreeMap::new();
@@ -51,14 +67,14 @@ pub fn enumerate() -> io::Result<Namespaces> {
 
     let others = files.into_iter().map(|(inode, file)| Namespace {
         netns: Netns { inode, name: None },
-        cookie: None,
+        mark: Mark::None,
         file,
     });
     let mut found: Vec<_> = std::iter::once(own).chain(others).collect();
     for namespace in &mut found {
         namespace.netns.name = names.get(&namespace.netns.inode).cloned();
     }
-    if let Err(error) = read_cookies(&mut found) {
+    if let Err(error) = read_marks(&mut found, watched) {
         unseen.push(format!("cannot read cookies of network namespaces: {}", proc::words(&error)));
     }
     Ok(Namespaces { found, unseen })
@@ -68,7 +84,8 @@ pub fn enumerate() -> io::Result<Namespaces> {
 pub fn own() -> io::Result<Namespace> {
     let file = OwnedFd::from(File::open(OWN)?);
     let inode = rustix::fs::fstat(&file)?.st_ino;
-    Ok(Namespace { netns: Netns { inode, name: None }, cookie: own_cookie().ok(), file })
+    let mark = own_cookie().map_or(Mark::None, Mark::Cookie);
+    Ok(Namespace { netns: Netns { inode, name: None }, mark, file })
 }
 
 /// Runs something in a network namespace: here if it is the caller's, else on a thread of its own.
@@ -102,38 +119,42 @@ fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::thread::move_into_link_name_space(namespace, kind)?)
 }
 
-/// Whether the cookie of a namespace can only be read by entering it, which takes `CAP_SYS_ADMIN`.
-pub fn cookies_need_entering() -> bool {
-    own().is_ok_and(|own| own.cookie.is_some() && !is_number_of(&own))
+/// Whether how a namespace is named can only be found out inside it, which takes `CAP_SYS_ADMIN`.
+pub fn marks_need_entering() -> bool {
+    own().is_ok_and(|own| !is_number_of(&own))
 }
 
 /// Whether the cookie of this namespace is the number that its file tells, as since Linux 6.18.
 fn is_number_of(namespace: &Namespace) -> bool {
-    let number = sys::namespace_id(namespace.file.as_fd()).ok();
-    number.is_some() && number == namespace.cookie
+    let number = sys::namespace_id(namespace.file.as_fd());
+    number.is_ok_and(|number| namespace.mark == Mark::Cookie(number))
 }
 
-/// Cookies of all of them, of which the first has its: by their files where these tell, else by one
-/// thread that visits one after the other.
-fn read_cookies(namespaces: &mut [Namespace]) -> io::Result<()> {
+/// Marks of all of them, of which the first has its cookie if there are any: by their files where these
+/// tell, else by one thread that visits one after the other.
+fn read_marks(namespaces: &mut [Namespace], watched: Option<u16>) -> io::Result<()> {
     let Some((own, others)) = namespaces.split_first_mut() else { return Ok(()) };
     if is_number_of(own) {
         return others.iter_mut().try_for_each(|namespace| {
-            namespace.cookie = Some(sys::namespace_id(namespace.file.as_fd())?);
+            namespace.mark = Mark::Cookie(sys::namespace_id(namespace.file.as_fd())?);
             Ok(())
         });
     }
-    if own.cookie.is_none() {
-        // Nor has any other; the error says why.
-        return own_cookie().map(drop);
-    }
-    if others.is_empty() {
+    let of_own = own.mark;
+    let mark = || match (of_own, watched) {
+        (Mark::Cookie(_), _) => own_cookie().map(Mark::Cookie),
+        (_, Some(watched)) => witness(watched),
+        // As long as no hook is attached nothing names a namespace by its cookie.
+        (_, None) => Ok(Mark::None),
+    };
+    own.mark = mark()?;
+    if others.is_empty() || own.mark == Mark::None {
         return Ok(());
     }
     on_a_thread(|| {
         others.iter_mut().try_for_each(|namespace| {
             enter(namespace.file.as_fd())?;
-            namespace.cookie = Some(own_cookie()?);
+            namespace.mark = mark()?;
             Ok(())
         })
     })
@@ -144,6 +165,17 @@ fn own_cookie() -> io::Result<u64> {
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
     sys::netns_cookie(socket.as_fd())
+}
+
+/// A socket in the calling thread's namespace of which the hooks tell: one that is connected to a watched
+/// port. Connecting a UDP socket sends nothing.
+fn witness(watched: u16) -> io::Result<Mark> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    if rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, watched)).is_err() {
+        // Loopback is down there; the hook was called before that was found out.
+    }
+    Ok(Mark::Witness(rustix::net::sockopt::socket_cookie(&socket)?))
 }
 
 /// Opens the namespace of each process that is in another one than those before.
@@ -227,11 +259,11 @@ pub(super) mod tests {
 
     #[test]
     fn the_own_namespace_comes_first_and_has_a_cookie() {
-        let namespaces = enumerate().unwrap();
+        let namespaces = enumerate(None).unwrap();
 
         let first = namespaces.found.first().unwrap();
         assert_eq!(first.netns.inode, rustix::fs::stat("/proc/self/ns/net").unwrap().st_ino);
-        assert!(first.cookie.is_some());
+        assert!(matches!(first.mark, Mark::Cookie(_)));
     }
 
     #[test]
@@ -248,21 +280,21 @@ pub(super) mod tests {
         let Some(named) = Named::create("found") else { return };
         let before = own().unwrap();
 
-        let namespaces = enumerate().unwrap();
+        let namespaces = enumerate(None).unwrap();
         let namespace = named.among(&namespaces);
         let there = within(namespace, || own().unwrap()).unwrap();
         let after = own().unwrap();
 
         assert_eq!(there.netns.inode, namespace.netns.inode);
-        assert_eq!(there.cookie, namespace.cookie);
-        assert_ne!(there.cookie, before.cookie);
+        assert_eq!(there.mark, namespace.mark);
+        assert_ne!(there.mark, before.mark);
         assert_eq!(after.netns, before.netns);
     }
 
     #[test]
     fn a_panic_in_a_namespace_is_an_error_of_that_namespace() {
         let Some(named) = Named::create("panic") else { return };
-        let namespaces = enumerate().unwrap();
+        let namespaces = enumerate(None).unwrap();
 
         let result = within(named.among(&namespaces), || panic!("told on stderr, on purpose"));
 

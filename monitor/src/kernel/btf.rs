@@ -33,6 +33,21 @@ pub struct Offsets {
     pub task_tgid: u32,
     /// `struct sock`.
     pub sock: SockOffsets,
+    /// `struct file` and what it leads to; needed on old kernels only, so that newer ones may do without.
+    pub file: Option<FileOffsets>,
+}
+
+/// Members by which the socket of a file is found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileOffsets {
+    /// `struct file`, `f_inode`.
+    pub inode: u32,
+    /// `struct file`, `private_data`.
+    pub private_data: u32,
+    /// `struct inode`, `i_mode`.
+    pub inode_mode: u32,
+    /// `struct sock_common`, `skc_cookie`.
+    pub sock_cookie: u32,
 }
 
 /// Members of `struct sock` and of the `struct sock_common` it begins with.
@@ -62,6 +77,18 @@ impl Offsets {
                 family: types.member("sock_common", "skc_family")?,
                 protocol: types.member("sock", "sk_protocol")?,
             },
+            file: FileOffsets::find(&types).ok(),
+        })
+    }
+}
+
+impl FileOffsets {
+    fn find(types: &Types<'_>) -> Result<Self> {
+        Ok(Self {
+            inode: types.member("file", "f_inode")?,
+            private_data: types.member("file", "private_data")?,
+            inode_mode: types.member("inode", "i_mode")?,
+            sock_cookie: types.member("sock_common", "skc_cookie")?,
         })
     }
 }

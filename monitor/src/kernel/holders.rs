@@ -7,7 +7,7 @@ use aya::programs::Iter;
 use monitor_ebpf::wire::HolderRecord;
 use zerocopy::FromBytes as _;
 
-use crate::kernel::object::{ITERATOR, Object};
+use crate::kernel::object::Object;
 
 /// A descriptor of a watched socket.
 pub type Holder = HolderRecord;
@@ -17,12 +17,13 @@ const MAX_BYTES: u64 = 1_000_000 * size_of::<HolderRecord>() as u64;
 
 /// Can this kernel tell? Where not, `/proc` is walked.
 pub const fn is_available(object: &Object) -> bool {
-    object.can_iterate()
+    object.iterator().is_some()
 }
 
 /// Every descriptor of every socket in `pw_sockets`, over all processes, namespaces and containers.
 pub fn list(object: &mut Object) -> Result<Vec<Holder>> {
-    let program: &mut Iter = object.program(ITERATOR)?.try_into()?;
+    let name = object.iterator().context("this kernel has no task_file iterator")?;
+    let program: &mut Iter = object.program(name)?.try_into()?;
     let id = program.attach().context("starting the task_file iterator")?;
     let link = program.take_link(id).context("starting the task_file iterator")?;
     let file = link.into_file().context("opening the task_file iterator")?;

@@ -4,8 +4,7 @@ use std::fmt;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
-use aya::programs::{BtfTracePoint, Iter, Program, ProgramType, SchedClassifier};
-use aya::sys::{BpfHelper, is_helper_supported};
+use aya::programs::{BtfTracePoint, Iter, Program, SchedClassifier};
 use aya::{Btf, EbpfLoader};
 use monitor_ebpf::key::MULTIPLIERS;
 use monitor_ebpf::wire::{self, Slot, SocketOwner, WIRE_VERSION, helper};
@@ -13,12 +12,12 @@ use sha2::{Digest as _, Sha256};
 use zerocopy::IntoBytes as _;
 
 use crate::kernel::btf::Offsets;
-use crate::kernel::first_line;
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::layout::Layout;
 use crate::kernel::pin::{Found, Pins};
 use crate::kernel::source::{self, Shape, Source};
 use crate::kernel::tally::Tally;
+use crate::kernel::{in_one_line, memlock, probe};
 use crate::ports::PortSet;
 use crate::privilege;
 use crate::sys;
@@ -36,6 +35,8 @@ const BUDGETS_PER_SECOND: u64 = 10;
 
 /// The program that finds the holders of sockets.
 pub(super) const ITERATOR: &str = "pw_task_file";
+/// What does the same where the kernel refuses that.
+const OLD_ITERATOR: &str = "pw_task_file_5_10";
 /// The programs that see every read and write, and the tracepoints they are for.
 pub(super) const TRACEPOINTS: [(&str, &str); 2] =
     [("pw_send_length", "sock_send_length"), ("pw_recv_length", "sock_recv_length")];
@@ -70,8 +71,8 @@ pub struct Settings {
 /// The loaded object and the maps in it.
 pub struct Object {
     pub(super) source: Source,
-    /// The iterator was accepted by this kernel.
-    can_iterate: bool,
+    /// The iterator that this kernel has accepted.
+    iterator: Option<&'static str>,
     /// So were both programs for reads and writes.
     can_trace: bool,
     layout: Layout,
@@ -90,9 +91,10 @@ impl Object {
     pub fn load(settings: &Settings) -> Result<Self> {
         let ports: Vec<u16> = settings.ports.iter().collect();
         let layout = layout(settings)?;
-        let mut degraded = Vec::new();
+        let helpers = probe::supported_helpers();
+        let mut degraded: Vec<String> = probe::without(helpers).collect();
         let (btf, offsets) = running_kernel_types(&mut degraded);
-        let wire_settings = wire_settings(settings, layout, offsets)?;
+        let wire_settings = wire_settings(settings, layout, helpers, offsets)?;
         let bitmap = settings.ports.bitmap();
 
         let mut loader = EbpfLoader::new();
@@ -104,16 +106,20 @@ impl Object {
             .map_max_entries("pw_totals", layout.cpus * layout.total_rows)
             .map_max_entries("pw_scratch", layout.cpus)
             .map_max_entries("pw_packet_ring", settings.ring_bytes);
+        if helpers & helper::SOCK_OPS_TASK != 0 {
+            // Not used then.
+            loader.map_max_entries("pw_connecting", 1);
+        }
         if let Some(btf) = &btf {
             loader.btf(Some(btf));
         }
-        let ebpf = loader.load(OBJECT).context("creating the kernel maps")?;
+        let ebpf =
+            memlock::within_limit(|| loader.load(OBJECT)).context("creating the kernel maps")?;
         let source = Source::Loaded(ebpf);
-        let mut object =
-            Self { source, can_iterate: false, can_trace: false, layout, ports, degraded };
+        let mut object = Self { source, iterator: None, can_trace: false, layout, ports, degraded };
         object.fill_rows()?;
-        if let (Some(btf), Some(_)) = (&btf, offsets) {
-            object.load_iterator(btf);
+        if let (Some(btf), Some(offsets)) = (&btf, offsets) {
+            object.load_iterator(btf, offsets.file.is_some());
             object.load_tracepoints(btf);
         }
         drop(btf);
@@ -156,13 +162,14 @@ impl Object {
 
     fn adopt(settings: &Settings, layout: Layout, pins: &Pins, shapes: &[Shape]) -> Result<Self> {
         let mut source = Source::adopt(pins, shapes)?;
-        let can_iterate = source.program(ITERATOR).is_some();
+        let iterator = source.program(ITERATOR).is_some().then_some(ITERATOR);
         let can_trace = TRACEPOINTS.into_iter().all(|(name, _)| source.program(name).is_some());
-        let meanings = [(can_iterate, IN_PROC), (can_trace, UNSEEN_USERS)];
+        let meanings = [(iterator.is_some(), IN_PROC), (can_trace, UNSEEN_USERS)];
         let missing = meanings.into_iter().filter(|(is_there, _)| !is_there);
-        let degraded = missing.map(|(_, meaning)| meaning.to_owned()).collect();
+        let missing = missing.map(|(_, meaning)| meaning.to_owned());
+        let degraded = probe::without(probe::supported_helpers()).chain(missing).collect();
         let ports = settings.ports.iter().collect();
-        Ok(Self { source, can_iterate, can_trace, layout, ports, degraded })
+        Ok(Self { source, iterator, can_trace, layout, ports, degraded })
     }
 
     /// What is pinned from now on stays when portwatch ends, until [`pin::remove_all`].
@@ -232,20 +239,26 @@ impl Object {
         matches!(self.source, Source::Adopted { .. })
     }
 
-    /// The iterator was accepted by this kernel.
-    pub(super) const fn can_iterate(&self) -> bool {
-        self.can_iterate
+    /// The iterator that this kernel has accepted.
+    pub(super) const fn iterator(&self) -> Option<&'static str> {
+        self.iterator
     }
 
     /// Verifies the iterator at once, so that the kernel's types, tens of megabytes, need not be kept.
-    fn load_iterator(&mut self, btf: &Btf) {
-        let loaded = self.program(ITERATOR).and_then(|program| {
-            let program: &mut Iter = program.try_into()?;
-            program.load("task_file", btf).with_context(|| format!("loading {ITERATOR}"))
-        });
-        match loaded {
-            Ok(()) => self.can_iterate = true,
-            Err(error) => self.degraded.push(degradation(IN_PROC, &error)),
+    /// `knows_files`: the other one can be tried as well.
+    fn load_iterator(&mut self, btf: &Btf, knows_files: bool) {
+        let mut load = |name| {
+            let program: &mut Iter = self.program(name)?.try_into()?;
+            program.load("task_file", btf).with_context(|| format!("loading {name}"))
+        };
+        let refused = match load(ITERATOR) {
+            Ok(()) => return self.iterator = Some(ITERATOR),
+            Err(error) => error,
+        };
+        if knows_files && load(OLD_ITERATOR).is_ok() {
+            self.iterator = Some(OLD_ITERATOR);
+        } else {
+            self.degraded.push(degradation(IN_PROC, &refused));
         }
     }
 
@@ -352,7 +365,7 @@ impl Object {
 
 /// What it means, and why.
 fn degradation(meaning: &str, error: &anyhow::Error) -> String {
-    format!("{meaning}: {}", first_line(error))
+    format!("{meaning}: {}", in_one_line(error))
 }
 
 fn layout(settings: &Settings) -> Result<Layout> {
@@ -400,11 +413,13 @@ fn running_kernel_types(degraded: &mut Vec<String>) -> (Option<Btf>, Option<Offs
 fn wire_settings(
     settings: &Settings,
     layout: Layout,
+    helpers: u32,
     offsets: Option<Offsets>,
 ) -> Result<wire::Settings> {
     let ticks = ticks_per_second()?;
     let budget = SAMPLES_PER_SECOND / BUDGETS_PER_SECOND / u64::from(layout.cpus);
     let sampling = settings.sample_every != 0;
+    let files = offsets.and_then(|offsets| offsets.file);
     Ok(wire::Settings {
         hash_multipliers: random_odd_multipliers()?,
         set_shift: u64::BITS - layout.sets.ilog2(),
@@ -415,13 +430,17 @@ fn wire_settings(
         head_samples: if sampling { HEAD_SAMPLES.min(Slot::MAX_HEAD_SAMPLES.into()) } else { 0 },
         sample_budget: u32::try_from(budget.max(1)).unwrap_or(u32::MAX),
         budget_window: u32::try_from(ticks / BUDGETS_PER_SECOND).unwrap_or(1).max(1),
-        helpers: supported_helpers(),
+        helpers,
         socket_sk_offset: offsets.map_or(0, |offsets| offsets.socket_sk),
         task_tgid_offset: offsets.map_or(0, |offsets| offsets.task_tgid),
         sock_num_offset: offsets.map_or(0, |offsets| offsets.sock.num),
         sock_dport_offset: offsets.map_or(0, |offsets| offsets.sock.dport),
         sock_family_offset: offsets.map_or(0, |offsets| offsets.sock.family),
         sock_protocol_offset: offsets.map_or(0, |offsets| offsets.sock.protocol),
+        sock_cookie_offset: files.map_or(0, |files| files.sock_cookie),
+        file_inode_offset: files.map_or(0, |files| files.inode),
+        file_private_data_offset: files.map_or(0, |files| files.private_data),
+        inode_mode_offset: files.map_or(0, |files| files.inode_mode),
         only_port: only_port(&settings.ports),
     })
 }
@@ -457,41 +476,6 @@ fn random_odd_multipliers() -> Result<[u64; MULTIPLIERS]> {
     anyhow::ensure!(filled == bytes.len(), "asking for random numbers: got {filled} bytes");
     let words: [u64; MULTIPLIERS] = zerocopy::transmute!(bytes);
     Ok(words.map(|word| word | 1))
-}
-
-/// Asks the kernel which helpers it offers where: versions lie, distributions backport.
-fn supported_helpers() -> u32 {
-    let supported = |program: ProgramType, function| {
-        // A probe that cannot be made counts as no: the program then does without.
-        is_helper_supported(program, function).unwrap_or(false)
-    };
-    let in_cgroup_hooks = |function| {
-        supported(ProgramType::CgroupSock, function)
-            && supported(ProgramType::CgroupSockAddr, function)
-    };
-    let mut bits = 0;
-    if in_cgroup_hooks(BpfHelper::BPF_FUNC_get_current_comm) {
-        bits |= helper::CGROUP_COMM;
-    }
-    if in_cgroup_hooks(BpfHelper::BPF_FUNC_get_current_cgroup_id) {
-        bits |= helper::CGROUP_ID;
-    }
-    if in_cgroup_hooks(BpfHelper::BPF_FUNC_get_netns_cookie) {
-        bits |= helper::CGROUP_NETNS;
-    }
-    let in_sock_ops = [
-        BpfHelper::BPF_FUNC_get_current_pid_tgid,
-        BpfHelper::BPF_FUNC_get_current_uid_gid,
-        BpfHelper::BPF_FUNC_get_current_comm,
-        BpfHelper::BPF_FUNC_get_current_cgroup_id,
-    ];
-    if in_sock_ops.into_iter().all(|function| supported(ProgramType::SockOps, function)) {
-        bits |= helper::SOCK_OPS_TASK;
-    }
-    if supported(ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie) {
-        bits |= helper::SOCK_OPS_NETNS;
-    }
-    bits
 }
 
 #[cfg(test)]

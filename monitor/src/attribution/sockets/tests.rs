@@ -4,6 +4,7 @@ mod limits;
 mod tables;
 
 use super::*;
+use crate::host::netns::Mark;
 use crate::host::sockets::State;
 use tables::*;
 
@@ -200,7 +201,7 @@ fn what_the_hooks_told_stays_when_the_snapshot_sees_the_same_socket() {
 #[test]
 fn a_socket_that_was_there_before_is_found_rather_than_opened() {
     let mut host = Host::new();
-    host.namespaces.learn([(blue(), Some(NETNS))]);
+    host.namespaces.learn([(blue(), Mark::Cookie(NETNS))]);
 
     host.sockets.found(&listening(COOKIE), &host.namespaces, 50);
 

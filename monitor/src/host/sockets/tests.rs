@@ -104,7 +104,7 @@ fn a_udp_socket_is_a_listener_until_it_is_connected() {
 #[test]
 fn a_socket_of_another_namespace_is_found_only_there() {
     let Some(named) = Named::create("sockets") else { return };
-    let namespaces = enumerate().unwrap();
+    let namespaces = enumerate(None).unwrap();
     let namespace = named.among(&namespaces);
     let open = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let socket = within(namespace, open).unwrap();
@@ -140,7 +140,7 @@ fn the_tables_in_proc_tell_the_same_but_for_cookies() {
 #[test]
 fn hundreds_of_sockets_come_in_several_datagrams() {
     let Some(named) = Named::create("many") else { return };
-    let namespaces = enumerate().unwrap();
+    let namespaces = enumerate(None).unwrap();
     let namespace = named.among(&namespaces);
     let open = |_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let sockets: Vec<_> = within(namespace, || (0..400).map(open).collect()).unwrap();

@@ -6,6 +6,7 @@ use monitor_ebpf::wire::{FlowKey, FlowRecord, Place, Slot, action};
 use super::scene::*;
 use super::*;
 use crate::endpoint::{Endpoint, Family, Transport};
+use crate::host::netns::Mark;
 use crate::host::sockets::{Socket, State};
 use crate::report::{FlowChange, FlowRole, ListenerChange};
 
@@ -120,7 +121,7 @@ fn a_namespace_that_comes_late_is_no_second_finding() {
     scene.tick(SECOND);
     scene.tick(2 * SECOND);
 
-    scene.pipeline.namespaces(vec![(Netns { inode: 77, name: None }, Some(9))]);
+    scene.pipeline.namespaces(vec![(Netns { inode: 77, name: None }, Mark::Cookie(9))]);
     scene.tick(3 * SECOND);
 
     assert_eq!(scene.pipeline.findings(), 1);

@@ -14,6 +14,7 @@ use zerocopy::{FromZeros as _, Immutable, IntoBytes};
 use crate::attribution::Request;
 use crate::clock::Clock;
 use crate::endpoint::Netns;
+use crate::host::netns::Mark;
 use crate::kernel::flow_table::Reading;
 use crate::owner::{Evidence, Examination, Packaging, Process, Role};
 use crate::pipeline::{Payload, Pipeline, Settings};
@@ -55,7 +56,7 @@ impl Scene {
     pub(super) fn with(settings: Settings) -> Self {
         let clock = settings.clock;
         let mut pipeline = Pipeline::new(settings);
-        pipeline.namespaces(vec![(netns(), Some(NETNS))]);
+        pipeline.namespaces(vec![(netns(), Mark::Cookie(NETNS))]);
         Self { pipeline, clock, processes: BTreeMap::new() }
     }
 

@@ -4,6 +4,7 @@ use monitor_ebpf::wire::action;
 
 use super::scene::*;
 use super::*;
+use crate::host::netns::Mark;
 use crate::owner::{Evidence, Role};
 use crate::report::{ListenerChange, ListenerReport};
 
@@ -91,7 +92,7 @@ fn an_unknown_namespace_is_asked_for_and_waited_for() {
 
     assert!(scene.tick(SECOND).is_empty());
     assert_eq!(scene.requests(), [Request::Namespaces]);
-    scene.pipeline.namespaces(vec![(blue.clone(), Some(9))]);
+    scene.pipeline.namespaces(vec![(blue.clone(), Mark::Cookie(9))]);
 
     let reports = scene.tick(SECOND);
     assert_eq!(listeners(&reports)[0].1.netns, Some(blue));

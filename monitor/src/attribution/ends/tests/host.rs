@@ -10,6 +10,7 @@ use zerocopy::FromZeros as _;
 use crate::attribution::{Answer, Known, Namespaces, Processes, Sockets};
 use crate::endpoint::{Endpoint, Netns};
 use crate::flow::{FlowId, FlowTable, Limits};
+use crate::host::netns::Mark;
 use crate::owner::{Evidence, Role, Side};
 use crate::report::FlowRole;
 
@@ -56,7 +57,7 @@ impl Host {
     pub(super) fn new() -> Self {
         let mut namespaces = Namespaces::default();
         let netns = |inode| Netns { inode, name: None };
-        namespaces.learn([(netns(1001), Some(HERE)), (netns(1002), Some(BLUE))]);
+        namespaces.learn([(netns(1001), Mark::Cookie(HERE)), (netns(1002), Mark::Cookie(BLUE))]);
         let limits = Limits {
             capacity: 4,
             idle_timeout: Duration::from_mins(1),

@@ -2,6 +2,7 @@
 
 use super::tables::*;
 use super::*;
+use crate::host::netns::Mark;
 
 #[test]
 fn a_thousand_connections_never_push_out_a_listener() {
@@ -111,7 +112,7 @@ fn a_namespace_that_is_not_there_is_not_asked_for_again() {
     let mut host = Host::new();
     host.record(&tcp(action::BIND));
 
-    host.namespaces.learn([(blue(), Some(NETNS + 1))]);
+    host.namespaces.learn([(blue(), Mark::Cookie(NETNS + 1))]);
 
     assert!(!host.namespaces.take_missing());
 }
@@ -122,7 +123,7 @@ fn a_hook_that_cannot_tell_the_namespace_leaves_it_to_those_that_can() {
     host.record(&tcp(action::LISTEN));
     host.record(&SocketRecord { netns_cookie: 0, ..tcp(action::RELEASE) });
 
-    host.namespaces.learn([(blue(), Some(NETNS))]);
+    host.namespaces.learn([(blue(), Mark::Cookie(NETNS))]);
     host.sockets.resolve(&mut host.namespaces);
 
     assert_eq!(host.sockets.get(COOKIE).unwrap().netns, Some(blue()));
@@ -141,7 +142,7 @@ fn a_hook_that_cannot_tell_the_namespace_asks_for_none() {
 #[test]
 fn a_known_namespace_is_that_of_the_socket() {
     let mut host = Host::new();
-    host.namespaces.learn([(blue(), Some(NETNS))]);
+    host.namespaces.learn([(blue(), Mark::Cookie(NETNS))]);
 
     host.record(&tcp(action::BIND));
 
@@ -158,7 +159,7 @@ fn a_namespace_learned_later_is_told_of_the_listeners_in_it() {
     host.record(&SocketRecord { cookie: COOKIE + 2, netns_cookie: 0, ..tcp(action::LISTEN) });
     host.sockets.take_changed();
 
-    host.namespaces.learn([(blue(), Some(NETNS))]);
+    host.namespaces.learn([(blue(), Mark::Cookie(NETNS))]);
     host.sockets.resolve(&mut host.namespaces);
 
     let netns = |cookie| host.sockets.get(cookie).and_then(|socket| socket.netns.clone());
@@ -170,7 +171,7 @@ fn a_namespace_learned_later_is_told_of_the_listeners_in_it() {
 #[test]
 fn a_known_namespace_stays_when_a_later_record_tells_another_cookie() {
     let mut host = Host::new();
-    host.namespaces.learn([(blue(), Some(NETNS))]);
+    host.namespaces.learn([(blue(), Mark::Cookie(NETNS))]);
     host.record(&tcp(action::LISTEN));
 
     host.record(&SocketRecord { netns_cookie: NETNS + 1, ..tcp(action::RELEASE) });
@@ -179,3 +180,36 @@ fn a_known_namespace_stays_when_a_later_record_tells_another_cookie() {
 }
 
 const MINUTE: u64 = 60_000_000_000;
+
+#[test]
+fn a_witness_tells_the_cookie_of_its_namespace_and_is_no_socket() {
+    let mut host = Host::new();
+    host.record(&tcp(action::LISTEN));
+    host.namespaces.learn([(blue(), Mark::Witness(WITNESS))]);
+    host.sockets.take_changed();
+
+    host.record(&SocketRecord { cookie: WITNESS, ..udp(action::CONNECT) });
+    host.record(&SocketRecord { cookie: WITNESS, ..udp(action::RELEASE) });
+
+    assert_eq!(host.sockets.get(COOKIE).unwrap().netns, Some(blue()));
+    assert_eq!(host.sockets.take_changed(), [COOKIE]);
+    assert_eq!(host.sockets.get(WITNESS), None);
+}
+
+#[test]
+fn a_witness_that_told_before_it_was_known_as_one_is_heard_as_well() {
+    let mut host = Host::new();
+    host.record(&SocketRecord { cookie: WITNESS, ..udp(action::CONNECT) });
+    host.record(&SocketRecord { cookie: WITNESS, ..udp(action::RELEASE) });
+    host.record(&tcp(action::LISTEN));
+
+    host.namespaces.learn([(blue(), Mark::Witness(WITNESS))]);
+    host.sockets.resolve(&mut host.namespaces);
+
+    assert_eq!(host.sockets.get(COOKIE).unwrap().netns, Some(blue()));
+    assert_eq!(host.sockets.get(WITNESS), None);
+    assert!(!host.namespaces.take_missing());
+}
+
+/// The cookie of a socket that portwatch made in a namespace.
+const WITNESS: u64 = 4711;
