@@ -78,16 +78,13 @@ impl Place {
     pub const UDP: u32 = 1 << 1;
     /// Set: the packet was IPv6. Clear: IPv4.
     pub const IPV6: u32 = 1 << 2;
-    /// The interface index stands above the flags.
-    pub const IFINDEX_SHIFT: u32 = 3;
-    /// Interface indexes that do not fit (`ip link add index` can choose any) are not followed as
-    /// flows; their packets count in the totals and in the overflow row.
-    pub const IFINDEX_MAX: u32 = u32::MAX >> Self::IFINDEX_SHIFT;
+    /// The [`InterfaceId`] stands above the flags.
+    pub const INTERFACE_SHIFT: u32 = 3;
 
-    /// The interface index.
+    /// The interface.
     #[must_use]
-    pub const fn ifindex(self) -> u32 {
-        self.0 >> Self::IFINDEX_SHIFT
+    pub const fn interface(self) -> InterfaceId {
+        InterfaceId(self.0 >> Self::INTERFACE_SHIFT)
     }
 
     /// Seen at TC egress.
@@ -106,6 +103,60 @@ impl Place {
     #[must_use]
     pub const fn is_ipv6(self) -> bool {
         self.0 & Self::IPV6 != 0
+    }
+}
+
+/// An interface of the host: its index, and which network namespace it is in, since each counts its
+/// interfaces from 1 on.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct InterfaceId(u32);
+
+impl InterfaceId {
+    /// Set where the interface is not in the namespace that portwatch runs in.
+    const ELSEWHERE: u32 = 1 << 28;
+    const NETNS_SHIFT: u32 = 16;
+    const IFINDEX_ELSEWHERE: u32 = (1 << Self::NETNS_SHIFT) - 1;
+    /// The highest number that a namespace can have.
+    pub const NETNS_MAX: u32 = (Self::ELSEWHERE >> Self::NETNS_SHIFT) - 1;
+
+    /// The interface `ifindex` in namespace `netns`: 0 is the one portwatch runs in, user space numbers
+    /// the others.
+    ///
+    /// `None` for an index that does not fit (`ip link add index` can choose any): its packets are not
+    /// followed as flows, and count in the totals and in the overflow row.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns: u32, ifindex: u32) -> Option<Self> {
+        if netns == 0 {
+            if ifindex < Self::ELSEWHERE { Some(Self(ifindex)) } else { None }
+        } else if netns <= Self::NETNS_MAX && ifindex <= Self::IFINDEX_ELSEWHERE {
+            Some(Self(Self::ELSEWHERE | netns << Self::NETNS_SHIFT | ifindex))
+        } else {
+            None
+        }
+    }
+
+    /// The interface index.
+    #[must_use]
+    pub const fn ifindex(self) -> u32 {
+        if self.is_elsewhere() { self.0 & Self::IFINDEX_ELSEWHERE } else { self.0 }
+    }
+
+    /// The number of the namespace; 0 for the one portwatch runs in.
+    #[must_use]
+    pub const fn netns(self) -> u32 {
+        if self.is_elsewhere() { self.0 >> Self::NETNS_SHIFT & Self::NETNS_MAX } else { 0 }
+    }
+
+    /// Its part of a [`Place`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0 << Place::INTERFACE_SHIFT
+    }
+
+    const fn is_elsewhere(self) -> bool {
+        self.0 & Self::ELSEWHERE != 0
     }
 }
 
@@ -260,6 +311,24 @@ mod tests {
 
             assert_eq!((key.source(), key.source_port()), (source, 40_000));
             assert_eq!((key.destination(), key.destination_port()), (destination, 3516));
+        }
+    }
+
+    #[test]
+    fn an_interface_keeps_its_index_and_namespace() {
+        let largest = InterfaceId::ELSEWHERE - 1;
+        for (netns, ifindex) in [(0, 2), (0, largest), (1, 1), (InterfaceId::NETNS_MAX, 0xffff)] {
+            let place = Place(InterfaceId::new(netns, ifindex).unwrap().bits() | Place::IPV6);
+
+            assert_eq!((place.interface().netns(), place.interface().ifindex()), (netns, ifindex));
+            assert!(place.is_ipv6() && !place.is_egress() && !place.is_udp());
+        }
+    }
+
+    #[test]
+    fn an_interface_that_does_not_fit_is_none() {
+        for (netns, ifindex) in [(0, 1 << 28), (1, 1 << 16), (InterfaceId::NETNS_MAX + 1, 1)] {
+            assert_eq!(InterfaceId::new(netns, ifindex), None, "{netns} {ifindex}");
         }
     }
 

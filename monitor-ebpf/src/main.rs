@@ -28,6 +28,7 @@ mod diagnostics;
 mod totals;
 mod flows;
 mod sample;
+mod netns;
 mod tc;
 mod fragments;
 mod look;

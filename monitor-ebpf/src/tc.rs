@@ -13,35 +13,34 @@ use aya_ebpf::programs::TcContext;
 use monitor_ebpf::bytes::Bytes;
 use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::{self, Headers, Link, Packet};
-use monitor_ebpf::wire::{Place, aside, program};
+use monitor_ebpf::wire::{InterfaceId, Place, aside, program};
 
 use crate::config;
 use crate::flows::{self, Accounted};
 use crate::look::look;
-use crate::{sample, totals};
+use crate::{netns, sample, totals};
 
-/// TC ingress of a device with Ethernet headers.
-#[classifier]
-fn pw_ingress(ctx: TcContext) -> i32 {
-    observe(&ctx, Hook { program: program::INGRESS, egress: false, link: Link::Ethernet })
+/// A classifier, for a hook and what packets begin with there. One that is elsewhere is run by
+/// programs that tell its network namespace first: see [`netns`].
+macro_rules! classifiers {
+    ($($name:ident: $program:ident, egress: $egress:literal, $link:ident, elsewhere: $elsewhere:literal;)*) => {$(
+        #[classifier]
+        fn $name(ctx: TcContext) -> i32 {
+            let (program, link) = (program::$program, Link::$link);
+            observe(&ctx, Hook { program, egress: $egress, link, elsewhere: $elsewhere })
+        }
+    )*};
 }
 
-/// TC egress of a device with Ethernet headers.
-#[classifier]
-fn pw_egress(ctx: TcContext) -> i32 {
-    observe(&ctx, Hook { program: program::EGRESS, egress: true, link: Link::Ethernet })
-}
-
-/// TC ingress of a device that carries bare IP packets.
-#[classifier]
-fn pw_ingress_l3(ctx: TcContext) -> i32 {
-    observe(&ctx, Hook { program: program::INGRESS, egress: false, link: Link::Bare })
-}
-
-/// TC egress of a device that carries bare IP packets.
-#[classifier]
-fn pw_egress_l3(ctx: TcContext) -> i32 {
-    observe(&ctx, Hook { program: program::EGRESS, egress: true, link: Link::Bare })
+classifiers! {
+    pw_ingress: INGRESS, egress: false, Ethernet, elsewhere: false;
+    pw_egress: EGRESS, egress: true, Ethernet, elsewhere: false;
+    pw_ingress_l3: INGRESS, egress: false, Bare, elsewhere: false;
+    pw_egress_l3: EGRESS, egress: true, Bare, elsewhere: false;
+    pw_ns_ingress: INGRESS, egress: false, Ethernet, elsewhere: true;
+    pw_ns_egress: EGRESS, egress: true, Ethernet, elsewhere: true;
+    pw_ns_ingress_l3: INGRESS, egress: false, Bare, elsewhere: true;
+    pw_ns_egress_l3: EGRESS, egress: true, Bare, elsewhere: true;
 }
 
 /// Does nothing: what the cost of the others is measured against.
@@ -56,6 +55,8 @@ pub(crate) struct Hook {
     pub(crate) program: u32,
     pub(crate) egress: bool,
     pub(crate) link: Link,
+    /// In another network namespace than portwatch's.
+    pub(crate) elsewhere: bool,
 }
 
 #[inline(always)]
@@ -120,7 +121,7 @@ pub(crate) fn count(
     let header = (headers.payload - headers.network) as u32;
     // SAFETY: `total` was just looked up.
     unsafe { totals::add(total, length, header, segments) };
-    let accounted = match key_of(hook, headers, ifindex, addresses) {
+    let accounted = match key_of(hook, headers, (cpu, ifindex), addresses) {
         Some(key) => {
             let packet = flows::Packet {
                 key,
@@ -147,18 +148,16 @@ pub(crate) fn count(
     }
 }
 
-/// The flow key; `None` for an interface index that does not fit into one.
+/// The flow key; `None` for an interface that does not fit into one.
 #[inline(always)]
 fn key_of(
     hook: Hook,
     headers: Headers,
-    ifindex: u32,
+    (cpu, ifindex): (u32, u32),
     addresses: impl FnOnce() -> Option<[u64; 4]>,
 ) -> Option<Key> {
-    if ifindex > Place::IFINDEX_MAX {
-        return None;
-    }
-    let mut place = ifindex << Place::IFINDEX_SHIFT;
+    let netns = if hook.elsewhere { netns::here(cpu)? } else { 0 };
+    let mut place = InterfaceId::new(netns, ifindex)?.bits();
     if hook.egress {
         place |= Place::EGRESS;
     }

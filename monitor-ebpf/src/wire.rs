@@ -6,7 +6,7 @@
 //! with the start times in `/proc`.
 
 use crate::key::MULTIPLIERS;
-pub use crate::key::{FlowKey, Place};
+pub use crate::key::{FlowKey, InterfaceId, Place};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. User space refuses records of another version.
@@ -447,6 +447,10 @@ pub struct Fates {
     /// Records lost since the ring buffer was full.
     pub ring_full: u64,
 }
+
+/// The classifiers that packets of other network namespaces go on to: entries of `pw_gates`.
+pub const GATES: [&str; 4] =
+    ["pw_ns_ingress", "pw_ns_egress", "pw_ns_ingress_l3", "pw_ns_egress_l3"];
 
 /// Every kernel program, by its index in `pw_fates` and [`Header::program`].
 pub const PROGRAMS: [&str; 15] = [

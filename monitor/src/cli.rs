@@ -125,6 +125,16 @@ pub struct Watch {
         help_heading = OBSERVE,
     )]
     pub interfaces: Vec<String>,
+    /// Whose interfaces to observe. Listeners and owners are seen in all namespaces anyway.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "WHICH",
+        conflicts_with = "pin",
+        help_heading = OBSERVE,
+    )]
+    pub netns: NetnsScope,
     /// How to attach to interfaces.
     #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = OBSERVE)]
     pub attach: AttachMode,
@@ -257,6 +267,16 @@ pub enum Payload {
     Masked,
     /// All that was captured, secrets included.
     Full,
+}
+
+/// Whose interfaces to observe.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum NetnsScope {
+    /// Those of the network namespace portwatch runs in.
+    #[default]
+    Host,
+    /// Those of every network namespace, also of namespaces that appear later.
+    All,
 }
 
 /// How to attach to interfaces.

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use monitor_ebpf::packet::tcp;
-use monitor_ebpf::wire::{FlowKey, FlowRecord, Place};
+use monitor_ebpf::wire::{FlowKey, FlowRecord, InterfaceId, Place};
 
 use crate::endpoint::{Direction, Endpoint, Family, Transport};
-use crate::ledger::Credit;
+use crate::ledger::{Credit, Tenure};
 use crate::ports::PortSet;
 use crate::report::{EndReason, FlowChange};
 
@@ -48,12 +48,15 @@ pub struct FlowId {
     pub low: Endpoint,
     /// The higher endpoint.
     pub high: Endpoint,
+    /// Number of the namespace that it does not leave, if that is not portwatch's: on each loopback device
+    /// the same addresses mean another conversation. 0: it may be seen in several.
+    pub inside: u16,
 }
 
 /// All fields in one piece: hashing them one by one takes several times as long.
 impl Hash for FlowId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let mut bytes = [0_u8; 2 * 18 + 2];
+        let mut bytes = [0_u8; 2 * 18 + 4];
         let (ends, kind) = bytes.split_at_mut(2 * 18);
         for (to, end) in ends.chunks_exact_mut(18).zip([self.low, self.high]) {
             let (ip, port) = to.split_at_mut(16);
@@ -63,9 +66,12 @@ impl Hash for FlowId {
             });
             port.copy_from_slice(&end.port.to_ne_bytes());
         }
+        let [inside, inside_high] = self.inside.to_ne_bytes();
         kind.copy_from_slice(&[
             u8::from(self.transport == Transport::Udp),
             u8::from(self.family == Family::Ipv6),
+            inside,
+            inside_high,
         ]);
         state.write(&bytes);
     }
@@ -104,7 +110,7 @@ impl FlowId {
         } else {
             (destination, source, End::High)
         };
-        (Self { transport, family, low, high }, sender)
+        (Self { transport, family, low, high, inside: inside(place.interface()) }, sender)
     }
 
     /// The endpoint of an end.
@@ -269,7 +275,13 @@ impl FlowTable {
         let (id, sender) = FlowId::of(&record.key);
         let flags = u8::try_from(record.tcp_flags & 0xff).unwrap_or_default();
         let opens = record.late == 0 && flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-        if opens && self.flows.get(&id).is_some_and(Flow::is_closed) {
+        // The table may be read before the record: then this is the connection that is known already.
+        let tenure = Tenure::announced_by(record);
+        let is_another = |flow: &Flow| {
+            let here = flow.known_place(&record.key, sender);
+            here.is_some_and(|place| place.tenure != tenure)
+        };
+        if opens && self.flows.get(&id).is_some_and(|flow| flow.is_closed() && is_another(flow)) {
             self.retire(id);
         }
         let is_new = !self.flows.contains_key(&id);
@@ -289,7 +301,7 @@ impl FlowTable {
         } else if flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
             (flow.opener, flow.opening_seen) = (sender.other(), true);
         }
-        flow.place(&record.key, sender, now_ns);
+        flow.place(&record.key, sender, tenure, now_ns);
     }
 
     /// Counts packets. Those of a closed connection whose ports are in use again belong to it.
@@ -297,7 +309,7 @@ impl FlowTable {
         let last_ns = self.boot_time(credit.last_jiffies, now_ns);
         let (id, sender) = FlowId::of(&credit.key);
         let ended = credit.tcp_flags & (tcp::FIN | tcp::RST) != 0;
-        let position = self.position(credit.slot, &id);
+        let position = self.position(credit.tenure.slot, &id);
         let flow = match self.previous.get_mut(&id) {
             Some(previous) if ended => previous,
             _ => match position.and_then(|position| self.flows.get_index_mut(position)) {
@@ -307,7 +319,7 @@ impl FlowTable {
         };
         flow.last_ns = flow.last_ns.max(last_ns);
         flow.sent_mut(sender).tcp_flags |= credit.tcp_flags;
-        let place = flow.place(&credit.key, sender, last_ns);
+        let place = flow.place(&credit.key, sender, credit.tenure, last_ns);
         place.packets = place.packets.wrapping_add(credit.packets);
         place.bytes = place.bytes.wrapping_add(credit.bytes);
     }
@@ -535,6 +547,14 @@ impl FlowTable {
         };
         time_ns.min(now_ns)
     }
+}
+
+/// `LOOPBACK_IFINDEX` of `include/net/net_namespace.h`: the same in every namespace.
+const LOOPBACK: u32 = 1;
+
+fn inside(interface: InterfaceId) -> u16 {
+    let netns = if interface.ifindex() == LOOPBACK { interface.netns() } else { 0 };
+    u16::try_from(netns).unwrap_or_default()
 }
 
 fn end(changes: &mut Vec<(FlowChange, Flow)>, mut flow: Flow, reason: EndReason) {

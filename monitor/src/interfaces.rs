@@ -2,27 +2,34 @@
 //!
 //! What is gone is let go of at once, so that no descriptor outlives its interface.
 
+mod scope;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+
+use monitor_ebpf::wire::InterfaceId;
 
 use crate::endpoint::{Interface, Netns};
 use crate::escape;
 use crate::host::links::{self, Link, LinkEvent};
+use crate::host::netns;
 use crate::kernel::chain::{Chains, Gap, GapKind};
+use crate::kernel::classifiers::Classifiers;
 use crate::kernel::in_one_line;
 use crate::kernel::interface::{Attached, Attacher, Hook, Mode};
-use crate::kernel::object::Object;
 use crate::kernel::pin::Pins;
 use crate::report::{InterfaceChange, InterfaceReport};
+
+pub use scope::{Scope, Wanted};
 
 /// An interface that is observed from now on, or no longer.
 pub type Change = (InterfaceChange, InterfaceReport);
 
-/// The interfaces of the namespace portwatch runs in.
+/// The interfaces of one network namespace. Everything is done on a thread that is in there.
 #[derive(Debug)]
 pub struct Interfaces {
     wanted: HashSet<String>,
@@ -33,15 +40,18 @@ pub struct Interfaces {
     refused: HashMap<u32, String>,
     chains: Chains,
     netns: Netns,
+    /// See [`InterfaceId::new`].
+    number: u32,
 }
 
 impl Interfaces {
-    /// Subscribes to changes; attaches to nothing yet. No `wanted` names mean all interfaces.
+    /// Subscribes to changes; attaches to nothing yet. No `wanted` names mean all interfaces. `number` is
+    /// how packets tell this namespace: see [`InterfaceId::new`].
     pub fn open(
         wanted: &[String],
         hook: Hook,
-        netns: Netns,
-        pins: Option<Rc<Pins>>,
+        (netns, number): (Netns, u32),
+        pins: Option<Arc<Pins>>,
     ) -> Result<Self> {
         Ok(Self {
             wanted: wanted.iter().cloned().collect(),
@@ -51,11 +61,12 @@ impl Interfaces {
             refused: HashMap::new(),
             chains: Chains::default(),
             netns,
+            number,
         })
     }
 
     /// Attaches to what is there and lets go of what is not.
-    pub fn rescan(&mut self, object: &mut Object) -> Result<Vec<Change>> {
+    pub fn rescan(&mut self, programs: &mut dyn Classifiers) -> Result<Vec<Change>> {
         let links = links::list().context("listing interfaces")?;
         let present: HashSet<u32> = links.iter().map(|link| link.ifindex).collect();
         let gone: Vec<u32> =
@@ -63,18 +74,18 @@ impl Interfaces {
         let mut changes: Vec<Change> =
             gone.into_iter().filter_map(|ifindex| self.let_go(ifindex)).collect();
         self.refused.retain(|ifindex, _reason| present.contains(ifindex));
-        changes.extend(links.iter().filter_map(|link| self.take_up(object, link)));
+        changes.extend(links.iter().filter_map(|link| self.take_up(programs, link)));
         Ok(changes)
     }
 
     /// Takes in what changed since the last call.
-    pub fn changes(&mut self, object: &mut Object) -> Result<Vec<Change>> {
+    pub fn changes(&mut self, programs: &mut dyn Classifiers) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
         loop {
             match self.watch.read() {
                 Ok(events) => {
                     for event in events {
-                        self.take_in(object, event, &mut changes)?;
+                        self.take_in(programs, event, &mut changes)?;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changes),
@@ -85,17 +96,17 @@ impl Interfaces {
 
     fn take_in(
         &mut self,
-        object: &mut Object,
+        programs: &mut dyn Classifiers,
         event: LinkEvent,
         changes: &mut Vec<Change>,
     ) -> Result<()> {
         match event {
-            LinkEvent::Changed(link) => changes.extend(self.take_up(object, &link)),
+            LinkEvent::Changed(link) => changes.extend(self.take_up(programs, &link)),
             LinkEvent::Gone { ifindex } => {
                 self.refused.remove(&ifindex);
                 changes.extend(self.let_go(ifindex));
             }
-            LinkEvent::Overflow => changes.extend(self.rescan(object)?),
+            LinkEvent::Overflow => changes.extend(self.rescan(programs)?),
         }
         Ok(())
     }
@@ -121,7 +132,7 @@ impl Interfaces {
         reports
     }
 
-    fn take_up(&mut self, object: &mut Object, link: &Link) -> Option<Change> {
+    fn take_up(&mut self, programs: &mut dyn Classifiers, link: &Link) -> Option<Change> {
         let interface = Interface { ifindex: link.ifindex, name: link.name.clone() };
         if let Some((known, _)) = self.observed.get_mut(&link.ifindex) {
             // Renamed: the programs stay where they are.
@@ -131,7 +142,7 @@ impl Interfaces {
         if !self.wanted.is_empty() && !self.wanted.contains(&link.name) {
             return None;
         }
-        match self.attacher.attach(object, link) {
+        match self.attacher.attach(programs, link) {
             Ok(attached) => {
                 self.refused.remove(&link.ifindex);
                 let report = self.describe(interface.clone(), attached.mode);
@@ -168,11 +179,11 @@ impl Interfaces {
         let mut gaps = Vec::new();
         for link in &links {
             if let Some((_, attached)) = self.observed.get(&link.ifindex) {
-                gaps.extend(self.chains.gaps(attached, link));
+                gaps.extend(self.chains.gaps(attached, link, &self.netns));
             } else if let Some(reason) = self.refused.get(&link.ifindex) {
                 let interface = Interface { ifindex: link.ifindex, name: link.name.clone() };
                 let (kind, evidence) = (GapKind::NotAttached, vec![reason.clone()]);
-                gaps.push(Gap { interface, kind, evidence });
+                gaps.push(Gap { interface, netns: self.netns.clone(), kind, evidence });
             }
         }
         Ok(gaps)
@@ -186,7 +197,8 @@ impl Interfaces {
     }
 
     fn describe(&self, interface: Interface, mode: Mode) -> InterfaceReport {
-        InterfaceReport { interface, netns: self.netns.clone(), mode: mode.name() }
+        let id = InterfaceId::new(self.number, interface.ifindex);
+        InterfaceReport { interface, id, netns: self.netns.clone(), mode: mode.name() }
     }
 }
 
@@ -202,8 +214,20 @@ impl AsRawFd for Interfaces {
     }
 }
 
-/// The names of the interfaces there are.
-pub fn names() -> Result<Vec<String>> {
-    let links = links::list().context("listing interfaces")?;
-    Ok(links.into_iter().map(|link| link.name).collect())
+/// The names of the interfaces there are: of our own namespace, or of all, each once.
+pub fn names(everywhere: bool) -> Result<Vec<String>> {
+    let mut links = links::list().context("listing interfaces")?;
+    if everywhere {
+        for namespace in netns::list().context("listing network namespaces")?.found {
+            // One that cannot be entered is told of by those who attach there.
+            links.extend(netns::within(&namespace, links::list).flatten().unwrap_or_default());
+        }
+    }
+    let mut names = Vec::new();
+    for link in links {
+        if !names.contains(&link.name) {
+            names.push(link.name);
+        }
+    }
+    Ok(names)
 }

@@ -31,6 +31,8 @@ mod source;
 pub mod object;
 pub mod cgroup;
 pub mod tracepoint;
+pub mod classifiers;
+pub mod gate;
 pub mod interface;
 pub mod chain;
 pub mod holders;

@@ -9,13 +9,23 @@ use std::collections::HashMap;
 
 use monitor_ebpf::wire::{FlowKey, FlowRecord, Slot};
 
+/// A flow's time in a slot of the kernel's table: another flow, or the next one with the same key, is
+/// another generation there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Tenure {
+    /// Index of the slot: whose packets it counted last time, it likely counts again.
+    pub slot: u32,
+    /// [`Slot::generation`].
+    pub generation: u64,
+}
+
 /// Packets and bytes of one flow key that were not known before.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Credit {
     /// Whose.
     pub key: FlowKey,
-    /// The slot that counted them: whose packets it counted last time, it likely counts again.
-    pub slot: u32,
+    /// Where the kernel counted them.
+    pub tenure: Tenure,
     /// How many packets.
     pub packets: u64,
     /// How many IP bytes.
@@ -24,6 +34,13 @@ pub struct Credit {
     pub last_jiffies: u32,
     /// All TCP flags seen in that slot so far.
     pub tcp_flags: u8,
+}
+
+impl Tenure {
+    /// That of the flow that a record announces.
+    pub fn announced_by(record: &FlowRecord) -> Self {
+        Self { slot: record.slot, generation: u64::from(record.generation) }
+    }
 }
 
 /// What was credited for a slot.
@@ -79,7 +96,7 @@ impl Ledger {
         };
         let credit = Credit {
             key: content.key,
-            slot,
+            tenure: Tenure { slot, generation: content.generation() },
             packets: content.packets().wrapping_sub(known.packets()),
             bytes: content.bytes.wrapping_sub(known.bytes),
             last_jiffies: content.last_jiffies,
@@ -102,7 +119,7 @@ impl Ledger {
         };
         let credit = Credit {
             key: record.evicted_key,
-            slot: record.slot,
+            tenure: Tenure { slot: record.slot, generation: evicted.generation() },
             packets: evicted.packets().wrapping_sub(known.packets()),
             bytes: evicted.bytes.wrapping_sub(known.bytes),
             last_jiffies: record.evicted_last_jiffies,

@@ -10,7 +10,9 @@ mod coverage;
 mod evidence;
 mod flows;
 mod listeners;
+mod observed;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +74,7 @@ pub struct Settings {
     pub slots: usize,
     /// Nanoseconds of a jiffy of the kernel.
     pub jiffy_ns: u64,
-    /// The namespace packets are seen in.
+    /// The namespace portwatch runs in.
     pub netns: Netns,
     /// Boot time to Unix time.
     pub clock: Clock,
@@ -84,7 +86,7 @@ pub struct Pipeline {
     ports: PortSet,
     policy: Policy,
     payload: Payload,
-    netns: Netns,
+    observed: observed::Observed,
     clock: Clock,
     ledger: Ledger,
     flows: FlowTable,
@@ -118,9 +120,9 @@ impl Pipeline {
                 processes: Processes::new(MAX_PROCESSES),
                 sockets: Sockets::new(MAX_SOCKETS),
                 namespaces: Namespaces::default(),
-                own_netns: settings.netns.inode,
+                observed: HashMap::from([(0, settings.netns.inode)]),
             },
-            netns: settings.netns,
+            observed: observed::Observed::new(settings.netns),
             listeners: listeners::Listeners::default(),
             counting: counting::Counting::default(),
             coverage: coverage::Coverage::default(),
@@ -316,13 +318,16 @@ impl Pipeline {
 
     /// An interface came or went.
     pub fn interface(&mut self, change: InterfaceChange, interface: InterfaceReport, now_ns: u64) {
-        self.counting.interface(&interface.interface);
+        self.observe(&interface);
         self.report(now_ns, Body::Interface(change, interface));
     }
 
     /// Interfaces that are observed from the start, without an event of their own.
     pub fn observe(&mut self, interface: &InterfaceReport) {
-        self.counting.interface(&interface.interface);
+        self.observed.learn(interface);
+        if let Some(id) = interface.id {
+            self.known.observed.insert(id.netns(), interface.netns.inode);
+        }
     }
 
     /// Nothing is being looked up for any process.

@@ -14,11 +14,14 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// What is left to do once everything is attached.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "any combination of them is possible")]
 pub struct Work {
     /// This kernel refuses every `bpf` call without `CAP_BPF`, also on maps that are open.
     pub asks_for_bpf: bool,
     /// This kernel tells the cookie of a network namespace only to who is inside.
     pub enters_namespaces: bool,
+    /// The interfaces of all network namespaces are observed, also of those that appear later.
+    pub observes_namespaces: bool,
     /// A command of the user's runs, which is killed when it outlives its watch.
     pub has_command: bool,
 }
@@ -52,7 +55,7 @@ const SYS_ADMIN_STAYS: &str = "CAP_SYS_ADMIN is kept by the thread pw-identities
      the cookie of a network namespace only inside it (from Linux 6.18 on also outside)";
 
 /// Everything that is kept. What is not here is gone.
-const KEPT: [Kept; 7] = [
+const KEPT: [Kept; 8] = [
     // /proc/PID/{exe,fd,ns,root} of processes of others, and a /proc mounted with hidepid.
     Kept {
         capability: CapabilitySet::SYS_PTRACE,
@@ -86,6 +89,13 @@ const KEPT: [Kept; 7] = [
         capability: CapabilitySet::SYS_ADMIN,
         by: &[Thread::Snapshot],
         when: |_| true,
+        age: None,
+    },
+    // setns(2) and bpf(2): attaching to interfaces of namespaces that appear later.
+    Kept {
+        capability: CapabilitySet::SYS_ADMIN,
+        by: &[Thread::Main],
+        when: |work| work.observes_namespaces,
         age: None,
     },
     // setns(2): the cookie of a namespace that is new.
@@ -220,8 +230,12 @@ fn names(capabilities: CapabilitySet) -> String {
 mod tests {
     use super::*;
 
-    const NEW_KERNEL: Work =
-        Work { asks_for_bpf: false, enters_namespaces: false, has_command: false };
+    const NEW_KERNEL: Work = Work {
+        asks_for_bpf: false,
+        enters_namespaces: false,
+        observes_namespaces: false,
+        has_command: false,
+    };
 
     #[test]
     fn a_new_kernel_leaves_what_proc_asks_for_and_the_look_at_hooks() {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use monitor_ebpf::wire::InterfaceId;
 
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::Attribution;
@@ -273,6 +274,8 @@ pub struct SampleReport {
     pub community_id: String,
     /// The interface.
     pub interface: Interface,
+    /// Its namespace.
+    pub netns: Netns,
     /// Direction at the interface.
     pub direction: Direction,
     /// IP bytes of the packet.
@@ -358,6 +361,8 @@ pub struct InterfaceReport {
     pub interface: Interface,
     /// Its namespace.
     pub netns: Netns,
+    /// What packets call it; `None`: they cannot, and are not followed as flows.
+    pub id: Option<InterfaceId>,
     /// `tcx` or `clsact`.
     pub mode: &'static str,
 }

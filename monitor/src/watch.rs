@@ -8,7 +8,7 @@ mod ending;
 mod pace;
 
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -23,7 +23,7 @@ use crate::endpoint::Netns;
 use crate::failure::Failure;
 use crate::host::identity::Identity;
 use crate::host::netns;
-use crate::interfaces::Interfaces;
+use crate::interfaces::{Change, Scope, Wanted};
 use crate::kernel::interface::Hook;
 use crate::kernel::object::{self, Object};
 use crate::kernel::pin::Pins;
@@ -58,9 +58,9 @@ struct Watch {
     tracepoints: Tracepoints,
     readers: Readers,
     sockets: AsyncFd<RingBuf<MapData>>,
-    interfaces: AsyncFd<Interfaces>,
+    interfaces: AsyncFd<Scope>,
     /// With `--pin`: what is not gone when we are.
-    pins: Option<Rc<Pins>>,
+    pins: Option<Arc<Pins>>,
     lookup: Lookup,
     answers: mpsc::Receiver<Answer>,
     pipeline: Pipeline,
@@ -97,7 +97,7 @@ pub async fn run(
     if !obstacles.is_empty() {
         return Err(Failure::Unobservable(obstacles));
     }
-    check_interfaces(&args.interfaces)?;
+    check_interfaces(&args)?;
     let policy = session::policy(&args.common)?;
     let signals = ending::Signals::new()?;
     let launch = command::Launch::prepare(&args.command)?;
@@ -117,11 +117,12 @@ pub async fn run(
     ending::end(watch, &stop)
 }
 
-fn check_interfaces(wanted: &[String]) -> Result<(), Failure> {
+fn check_interfaces(args: &cli::Watch) -> Result<(), Failure> {
+    let wanted = &args.interfaces;
     if wanted.is_empty() {
         return Ok(());
     }
-    let there_are = crate::interfaces::names()?;
+    let there_are = crate::interfaces::names(args.netns == cli::NetnsScope::All)?;
     match wanted.iter().find(|name| !there_are.contains(name)) {
         None => Ok(()),
         Some(missing) => {
@@ -142,7 +143,7 @@ impl Watch {
     fn start(args: cli::Watch, policy: Policy, identity: &Identity, style: Style) -> Result<Self> {
         let netns = netns::own().context("reading the own network namespace")?.netns;
         let kernel = kernel_settings(&args);
-        let pins = args.pin.then(|| Pins::open(netns.inode).map(Rc::new)).transpose()?;
+        let pins = args.pin.then(|| Pins::open(netns.inode).map(Arc::new)).transpose()?;
         let (mut object, resumed) = Object::load_or_resume(&kernel, pins.as_deref())?;
         let mut readers = Readers::new(&mut object, resumed)?;
         let mut sockets = object.socket_ring()?;
@@ -150,9 +151,7 @@ impl Watch {
         let mut degraded = object.degraded().to_vec();
         let mut attached =
             session::attach_socket_hooks(&mut object, pins.as_deref(), &mut degraded)?;
-        let mut interfaces =
-            Interfaces::open(&args.interfaces, hook(args.attach), netns.clone(), pins.clone())?;
-        interfaces.rescan(&mut object)?;
+        let mut interfaces = Scope::open(&wanted(&args), netns.clone(), pins.clone(), &mut object)?;
         let observed = interfaces.observed();
         anyhow::ensure!(!observed.is_empty(), "no interface can be observed");
         attached.extend(observed.iter().flat_map(classifiers));
@@ -253,11 +252,9 @@ impl Watch {
                     let mut ready = ready?;
                     let changes = ready.get_inner_mut().changes(&mut self.object);
                     ready.clear_ready();
-                    let now_ns = clock::boot_ns();
-                    for (change, interface) in changes? {
-                        self.pipeline.interface(change, interface, now_ns);
-                    }
-                    self.gaps_due = true;
+                    self.interfaces_changed(changes?);
+                    // One end of a new veth pair may be in a namespace that is new as well.
+                    self.follow_namespaces()?;
                 }
                 _ = tick.tick() => self.tick(),
                 _ = table.tick() => {
@@ -286,6 +283,8 @@ impl Watch {
         if !self.readers.knows_earlier() {
             self.readers.read_all(self.sockets.get_mut(), &mut self.pipeline, 1)?;
         }
+        // What the table shows is announced first.
+        self.readers.read_packets(&mut self.pipeline, clock::boot_ns());
         if self.readers.look_at_table(&mut self.pipeline, clock::boot_ns()) {
             self.table_read = Instant::now();
         }
@@ -299,8 +298,9 @@ impl Watch {
             self.object.forget_socket(cookie)?;
         }
         self.tracepoints.follow(&mut self.object, self.pipeline.anybody_listens());
+        self.follow_namespaces()?;
         if self.gaps_due {
-            self.look_for_gaps()?;
+            self.look_for_gaps();
         }
         // Whoever reads the events is told soon that some are missing.
         if self.output.lost() > self.lost_told {
@@ -311,6 +311,9 @@ impl Watch {
 
     fn answered(&mut self, answer: Answer) -> Result<()> {
         let who_exited = matches!(answer, Answer::Exited(_));
+        if matches!(answer, Answer::Namespaces(_)) {
+            self.follow_namespaces()?;
+        }
         session::answer(&mut self.pipeline, answer);
         if who_exited {
             self.exits_asked += 1;
@@ -334,16 +337,32 @@ impl Watch {
         Ok(())
     }
 
-    /// Looks at what is in our way on the interfaces.
-    fn look_for_gaps(&mut self) -> Result<()> {
-        self.gaps_due = false;
-        let gaps = self.interfaces.get_mut().gaps()?;
-        self.pipeline.coverage(gaps, clock::boot_ns());
+    /// Looks for namespaces that have come or gone, if all are observed.
+    fn follow_namespaces(&mut self) -> Result<()> {
+        let changes = self.interfaces.get_mut().follow_namespaces()?;
+        self.interfaces_changed(changes);
         Ok(())
     }
 
+    fn interfaces_changed(&mut self, changes: Vec<Change>) {
+        self.gaps_due |= !changes.is_empty();
+        let now_ns = clock::boot_ns();
+        for (change, interface) in changes {
+            self.pipeline.interface(change, interface, now_ns);
+        }
+    }
+
+    /// Looks at what is in our way on the interfaces. That it cannot be looked at ends no watch.
+    fn look_for_gaps(&mut self) {
+        self.gaps_due = false;
+        match self.interfaces.get_mut().gaps() {
+            Ok(gaps) => self.pipeline.coverage(gaps, clock::boot_ns()),
+            Err(error) => tracing::warn!("gaps in coverage are not looked for: {error:#}"),
+        }
+    }
+
     fn report_counters(&mut self) -> Result<()> {
-        self.look_for_gaps()?;
+        self.look_for_gaps();
         let now_ns = clock::boot_ns();
         if self.pace.has_time() {
             self.readers.read_packets(&mut self.pipeline, now_ns);
@@ -378,8 +397,13 @@ fn every(period: Duration) -> Interval {
 
 /// The programs of an interface, as `run-started` lists them.
 fn classifiers(observed: &InterfaceReport) -> [(String, String); 2] {
-    ["pw_ingress", "pw_egress"]
-        .map(|name| (format!("{name}@{}", observed.interface.name), observed.mode.to_owned()))
+    let mut place = observed.interface.name.clone();
+    if observed.id.is_none_or(|id| id.netns() != 0) {
+        let netns = &observed.netns;
+        let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
+        place = format!("{place}@{name}");
+    }
+    ["pw_ingress", "pw_egress"].map(|name| (format!("{name}@{place}"), observed.mode.to_owned()))
 }
 
 /// What is left to do once everything is attached; makes the programs ready for interfaces to come.
@@ -391,6 +415,7 @@ fn work(args: &cli::Watch, object: &mut Object) -> Work {
         asks_for_bpf: object.asks_for_bpf(),
         enters_namespaces: netns::marks_need_entering(),
         has_command: !args.command.is_empty(),
+        observes_namespaces: args.netns == cli::NetnsScope::All,
     }
 }
 
@@ -420,6 +445,14 @@ fn settings(args: &cli::Watch, policy: Policy, slots: usize, netns: Netns) -> Re
         netns,
         clock: Clock::of_host(),
     })
+}
+
+fn wanted(args: &cli::Watch) -> Wanted {
+    Wanted {
+        interfaces: args.interfaces.clone(),
+        hook: hook(args.attach),
+        everywhere: args.netns == cli::NetnsScope::All,
+    }
 }
 
 const fn hook(mode: cli::AttachMode) -> Hook {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use monitor::clock::boot_ns;
+use monitor::kernel::classifiers::Classifiers as _;
 use monitor::kernel::flow_table::{FlowTable, Reading};
 use monitor::kernel::object::{Object, Settings};
 use monitor::ledger::Ledger;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::LinkOrder;
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
+use monitor::kernel::classifiers::Classifiers as _;
 use monitor::kernel::object::Object;
 
 use crate::cable::DEVICES;

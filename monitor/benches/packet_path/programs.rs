@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{MapData, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
 use monitor::cli::{self, Command};
+use monitor::kernel::classifiers::Classifiers as _;
 use monitor::kernel::flow_table::FlowTable;
 use monitor::kernel::object::{Object, Settings};
 

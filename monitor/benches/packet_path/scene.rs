@@ -124,7 +124,7 @@ pub(crate) fn sample(number: u32) -> Result<Vec<u8>> {
 fn key(number: u32) -> FlowKey {
     let [_, b, c, d] = number.to_be_bytes();
     let source = (mapped([11, b, c, d]), 40_000);
-    FlowKey::new(source, (mapped(SERVER), WATCHED), 2 << Place::IFINDEX_SHIFT)
+    FlowKey::new(source, (mapped(SERVER), WATCHED), 2 << Place::INTERFACE_SHIFT)
 }
 
 const fn header(kind: u16, program: u32, ktime_ns: u64) -> Header {

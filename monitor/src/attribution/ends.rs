@@ -1,5 +1,6 @@
 //! Who is at each end of a flow, and of a listener: joins flows to sockets and sockets to processes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::attribution::{Answer, Namespaces, Processes, Socket, Sockets};
@@ -20,8 +21,8 @@ pub struct Known {
     pub sockets: Sockets,
     /// Network namespaces.
     pub namespaces: Namespaces,
-    /// Inode of the namespace in which packets are seen.
-    pub own_netns: u64,
+    /// The namespaces in which packets are seen: inodes by the numbers that packets tell.
+    pub observed: HashMap<u32, u64>,
 }
 
 /// How a flow's end was joined to a socket.
@@ -112,8 +113,13 @@ impl Known {
                 socket.since_ns <= flow.last_ns.saturating_add(JIFFY_NS)
                     && socket.closed_ns.is_none_or(|closed_ns| closed_ns >= flow.start_ns)
             };
-            let connected: Vec<&Socket> =
-                self.sockets.with_ends(flow.id.transport, local, remote).filter(during).collect();
+            let inside = flow.stays_inside().and_then(|netns| self.observed.get(&netns));
+            let may_be_here = |socket: &&Socket| match (inside, &socket.netns) {
+                (Some(inside), Some(netns)) => netns.inode == *inside,
+                _ => true,
+            };
+            let connected = self.sockets.with_ends(flow.id.transport, local, remote);
+            let connected: Vec<&Socket> = connected.filter(during).filter(may_be_here).collect();
             match connected.as_slice() {
                 [] => {}
                 // The hooks told cookie and ends of this one together, and there is no other.
@@ -139,6 +145,9 @@ impl Known {
         netns: Option<u64>,
     ) -> Vec<(&Socket, Join)> {
         let accepted_in = netns;
+        let arrived_in = flow
+            .counted_at(flow.opener)
+            .and_then(|place| self.observed.get(&place.interface.netns()).copied());
         let mut found: Vec<(&Socket, Join)> = self
             .sockets
             .listeners(flow.id.transport, local.port)
@@ -147,9 +156,11 @@ impl Known {
                 let inode = socket.netns.as_ref().map(|netns| netns.inode);
                 match accepted_in {
                     Some(accepted_in) => inode == Some(accepted_in),
-                    // Nobody was seen to accept: only a listener in the namespace of the packets,
-                    // where they were also seen to arrive, can be the receiver.
-                    None => inode == Some(self.own_netns) && flow.is_local(flow.opener.other()),
+                    // Nobody was seen to accept: only a listener in the namespace where the packets
+                    // were seen to arrive can be the receiver.
+                    None => {
+                        inode.is_some() && inode == arrived_in && flow.is_local(flow.opener.other())
+                    }
                 }
             })
             .filter(|socket| socket.gets(local))

@@ -43,6 +43,7 @@ fn every_option_of_watch_is_taken() {
                 format: Format::Json,
             },
             interfaces: vec!["lo".to_owned(), "eth0".to_owned()],
+            netns: NetnsScope::Host,
             attach: AttachMode::Tcx,
             sample: 0,
             snaplen: 4096,
@@ -277,6 +278,7 @@ fn default_watch() -> Watch {
     Watch {
         common: common(),
         interfaces: Vec::new(),
+        netns: NetnsScope::Host,
         attach: AttachMode::Auto,
         sample: 1000,
         snaplen: 128,

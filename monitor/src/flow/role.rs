@@ -38,33 +38,39 @@ impl Flow {
 
     /// Does a socket of this host (or of a namespace behind it) sit at this end?
     pub fn is_local(&self, end: End) -> bool {
-        let sends_from_here =
-            self.first_place(end).is_some_and(|place| place.direction == Direction::Egress);
-        sends_from_here || self.stays_here(end)
+        let sends_from_here = self.origin(end).or_else(|| self.first_place(end));
+        sends_from_here.is_some_and(|place| place.direction == Direction::Egress)
+            || self.stays_here(end)
     }
 
     /// What is sent to `end` comes in and does not go out again.
     fn stays_here(&self, end: End) -> bool {
         let comes_in =
             self.places_of(end.other()).any(|place| place.direction == Direction::Ingress);
-        comes_in && !self.passes_through(end.other())
+        self.arrival(end.other()).is_some() || comes_in && !self.passes_through(end.other())
     }
 
-    /// The packets of `sender` come in at one interface and go out at another.
+    /// The packets of `sender` come into a namespace at one interface and go out at another.
     fn passes_through(&self, sender: End) -> bool {
         self.places_of(sender).filter(|place| place.direction == Direction::Ingress).any(
             |ingress| {
                 self.places_of(sender).any(|egress| {
                     egress.direction == Direction::Egress
-                        && egress.ifindex != ingress.ifindex
+                        && egress.interface != ingress.interface
+                        && egress.interface.netns() == ingress.interface.netns()
                         && egress.first_ns >= ingress.first_ns
                 })
             },
         )
     }
 
+    /// It comes and goes, and no namespace that is watched is where it begins or ends.
     fn is_forwarded(&self) -> bool {
-        self.passes_through(End::Low) || self.passes_through(End::High)
+        [End::Low, End::High].into_iter().any(|sender| {
+            self.passes_through(sender)
+                && self.origin(sender).is_none()
+                && self.arrival(sender).is_none()
+        })
     }
 
     /// SYN answered by RST, with no SYN-ACK: nobody listens.

@@ -1,6 +1,7 @@
 //! The flow table against hand-made records and credits.
 
 use super::*;
+use crate::ledger::Tenure;
 use crate::report::FlowRole;
 use zerocopy::FromZeros as _;
 
@@ -76,7 +77,8 @@ fn the_same_ports_again_are_a_flow_of_their_own() {
     table.credit(&credit(&there, 4, tcp::SYN | tcp::FIN), SECOND, &ports());
     table.credit(&credit(&back, 3, SYN_ACK | tcp::FIN), SECOND, &ports());
 
-    table.announce(&record(&there, SECOND + 5, tcp::SYN), &ports());
+    let again = FlowRecord { generation: 1, ..record(&there, SECOND + 5, tcp::SYN) };
+    table.announce(&again, &ports());
     table.credit(&credit(&there, 1, tcp::SYN | tcp::FIN), SECOND + 5, &ports());
     table.credit(&credit(&there, 1, tcp::SYN), SECOND + 5, &ports());
     table.credit(&credit(&back, 1, SYN_ACK | tcp::FIN), SECOND + 5, &ports());
@@ -188,6 +190,22 @@ fn what_is_too_much_for_one_report_comes_with_the_next() {
     assert_eq!(ended, [CHANGES_PER_CALL, 10, 0]);
 }
 
+#[test]
+fn a_connection_that_was_over_before_it_was_announced_is_one() {
+    let mut table = table();
+    let (there, back) = (key(CLIENT, SERVER, 2, true), key(SERVER, CLIENT, 2, false));
+    let closed = tcp::SYN | tcp::ACK | tcp::FIN;
+    table.credit(&credit(&there, 5, closed), SECOND, &ports());
+    table.credit(&credit(&back, 4, closed), SECOND, &ports());
+
+    table.announce(&record(&there, SECOND, tcp::SYN), &ports());
+    table.announce(&record(&back, SECOND, tcp::SYN | tcp::ACK), &ports());
+
+    let flows = table.started(2 * SECOND, 0, |_| true);
+    let counted: Vec<_> = flows.iter().map(|flow| flow.sent_by(flow.opener).0).collect();
+    assert_eq!(counted, [5]);
+}
+
 type Address = ([u8; 4], u16);
 const CLIENT: Address = ([10, 0, 0, 1], 40000);
 const SERVER: Address = ([10, 0, 0, 2], 3516);
@@ -216,7 +234,7 @@ fn key(source: Address, destination: Address, ifindex: u32, egress: bool) -> Flo
         address[12..].copy_from_slice(&ip);
         address
     };
-    let place = ifindex << Place::IFINDEX_SHIFT | u32::from(egress);
+    let place = ifindex << Place::INTERFACE_SHIFT | u32::from(egress);
     FlowKey::new((mapped(source.0), source.1), (mapped(destination.0), destination.1), place)
 }
 
@@ -229,5 +247,6 @@ fn record(key: &FlowKey, ktime_ns: u64, tcp_flags: u8) -> FlowRecord {
 }
 
 fn credit(key: &FlowKey, packets: u64, tcp_flags: u8) -> Credit {
-    Credit { key: *key, slot: 0, packets, bytes: packets * 100, last_jiffies: 0, tcp_flags }
+    let tenure = Tenure { slot: 0, generation: 0 };
+    Credit { key: *key, tenure, packets, bytes: packets * 100, last_jiffies: 0, tcp_flags }
 }

@@ -58,6 +58,16 @@ pub struct Namespaces {
 /// `watched`: a port that the hooks watch, if they are attached: then kernels that do not tell the cookie
 /// of a namespace are asked by way of the hooks.
 pub fn enumerate(watched: Option<u16>) -> io::Result<Namespaces> {
+    let mut namespaces = list()?;
+    if let Err(error) = read_marks(&mut namespaces.found, watched) {
+        let reason = proc::words(&error);
+        namespaces.unseen.push(format!("cannot read cookies of network namespaces: {reason}"));
+    }
+    Ok(namespaces)
+}
+
+/// As [`enumerate`], but asks only for the mark of our own: enters no namespace.
+pub fn list() -> io::Result<Namespaces> {
     let own = own()?;
     let mut unseen = Vec::new();
     let mut files = BTreeMap::new();
@@ -73,9 +83,6 @@ pub fn enumerate(watched: Option<u16>) -> io::Result<Namespaces> {
     let mut found: Vec<_> = std::iter::once(own).chain(others).collect();
     for namespace in &mut found {
         namespace.netns.name = names.get(&namespace.netns.inode).cloned();
-    }
-    if let Err(error) = read_marks(&mut found, watched) {
-        unseen.push(format!("cannot read cookies of network namespaces: {}", proc::words(&error)));
     }
     Ok(Namespaces { found, unseen })
 }

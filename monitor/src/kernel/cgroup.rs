@@ -11,6 +11,7 @@ use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, SockO
 use monitor_ebpf::wire::{PROGRAMS, program};
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
+use crate::kernel::classifiers::Classifiers as _;
 use crate::kernel::object::Object;
 use crate::kernel::pin::Pins;
 use crate::sys;
@@ -128,7 +129,7 @@ fn attach_pinned(
 
 /// Detaches all socket hooks, unless their links are pinned.
 pub fn detach(object: &mut Object) -> Result<()> {
-    if object.is_adopted() {
+    if object.are_adopted() {
         return Ok(());
     }
     for name in socket_programs() {

@@ -9,7 +9,7 @@ use std::io;
 
 use aya::programs::loaded_programs;
 
-use crate::endpoint::{Direction, Interface};
+use crate::endpoint::{Direction, Interface, Netns};
 use crate::host::filters::{self, Filter};
 use crate::host::links::{Link, XdpMode};
 use crate::kernel::interface::{Attached, Mode};
@@ -20,6 +20,8 @@ use crate::sys;
 pub struct Gap {
     /// Where.
     pub interface: Interface,
+    /// The namespace of the interface.
+    pub netns: Netns,
     /// What is in the way.
     pub kind: GapKind,
     /// What that rests on, a line each.
@@ -31,6 +33,8 @@ pub struct Gap {
 pub enum GapKind {
     /// Nothing could be attached.
     NotAttached,
+    /// Its whole namespace could not be entered.
+    NotEntered,
     /// Somebody else detached our program.
     Removed(Direction),
     /// What others have attached runs before our program.
@@ -56,11 +60,11 @@ struct Known {
 
 impl Chains {
     /// What keeps packets of an interface from the programs we have there.
-    pub fn gaps(&mut self, attached: &Attached, link: &Link) -> Vec<Gap> {
+    pub fn gaps(&mut self, attached: &Attached, link: &Link, netns: &Netns) -> Vec<Gap> {
         let mut gaps = Vec::new();
         let mut gap = |kind, evidence| {
             let interface = Interface { ifindex: link.ifindex, name: link.name.clone() };
-            gaps.push(Gap { interface, kind, evidence });
+            gaps.push(Gap { interface, netns: netns.clone(), kind, evidence });
         };
         for (direction, ours) in
             [Direction::Ingress, Direction::Egress].into_iter().zip(attached.programs)

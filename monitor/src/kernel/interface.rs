@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::links::{FdLink, PinnedLink};
@@ -18,7 +18,7 @@ use rustix::fs::FlockOperation;
 
 use crate::host::links::{Link, LinkLayer};
 use crate::host::qdisc::OwnClsact;
-use crate::kernel::object::{CLASSIFIERS, Object};
+use crate::kernel::classifiers::{CLASSIFIERS, Classifiers};
 use crate::kernel::pin::{self, Pins};
 
 /// Our place on the clsact hook. A filter is only ever removed when its name is ours as well.
@@ -81,7 +81,7 @@ pub struct Attacher {
     /// clsact is first used.
     leftovers: Leftovers,
     /// Where links are pinned, with `--pin`.
-    pins: Option<Rc<Pins>>,
+    pins: Option<Arc<Pins>>,
 }
 
 /// Filters under our name on clsact hooks.
@@ -99,7 +99,7 @@ enum Leftovers {
 impl Attacher {
     /// An attacher that uses `hook`, and pins what it attaches where there are `pins`.
     #[must_use]
-    pub const fn new(hook: Hook, pins: Option<Rc<Pins>>) -> Self {
+    pub const fn new(hook: Hook, pins: Option<Arc<Pins>>) -> Self {
         Self { hook, leftovers: Leftovers::NotAsked, pins }
     }
 
@@ -120,7 +120,7 @@ impl Attacher {
     }
 
     /// Attaches both classifiers to an interface, or neither.
-    pub fn attach(&mut self, object: &mut Object, link: &Link) -> Result<Attached> {
+    pub fn attach(&mut self, programs: &mut dyn Classifiers, link: &Link) -> Result<Attached> {
         let names = match link.link_layer {
             LinkLayer::Ethernet => ["pw_ingress", "pw_egress"],
             LinkLayer::Ip => ["pw_ingress_l3", "pw_egress_l3"],
@@ -138,38 +138,43 @@ impl Attacher {
             &link.name,
         );
         ensure!(still_ours == Ok(link.ifindex), "it was renamed or removed meanwhile");
-        object.verify(&names);
+        programs.verify(&names);
         match self.hook {
-            Hook::Tcx => self.attach_tcx(object, link, names),
-            Hook::Clsact => self.attach_clsact(object, link, names),
-            Hook::Auto => match self.attach_tcx(object, link, names) {
+            Hook::Tcx => self.attach_tcx(programs, link, names),
+            Hook::Clsact => self.attach_clsact(programs, link, names),
+            Hook::Auto => match self.attach_tcx(programs, link, names) {
                 Err(error) if is_unsupported(&error) => {
                     self.hook = Hook::Clsact;
-                    self.attach_clsact(object, link, names)
+                    self.attach_clsact(programs, link, names)
                 }
                 attached => attached,
             },
         }
     }
 
-    fn attach_tcx(&self, object: &mut Object, link: &Link, names: [&str; 2]) -> Result<Attached> {
-        let attach = |object: &mut Object, name, hook| {
+    fn attach_tcx(
+        &self,
+        programs: &mut dyn Classifiers,
+        link: &Link,
+        names: [&str; 2],
+    ) -> Result<Attached> {
+        let attach = |programs: &mut dyn Classifiers, name, hook| {
             let options = TcAttachOptions::TcxOrder(LinkOrder::first());
             match &self.pins {
-                Some(pins) => attach_pinned(object, link, name, hook, options, pins),
-                None => attach_one(object, link, name, hook, options),
+                Some(pins) => attach_pinned(programs, link, name, hook, options, pins),
+                None => attach_one(programs, link, name, hook, options),
             }
         };
         let [ingress, egress] = names;
-        let ingress = attach(object, ingress, TcAttachType::Ingress)?;
-        let egress = attach(object, egress, TcAttachType::Egress)?;
-        let programs = program_ids(object, names)?;
+        let ingress = attach(programs, ingress, TcAttachType::Ingress)?;
+        let egress = attach(programs, egress, TcAttachType::Egress)?;
+        let programs = program_ids(programs, names)?;
         Ok(Attached { mode: Mode::Tcx, programs, _links: [ingress, egress], _qdisc: None })
     }
 
     fn attach_clsact(
         &mut self,
-        object: &mut Object,
+        programs: &mut dyn Classifiers,
         link: &Link,
         names: [&str; 2],
     ) -> Result<Attached> {
@@ -201,9 +206,9 @@ impl Attacher {
                 }
             }
         }
-        let ingress = attach_filter(object, link, ingress, TcAttachType::Ingress)?;
-        let egress = attach_filter(object, link, egress, TcAttachType::Egress)?;
-        let programs = program_ids(object, names)?;
+        let ingress = attach_filter(programs, link, ingress, TcAttachType::Ingress)?;
+        let egress = attach_filter(programs, link, egress, TcAttachType::Egress)?;
+        let programs = program_ids(programs, names)?;
         Ok(Attached { mode: Mode::Clsact, programs, _links: [ingress, egress], _qdisc: qdisc })
     }
 
@@ -227,9 +232,9 @@ impl Attacher {
 }
 
 /// The numbers the kernel gave our programs.
-fn program_ids(object: &mut Object, [ingress, egress]: [&str; 2]) -> Result<[u32; 2]> {
+fn program_ids(programs: &mut dyn Classifiers, [ingress, egress]: [&str; 2]) -> Result<[u32; 2]> {
     let mut id = |name: &str| -> Result<u32> {
-        let info = object.classifier(name)?.info();
+        let info = programs.classifier(name)?.info();
         Ok(info.with_context(|| format!("asking for the number of {name}"))?.id())
     };
     Ok([id(ingress)?, id(egress)?])
@@ -237,7 +242,7 @@ fn program_ids(object: &mut Object, [ingress, egress]: [&str; 2]) -> Result<[u32
 
 /// Takes the first handle of ours that no other instance has on this hook.
 fn attach_filter(
-    object: &mut Object,
+    programs: &mut dyn Classifiers,
     link: &Link,
     name: &str,
     hook: TcAttachType,
@@ -246,7 +251,7 @@ fn attach_filter(
     loop {
         let handle = TcHandle::new(HANDLE_MAJOR, minor);
         let options = NlOptions { priority: PRIORITY, handle, classid: None };
-        match attach_one(object, link, name, hook, TcAttachOptions::Netlink(options)) {
+        match attach_one(programs, link, name, hook, TcAttachOptions::Netlink(options)) {
             Err(error) if is_taken(&error) && minor < MAX_INSTANCES => minor += 1,
             attached => return attached,
         }
@@ -255,7 +260,7 @@ fn attach_filter(
 
 /// Takes over the pinned link if it is still attached, else attaches and pins.
 fn attach_pinned(
-    object: &mut Object,
+    programs: &mut dyn Classifiers,
     link: &Link,
     name: &str,
     hook: TcAttachType,
@@ -263,14 +268,14 @@ fn attach_pinned(
     pins: &Pins,
 ) -> Result<SchedClassifierLink> {
     let path = pins.link(link.ifindex, name);
-    let pinned = if object.is_adopted() { PinnedLink::from_pin(&path).ok() } else { None };
+    let pinned = if programs.are_adopted() { PinnedLink::from_pin(&path).ok() } else { None };
     let pinned =
-        pinned.map(FdLink::from).filter(|pinned| is_attached(object, pinned, link, name, hook));
+        pinned.map(FdLink::from).filter(|pinned| is_attached(programs, pinned, link, name, hook));
     if let Some(pinned) = pinned {
         return pinned.try_into().with_context(|| format!("taking over {}", path.display()));
     }
     pin::remove(&path)?;
-    let attached: FdLink = attach_one(object, link, name, hook, options)?
+    let attached: FdLink = attach_one(programs, link, name, hook, options)?
         .try_into()
         .with_context(|| format!("keeping {name}"))?;
     let pinned = attached.pin(&path).with_context(|| format!("pinning {}", path.display()))?;
@@ -279,13 +284,13 @@ fn attach_pinned(
 
 /// The link leads to this interface: an index may have been given to another one meanwhile.
 fn is_attached(
-    object: &mut Object,
+    programs: &mut dyn Classifiers,
     pinned: &FdLink,
     link: &Link,
     name: &str,
     hook: TcAttachType,
 ) -> bool {
-    let ours = object.classifier(name).ok().and_then(|program| program.info().ok());
+    let ours = programs.classifier(name).ok().and_then(|program| program.info().ok());
     let there = SchedClassifier::query_tcx(&link.name, hook).map(|(_revision, programs)| programs);
     match (ours, there, pinned.info()) {
         (Some(ours), Ok(there), Ok(info)) => {
@@ -296,7 +301,7 @@ fn is_attached(
 }
 
 fn attach_one(
-    object: &mut Object,
+    programs: &mut dyn Classifiers,
     link: &Link,
     name: &str,
     hook: TcAttachType,
@@ -307,7 +312,7 @@ fn attach_one(
         TcAttachType::Egress => "egress",
         TcAttachType::Custom(_) => "a custom hook",
     };
-    let program = object.classifier(name)?;
+    let program = programs.classifier(name)?;
     let id = program
         .attach_with_options(&link.name, hook, options)
         .with_context(|| format!("attaching {name} at tc {direction}"))?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
-use aya::programs::{BtfTracePoint, Iter, Program, SchedClassifier};
+use aya::programs::{BtfTracePoint, Iter, Program};
 use aya::{Btf, EbpfLoader};
 use monitor_ebpf::key::MULTIPLIERS;
 use monitor_ebpf::wire::{self, Slot, SocketOwner, WIRE_VERSION, helper};
@@ -45,10 +45,6 @@ pub(super) const UNSEEN_USERS: &str = "who reads and writes a socket that anothe
      known only by who holds it";
 /// What it means not to have the iterator.
 const IN_PROC: &str = "holders of sockets are looked up in /proc, not by iterator";
-
-/// The programs that attach to interfaces.
-pub(super) const CLASSIFIERS: [&str; 4] =
-    ["pw_ingress", "pw_egress", "pw_ingress_l3", "pw_egress_l3"];
 
 /// Insert only what is not there: include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
@@ -103,6 +99,7 @@ impl Object {
             .override_global("PW_PORTS", bitmap.as_bytes(), true)
             .map_max_entries("pw_flows", layout.cpus * layout.sets)
             .map_max_entries("pw_clocks", layout.cpus)
+            .map_max_entries("pw_here", layout.cpus)
             .map_max_entries("pw_totals", layout.cpus * layout.total_rows)
             .map_max_entries("pw_scratch", layout.cpus)
             .map_max_entries("pw_packet_ring", settings.ring_bytes);
@@ -234,11 +231,6 @@ impl Object {
         }
     }
 
-    /// The programs were loaded by a portwatch before this one.
-    pub(super) const fn is_adopted(&self) -> bool {
-        matches!(self.source, Source::Adopted { .. })
-    }
-
     /// The iterator that this kernel has accepted.
     pub(super) const fn iterator(&self) -> Option<&'static str> {
         self.iterator
@@ -279,37 +271,6 @@ impl Object {
         }
     }
 
-    /// Verifies a classifier unless that is done already.
-    pub fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
-        let program: &mut SchedClassifier = self.program(name)?.try_into()?;
-        if program.fd().is_err() {
-            program.load().with_context(|| format!("loading {name}"))?;
-        }
-        Ok(program)
-    }
-
-    /// Verifies all classifiers, which takes rights that are given up afterwards.
-    pub fn verify_classifiers(&mut self) {
-        self.verify(&CLASSIFIERS);
-    }
-
-    /// Verifies these classifiers, side by side: each takes the kernel some tenths of a second. One that
-    /// it refuses is refused again, with the reason, when an interface needs it.
-    pub(super) fn verify(&mut self, names: &[&str]) {
-        std::thread::scope(|scope| {
-            for (name, program) in self.source.programs_mut() {
-                let Ok(program) = <&mut SchedClassifier>::try_from(program) else { continue };
-                if names.contains(&name) && program.fd().is_err() {
-                    scope.spawn(move || {
-                        if let Err(error) = program.load() {
-                            tracing::debug!("{name} is not verified: {error}");
-                        }
-                    });
-                }
-            }
-        });
-    }
-
     /// Whether this kernel asks for `CAP_BPF` even to look at a map that is open.
     pub fn asks_for_bpf(&self) -> bool {
         let Ok(map) = self.map("pw_totals") else { return true };
@@ -325,7 +286,7 @@ impl Object {
     }
 
     /// The map data behind an array that we map and read by hand.
-    fn map(&self, name: &str) -> Result<&MapData> {
+    pub(super) fn map(&self, name: &str) -> Result<&MapData> {
         match self.source.map(name) {
             Some(Map::Array(data)) => Ok(data),
             _ => anyhow::bail!("the kernel object has no array {name}"),

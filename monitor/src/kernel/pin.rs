@@ -5,7 +5,6 @@
 //! removed. `config` in it is a symbolic link whose target is no path but says what was pinned; it is
 //! written last, so that a set without it is one that was never finished.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
@@ -13,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -35,7 +35,7 @@ const PREFIXES: [&str; 3] = ["map-", "program-", "link-"];
 pub struct Pins {
     directory: PathBuf,
     /// The set is whole: it stays.
-    is_whole: Cell<bool>,
+    is_whole: AtomicBool,
     /// Locked while we live.
     _lock: OwnedFd,
 }
@@ -60,7 +60,7 @@ impl Pins {
         let directory = parent.join(format!("{NETNS}{netns}"));
         make_directory(&directory)?;
         let lock = lock(&directory)?;
-        Ok(Self { directory, is_whole: Cell::new(false), _lock: lock })
+        Ok(Self { directory, is_whole: AtomicBool::new(false), _lock: lock })
     }
 
     /// Compares what is pinned with what is wanted: `key=value`, separated by spaces.
@@ -82,7 +82,7 @@ impl Pins {
             rustix::fs::symlink(config, self.directory.join(CONFIG))
                 .context("writing what is pinned")?;
         }
-        self.is_whole.set(true);
+        self.is_whole.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -129,7 +129,7 @@ impl Pins {
 impl Drop for Pins {
     /// A start that failed leaves nothing.
     fn drop(&mut self) {
-        if !self.is_whole.get()
+        if !self.is_whole.load(Ordering::Relaxed)
             && let Err(error) = self.clear().and_then(|()| remove_directory(&self.directory))
         {
             tracing::warn!("{error:#}");

@@ -10,8 +10,9 @@ use aya::programs::{BtfTracePoint, Iter, Program, SchedClassifier};
 use monitor_ebpf::wire::{self, Fates, PROGRAMS, SocketOwner, aside};
 
 use crate::kernel::cgroup;
+use crate::kernel::classifiers::CLASSIFIERS;
 use crate::kernel::layout::Layout;
-use crate::kernel::object::{CLASSIFIERS, ITERATOR, TRACEPOINTS};
+use crate::kernel::object::{ITERATOR, TRACEPOINTS};
 use crate::kernel::pin::Pins;
 
 /// Programs and maps by their names.

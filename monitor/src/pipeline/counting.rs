@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use monitor_ebpf::wire::{Fates, Header, PROGRAMS, Place, aside};
+use monitor_ebpf::wire::{Fates, Header, InterfaceId, PROGRAMS, Place, aside};
 use zerocopy::FromBytes as _;
 
-use crate::endpoint::{Direction, Interface, Netns};
+use crate::endpoint::Direction;
 use crate::kernel::tally::PortTotal;
 use crate::ledger::Credit;
 use crate::pipeline::Pipeline;
+use crate::pipeline::observed::Observed;
 use crate::ports::PortSet;
 use crate::report::{
     Counters, InterfaceCount, PlaceCount, PortCount, RecordCounts, RunEnded, SinkCount,
@@ -32,11 +33,10 @@ pub(super) struct Counting {
     undecodable: u64,
     read_in_all: u64,
     samples: u64,
-    places: HashMap<(u32, u16, Direction), (u64, u64)>,
+    places: HashMap<(InterfaceId, u16, Direction), (u64, u64)>,
     /// What a run before this one had taken over: packets and bytes of flows, records by program.
     earlier: BTreeMap<(u16, Direction), (u64, u64)>,
     earlier_records: BTreeMap<&'static str, u64>,
-    names: HashMap<u32, String>,
     pub(super) findings: u64,
     pub(super) listeners: u64,
 }
@@ -64,40 +64,22 @@ impl Counting {
         let place = Place(credit.key.place);
         let direction = if place.is_egress() { Direction::Egress } else { Direction::Ingress };
         let port = crate::flow::watched_port(&credit.key, ports);
-        let count = self.places.entry((place.ifindex(), port, direction)).or_default();
+        let count = self.places.entry((place.interface(), port, direction)).or_default();
         count.0 = count.0.wrapping_add(credit.packets);
         count.1 = count.1.wrapping_add(credit.bytes);
     }
 
-    /// Remembers a name: it is needed after the interface is gone.
-    pub(super) fn interface(&mut self, interface: &Interface) {
-        self.names.insert(interface.ifindex, interface.name.clone());
-    }
-
-    pub(super) fn named(&self, ifindex: u32) -> Interface {
-        let name = self.names.get(&ifindex).cloned();
-        Interface { ifindex, name: name.unwrap_or_else(|| format!("if{ifindex}")) }
-    }
-
-    fn interfaces(&self, netns: &Netns) -> Vec<InterfaceCount> {
-        let mut counts: Vec<InterfaceCount> = self
-            .places
-            .iter()
-            .map(|(&(ifindex, port, direction), &(packets, bytes))| InterfaceCount {
-                port,
-                place: PlaceCount {
-                    interface: self.named(ifindex),
-                    netns: netns.clone(),
-                    direction,
-                    packets,
-                    bytes,
-                },
+    fn interfaces(&self, observed: &Observed) -> Vec<InterfaceCount> {
+        let mut sorted: Vec<_> = self.places.iter().collect();
+        sorted.sort_by_key(|(place, _)| **place);
+        sorted
+            .into_iter()
+            .map(|(&(id, port, direction), &(packets, bytes))| {
+                let (interface, netns) = observed.at(id);
+                let place = PlaceCount { interface, netns, direction, packets, bytes };
+                InterfaceCount { port, place }
             })
-            .collect();
-        counts.sort_by_key(|count| {
-            (count.place.interface.ifindex, count.port, count.place.direction)
-        });
-        counts
+            .collect()
     }
 }
 
@@ -164,7 +146,7 @@ impl Pipeline {
             ports: kernel.totals.iter().map(port_count).collect(),
             overflow: seen.filter_map(overflow_count).collect(),
             earlier: self.counting.earlier.iter().map(earlier_count).collect(),
-            interfaces: self.counting.interfaces(&self.netns),
+            interfaces: self.counting.interfaces(&self.observed),
             fragments_first: set_aside(aside::FRAGMENT_FIRST),
             fragments_joined: set_aside(aside::FRAGMENT_JOINED),
             fragments_later: set_aside(aside::FRAGMENT_LATER),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::endpoint::Direction;
+use crate::endpoint::{Direction, Netns};
 use crate::kernel::chain::{Gap, GapKind};
 use crate::pipeline::Pipeline;
 use crate::pipeline::listeners::{HIGH, MEDIUM};
@@ -14,8 +14,8 @@ const REPEATED: usize = 32;
 /// The gaps there are, and those there were.
 #[derive(Debug, Default)]
 pub(super) struct Coverage {
-    /// By interface and kind: the evidence that was reported.
-    open: HashMap<(u32, GapKind), Vec<String>>,
+    /// By namespace, interface and kind: the evidence that was reported.
+    open: HashMap<(u64, u32, GapKind), Vec<String>>,
     said: Vec<String>,
 }
 
@@ -23,13 +23,23 @@ impl Pipeline {
     /// Takes in all gaps there are now; those that are new or have changed become findings.
     pub fn coverage(&mut self, gaps: Vec<Gap>, now_ns: u64) {
         let before = std::mem::take(&mut self.coverage.open);
-        for Gap { interface, kind, evidence } in gaps {
-            let key = (interface.ifindex, kind);
+        for Gap { interface, netns, kind, evidence } in gaps {
+            let key = (netns.inode, interface.ifindex, kind);
             if before.get(&key) != Some(&evidence) {
-                self.coverage_gap(kind, sentence(kind, &interface.name), evidence.clone(), now_ns);
+                let place = self.place(interface.name, &netns);
+                self.coverage_gap(kind, sentence(kind, &place), evidence.clone(), now_ns);
             }
             self.coverage.open.insert(key, evidence);
         }
+    }
+
+    /// `eth0`, with its namespace where that is not portwatch's.
+    fn place(&self, interface: String, netns: &Netns) -> String {
+        if self.known.observed.get(&0) == Some(&netns.inode) {
+            return interface;
+        }
+        let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
+        format!("{interface} of network namespace {name}")
     }
 
     fn coverage_gap(&mut self, kind: GapKind, message: String, evidence: Vec<String>, now_ns: u64) {
@@ -39,7 +49,9 @@ impl Pipeline {
         }
         let severity = match kind {
             GapKind::Removed(_) => HIGH,
-            GapKind::NotAttached | GapKind::Behind(_) | GapKind::Xdp => MEDIUM,
+            GapKind::NotAttached | GapKind::NotEntered | GapKind::Behind(_) | GapKind::Xdp => {
+                MEDIUM
+            }
         };
         let finding = FindingReport {
             kind: FindingKind::CoverageGap,
@@ -71,6 +83,9 @@ fn sentence(kind: GapKind, interface: &str) -> String {
             format!(
                 "Traffic on interface {interface} is not seen: nothing could be attached to it."
             )
+        }
+        GapKind::NotEntered => {
+            format!("Traffic{interface} is not seen: nothing could be attached there.")
         }
         GapKind::Removed(direction) => format!(
             "Packets that {} on interface {interface} are not seen any more: somebody has removed \

@@ -77,8 +77,11 @@ impl Pipeline {
     fn places(&self, flow: &Flow) -> Vec<PlaceCount> {
         let mut counts: Vec<PlaceCount> = Vec::with_capacity(flow.places.len());
         for place in &flow.places {
+            let (interface, netns) = self.observed.at(place.interface);
             let same = |count: &&mut PlaceCount| {
-                count.interface.ifindex == place.ifindex && count.direction == place.direction
+                count.interface.ifindex == interface.ifindex
+                    && count.netns.inode == netns.inode
+                    && count.direction == place.direction
             };
             match counts.iter_mut().find(same) {
                 Some(count) => {
@@ -86,8 +89,8 @@ impl Pipeline {
                     count.bytes = count.bytes.wrapping_add(place.bytes);
                 }
                 None => counts.push(PlaceCount {
-                    interface: self.counting.named(place.ifindex),
-                    netns: self.netns.clone(),
+                    interface,
+                    netns,
                     direction: place.direction,
                     packets: place.packets,
                     bytes: place.bytes,
@@ -101,6 +104,7 @@ impl Pipeline {
         let place = Place(sample.key.place);
         let (id, sender) = FlowId::of(&sample.key);
         let (source, destination) = (id.endpoint(sender), id.endpoint(sender.other()));
+        let (interface, netns) = self.observed.at(place.interface());
         let headers = usize::try_from(sample.payload_offset).unwrap_or(0).min(data.len());
         let shown = match self.payload {
             Payload::None => &[],
@@ -112,7 +116,8 @@ impl Pipeline {
             destination,
             transport: id.transport,
             community_id: community_id(source, destination, id.transport),
-            interface: self.counting.named(sample.ifindex),
+            interface,
+            netns,
             direction: if place.is_egress() { Direction::Egress } else { Direction::Ingress },
             length: sample.length,
             represents: sample.represents,

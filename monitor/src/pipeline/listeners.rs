@@ -128,7 +128,8 @@ impl Pipeline {
             transport: socket.transport,
             family: socket.family,
             netns: socket.netns.clone(),
-            interface: (socket.interface != 0).then(|| self.counting.named(socket.interface).name),
+            interface: (socket.interface != 0)
+                .then(|| self.observed.name(socket.netns.as_ref(), socket.interface)),
             cookie: socket.cookie,
             attribution,
             verdict: judgement.verdict,

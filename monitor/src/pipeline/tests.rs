@@ -11,7 +11,7 @@ mod counters;
 mod kernel;
 mod regressions;
 
-use monitor_ebpf::wire::SocketRecord;
+use monitor_ebpf::wire::{InterfaceId, SocketRecord};
 use zerocopy::IntoBytes as _;
 
 use super::*;
@@ -54,7 +54,8 @@ fn an_interface_that_comes_or_goes_is_reported() {
         Body::Interface(InterfaceChange::Detached, eth1.clone()),
     ];
     assert_eq!(bodies(scene.pipeline.take_reports()), expected);
-    assert_eq!(scene.pipeline.counting.named(3), eth1.interface);
+    let id = InterfaceId::new(0, 3).unwrap();
+    assert_eq!(scene.pipeline.observed.at(id), (eth1.interface, netns()));
 }
 
 #[test]
@@ -138,5 +139,5 @@ fn run(clock: Clock) -> Vec<Report> {
 
 fn interface(ifindex: u32, name: &str) -> InterfaceReport {
     let interface = Interface { ifindex, name: name.to_owned() };
-    InterfaceReport { interface, netns: netns(), mode: "tcx" }
+    InterfaceReport { interface, netns: netns(), id: InterfaceId::new(0, ifindex), mode: "tcx" }
 }

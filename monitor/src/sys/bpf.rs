@@ -1,12 +1,14 @@
 //! The `bpf` commands that aya keeps to itself: a link to a cgroup whose descriptor we own, a pin of any
-//! descriptor, and the programs of a TCX hook by their numbers.
+//! descriptor, the programs of a TCX hook by their numbers, and a classifier written by hand.
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// Commands of `include/uapi/linux/bpf.h`.
+const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 
@@ -24,6 +26,44 @@ struct ObjectPin {
     path: u64,
     object: u32,
     flags: u32,
+}
+
+#[repr(C)]
+struct ProgramLoad {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; NAME_LENGTH],
+}
+
+#[repr(C)]
+struct InfoByDescriptor {
+    descriptor: u32,
+    length: u32,
+    info: u64,
+}
+
+/// `BPF_OBJ_NAME_LEN`, the terminating zero included.
+const NAME_LENGTH: usize = 16;
+
+/// `struct bpf_insn`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Instruction {
+    /// Class, operation and mode.
+    pub(crate) code: u8,
+    /// Destination in the lower half, source in the upper.
+    pub(crate) registers: u8,
+    /// Signed offset.
+    pub(crate) offset: i16,
+    /// Signed constant.
+    pub(crate) immediate: i32,
 }
 
 /// `struct { … } query` of that union.
@@ -98,9 +138,49 @@ pub(crate) fn tcx_programs(ifindex: u32, egress: bool) -> io::Result<Vec<u32>> {
     Ok(ids.into_iter().take(query.count as usize).collect())
 }
 
+/// Loads a classifier under a name of at most 15 bytes, and its number.
+///
+/// The kernel refuses what it cannot prove to be safe, as with any program.
+pub(crate) fn load_classifier(
+    name: &str,
+    instructions: &[Instruction],
+) -> io::Result<(OwnedFd, u32)> {
+    const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+
+    let mut padded = [0; NAME_LENGTH];
+    for (to, from) in padded.iter_mut().zip(name.bytes().take(NAME_LENGTH - 1)) {
+        *to = from;
+    }
+    let mut load = ProgramLoad {
+        program_type: BPF_PROG_TYPE_SCHED_CLS,
+        instruction_count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+        instructions: instructions.as_ptr().expose_provenance() as u64,
+        license: c"Dual MIT/GPL".as_ptr().expose_provenance() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+        name: padded,
+    };
+    let program = call(BPF_PROG_LOAD, &mut load)?;
+    // SAFETY: the kernel has just opened it for us.
+    let program = unsafe { OwnedFd::from_raw_fd(program) };
+    // The beginning of `struct bpf_prog_info`: type and number.
+    let mut info = [0_u32; 2];
+    let mut request = InfoByDescriptor {
+        descriptor: program.as_raw_fd().unsigned_abs(),
+        length: u32::try_from(size_of_val(&info)).map_err(io::Error::other)?,
+        info: info.as_mut_ptr().expose_provenance() as u64,
+    };
+    call(BPF_OBJ_GET_INFO_BY_FD, &mut request)?;
+    let [_type, id] = info;
+    Ok((program, id))
+}
+
 fn call<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: the kernel reads and writes at most `size` bytes of `attributes`, plain integers. One may
-    // be the address of a string, or of as many numbers as another says, which the caller holds.
+    // SAFETY: the kernel reads and writes at most `size` bytes of `attributes`, plain integers. Some may
+    // be addresses: of a string, or of as many numbers as another says, which the caller holds.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>())
     };

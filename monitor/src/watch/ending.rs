@@ -94,7 +94,7 @@ impl Watch {
     /// Detaches, reads what is left, and reports the end. The counters are exact from here on: nothing
     /// runs in the kernel any more, or with `--pin`, they are of one moment if there was a quiet one.
     pub(super) fn end(&mut self, reason: &str) -> Result<RunEnded> {
-        self.look_for_gaps()?;
+        self.look_for_gaps();
         self.interfaces.get_mut().detach();
         cgroup::detach(&mut self.object)?;
         self.tracepoints.follow(&mut self.object, false);

@@ -84,7 +84,10 @@ impl Actor {
             ["join"] => self.join(),
             ["bequeath"] => self.bequeath(),
             ["connect", "tcp", address] => self.connect_tcp(address),
-            ["connect", "udp", address] => self.connect_udp(address),
+            ["connect", "udp", address] => self.connect_udp(address.parse()?, None),
+            ["connect", "udp", address, "from", local] => {
+                self.connect_udp(address.parse()?, Some(local))
+            }
             ["exchange", bytes] => self.exchange(bytes.parse()?),
             ["send", count, size] => self.send(count.parse()?, size.parse()?),
             ["roundtrips", count, size] => self.roundtrips(count.parse()?, size.parse()?),
@@ -187,9 +190,8 @@ impl Actor {
         Ok(format!("connected {local}"))
     }
 
-    fn connect_udp(&mut self, address: &str) -> Result<String> {
-        let remote: SocketAddr = address.parse()?;
-        let socket = UdpSocket::bind(any(remote))?;
+    fn connect_udp(&mut self, remote: SocketAddr, local: Option<&str>) -> Result<String> {
+        let socket = UdpSocket::bind(local.unwrap_or(any(remote)))?;
         socket.connect(remote)?;
         let local = socket.local_addr()?;
         self.datagrams = Some(limited(socket)?);

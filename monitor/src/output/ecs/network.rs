@@ -111,6 +111,7 @@ impl<'a> Document<'a> {
             length: sample.length,
             captured: sample.captured,
             represents: sample.represents,
+            netns: NetnsFields::of(&sample.netns),
             data: (!sample.data.is_empty()).then_some(Base64(&sample.data)),
         });
         self.related.ip(sample.source.ip);
@@ -258,6 +259,7 @@ pub(super) struct SampleFields<'a> {
     length: u32,
     captured: u32,
     represents: u32,
+    netns: NetnsFields<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Base64<'a>>,
 }

@@ -98,7 +98,7 @@ pub(super) struct InterfaceFields<'a> {
 
 impl<'a> InterfaceFields<'a> {
     fn of(report: &'a InterfaceReport) -> Self {
-        let InterfaceReport { interface, netns, mode } = report;
+        let InterfaceReport { interface, netns, id: _, mode } = report;
         Self {
             name: known(&interface.name),
             ifindex: interface.ifindex,

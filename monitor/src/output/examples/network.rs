@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use monitor_ebpf::wire::InterfaceId;
 
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::{
@@ -196,6 +197,7 @@ pub(in crate::output) fn loopback_connection() -> FlowReport {
 
 pub(in crate::output) fn sample() -> SampleReport {
     SampleReport {
+        netns: host_netns(),
         source: endpoint("10.0.0.2", 40_112),
         destination: endpoint("10.0.0.1", 3516),
         transport: Transport::Tcp,
@@ -220,7 +222,7 @@ pub(in crate::output) fn empty_sample() -> SampleReport {
 }
 
 pub(in crate::output) fn place(direction: Direction, packets: u64, bytes: u64) -> PlaceCount {
-    let InterfaceReport { interface, netns, mode: _ } = eth0();
+    let InterfaceReport { interface, netns, .. } = eth0();
     PlaceCount { interface, netns, direction, packets, bytes }
 }
 
@@ -228,6 +230,7 @@ pub(in crate::output) fn eth0() -> InterfaceReport {
     InterfaceReport {
         interface: Interface { ifindex: 2, name: "eth0".to_owned() },
         netns: host_netns(),
+        id: InterfaceId::new(0, 2),
         mode: "tcx",
     }
 }

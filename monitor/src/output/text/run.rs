@@ -44,13 +44,13 @@ pub(super) fn ended(mut line: Line<'_>, run: &RunEnded, out: &mut Vec<u8>) {
 
 /// `eth0  tcx  ifindex 2`.
 pub(super) fn interface(mut line: Line<'_>, report: &InterfaceReport, out: &mut Vec<u8>) {
-    let InterfaceReport { interface, netns, mode } = report;
+    let InterfaceReport { interface, netns, id, mode } = report;
     line.foreign(Ink::Plain, &interface.name);
     line.column(0);
     line.put(Ink::Plain, mode);
     line.column(0);
     line.put(Ink::Faint, &format!("ifindex {}", interface.ifindex));
-    if netns.name.is_some() {
+    if netns.name.is_some() || id.is_none_or(|id| id.netns() != 0) {
         line.column(0);
         line.foreign(Ink::Faint, &format!("netns {}", netns_name(netns)));
     }

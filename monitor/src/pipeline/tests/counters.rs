@@ -126,7 +126,7 @@ fn counts_come_in_the_order_of_interfaces_ports_and_directions() {
     let mut scene = Scene::new();
     scene.pipeline.observe(&interface(2, "eth0"));
     let at = |key: FlowKey, ifindex: u32| FlowKey {
-        place: ifindex << Place::IFINDEX_SHIFT | key.place & Place::EGRESS,
+        place: ifindex << Place::INTERFACE_SHIFT | key.place & Place::EGRESS,
         ..key
     };
     let (there, back) = (key(CLIENT, SERVER, false), key(SERVER, CLIENT, true));

@@ -27,5 +27,5 @@ fn a_gap_is_said_once_and_again_when_it_changes_or_comes_back() {
 pub(super) fn gap(name: &str, evidence: &str) -> Gap {
     let ifindex = name.bytes().last().map_or(0, u32::from);
     let interface = Interface { ifindex, name: name.to_owned() };
-    Gap { interface, kind: GapKind::Xdp, evidence: vec![evidence.to_owned()] }
+    Gap { interface, netns: netns(), kind: GapKind::Xdp, evidence: vec![evidence.to_owned()] }
 }

@@ -209,7 +209,7 @@ fn a_handshake_without_an_answer_reached_nobody_even_if_somebody_listens() {
 #[test]
 fn a_packet_seen_at_two_interfaces_counts_once_and_at_both() {
     let mut scene = Scene::new();
-    let on_bridge = FlowKey { place: 3 << Place::IFINDEX_SHIFT, ..opening(0).key };
+    let on_bridge = FlowKey { place: 3 << Place::INTERFACE_SHIFT, ..opening(0).key };
     scene.ingest(&opening(SECOND));
     scene.ingest(&FlowRecord { key: on_bridge, slot: BACK, ..opening(SECOND + 1) });
 

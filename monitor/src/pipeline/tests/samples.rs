@@ -106,7 +106,7 @@ fn sample(headers: usize, payload: usize) -> SampleRecord {
     let mut record = SampleRecord::new_zeroed();
     record.header = header(kind::SAMPLE, program::INGRESS, SECOND);
     record.key = key(CLIENT, SERVER, false);
-    (record.represents, record.ifindex) = (1, Place(record.key.place).ifindex());
+    (record.represents, record.ifindex) = (1, Place(record.key.place).interface().ifindex());
     let length = u32::try_from(headers + payload).unwrap();
     let payload_offset = u32::try_from(headers).unwrap();
     SampleRecord { length, captured: length, payload_offset, ..record }

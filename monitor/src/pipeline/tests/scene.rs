@@ -224,7 +224,7 @@ pub(super) fn slot(key: FlowKey, generation: u64, packets: u64, now_ns: u64) -> 
 
 /// A flow key at interface 2.
 pub(super) fn key(source: Address, destination: Address, egress: bool) -> FlowKey {
-    let place = 2 << Place::IFINDEX_SHIFT | u32::from(egress);
+    let place = 2 << Place::INTERFACE_SHIFT | u32::from(egress);
     FlowKey::new((mapped(source.0), source.1), (mapped(destination.0), destination.1), place)
 }
 

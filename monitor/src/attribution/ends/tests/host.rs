@@ -1,5 +1,6 @@
 //! A host made of records: sockets as the hooks tell of them, and one flow made of packets.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ impl Host {
                 processes: Processes::new(100),
                 sockets: Sockets::new(100),
                 namespaces,
-                own_netns: 1001,
+                observed: HashMap::from([(0, 1001)]),
             },
             flows: FlowTable::new(limits),
             flow: None,
@@ -173,7 +174,7 @@ fn mapped(endpoint: Endpoint) -> [u8; 16] {
 /// At interface 2.
 fn place(packet: Packet) -> u32 {
     let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-    2 << Place::IFINDEX_SHIFT
+    2 << Place::INTERFACE_SHIFT
         | flag(packet.egress, Place::EGRESS)
         | flag(packet.udp, Place::UDP)
         | flag(packet.to.ip.is_ipv6(), Place::IPV6)
