@@ -8,6 +8,7 @@ mod finding;
 mod hexdump;
 mod line;
 mod network;
+mod probes;
 mod program;
 mod run;
 mod scan;
@@ -26,6 +27,7 @@ use jiff::{Timestamp, ZonedDateTime};
 use crate::report::{Body, Report};
 
 use self::line::{Ink, Line};
+use self::probes::Probes;
 
 pub use self::scan::scan;
 pub use self::summary::summary;
@@ -80,22 +82,36 @@ pub struct Encoder {
     look: Look,
     /// Date of the line before: lines show the time only.
     date: Option<Date>,
+    probes: Probes,
 }
 
 impl Encoder {
     /// An encoder for lines that look like this.
-    pub const fn new(look: Look) -> Self {
-        Self { look, date: None }
+    pub fn new(look: Look) -> Self {
+        Self { look, date: None, probes: Probes::default() }
     }
 
     /// Appends the lines of `report` to `out`.
     pub fn encode(&mut self, report: &Report, out: &mut Vec<u8>) {
+        let is_hidden = match &report.body {
+            Body::Flow(change, flow) => self.probes.hides(*change, flow),
+            Body::Sample(sample) => self.probes.hides_sample(sample),
+            _ => false,
+        };
+        if is_hidden {
+            return;
+        }
         let time = self.look.time(report.time_unix_ns);
         if self.date != Some(time.date()) {
             self.date = Some(time.date());
             let mut line = self.event(&time, "DAY", Ink::Faint);
             line.put(Ink::Faint, &time.strftime("%A %F %:z").to_string());
             line.end(out);
+        }
+        if matches!(report.body, Body::Counters(_) | Body::RunEnded(_)) {
+            for told in self.probes.take() {
+                probes::probes(self.event(&time, "PROBES", Ink::Notable), &told, out);
+            }
         }
         match &report.body {
             Body::RunStarted(run) => run::started(self.event(&time, "RUN", Ink::Strong), run, out),

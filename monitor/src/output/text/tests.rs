@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::escape::width;
-use crate::output::examples;
+use crate::output::examples::network::endpoint;
+use crate::output::examples::{self, network};
+use crate::report::{EndReason, FlowChange, FlowReport, FlowRole};
 
 use super::*;
 
@@ -112,6 +114,59 @@ fn times_are_those_of_the_zone() {
     let text = render(&examples::run(), Look { zone, ..Look::plain() });
 
     assert!(text.starts_with("08:03:07.100 DAY       Monday 2026-11-23 -05:00\n"), "{text}");
+}
+
+#[test]
+fn a_scan_of_ports_is_a_line_and_not_thousands() {
+    let mut reports = Vec::new();
+    for port in 0..1500 {
+        let (source, destination) = (endpoint("203.0.113.9", 40_000), endpoint("10.0.0.1", port));
+        reports.extend(refused(FlowReport { source, destination, ..network::refused_flow() }));
+    }
+    // Somebody who is answered is shown meanwhile.
+    reports.push(of_flow(FlowChange::Started, network::flow(FlowChange::Started)));
+    reports.push(counters());
+
+    let text = render(&reports, Look::plain());
+
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 1 + 2 * 16 + 1 + 1 + 1, "{text}");
+    assert!(lines[34].contains("203.0.113.9: 1484 more flows not shown, to 1484 ports"), "{text}");
+    assert!(lines[34].ends_with("ended: 1484 refused"), "{text}");
+}
+
+#[test]
+fn a_flood_from_everywhere_has_a_line_for_the_worst_and_one_for_the_rest() {
+    let mut reports = Vec::new();
+    for number in 0..6000_u32 {
+        let ip = std::net::Ipv4Addr::from(0xc612_0000 + number).to_string();
+        let source = endpoint(&ip, 40_000);
+        reports.extend(refused(FlowReport { source, ..network::refused_flow() }));
+    }
+    reports.push(counters());
+    reports.push(counters());
+
+    let text = render(&reports, Look::plain());
+
+    let probes: Vec<&str> = text.lines().filter(|line| line.contains(" PROBES ")).collect();
+    assert_eq!(probes.len(), 9, "{text}");
+    assert!(probes[8].contains("more than 4024 more sources: 5928 more flows"), "{probes:#?}");
+}
+
+/// The start and the end of a flow that was refused.
+fn refused(flow: FlowReport) -> [Report; 2] {
+    assert_eq!(flow.role, Some(FlowRole::Refused));
+    let ended = of_flow(FlowChange::Ended(EndReason::EndOfFlow), flow.clone());
+    [of_flow(FlowChange::Started, flow), ended]
+}
+
+fn of_flow(change: FlowChange, flow: FlowReport) -> Report {
+    Report { time_unix_ns: examples::START_NS, body: Body::Flow(change, Box::new(flow)) }
+}
+
+fn counters() -> Report {
+    let body = Body::Counters(Box::default());
+    Report { time_unix_ns: examples::START_NS, body }
 }
 
 fn table_of(reports: Vec<Report>, look: &Look) -> String {
