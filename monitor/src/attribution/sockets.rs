@@ -232,6 +232,7 @@ impl Sockets {
             action::RECEIVE => {
                 let sender = (transport, record.local_port, remote);
                 self.heard.add(sender, record.cookie, self.capacity);
+                self.index(record.cookie);
                 return;
             }
             action::STATE if record.new_state == TCP_CLOSE => socket.closed_ns = Some(now_ns),

@@ -141,6 +141,10 @@ impl Drop for Pins {
 ///
 /// One that is in use is an error, and so is what is not ours; the others are removed all the same.
 pub fn remove_all() -> Result<usize> {
+    // Without that file system nothing can be pinned either.
+    if rustix::process::geteuid().is_root() && !is_mounted() {
+        return Ok(0);
+    }
     let parent = parent()?;
     if !parent.exists() {
         return Ok(0);
@@ -169,16 +173,18 @@ pub fn remove_all() -> Result<usize> {
     Ok(removed)
 }
 
+fn is_mounted() -> bool {
+    rustix::fs::statfs(BPFFS).is_ok_and(|it| it.f_type.cast_unsigned() == BPF_FS_MAGIC)
+}
+
 /// Our directory on the BPF file system, which must be mounted.
 fn parent() -> Result<PathBuf> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "what is pinned belongs to root; run portwatch as root, for example with sudo"
     );
-    let is_mounted =
-        rustix::fs::statfs(BPFFS).is_ok_and(|it| it.f_type.cast_unsigned() == BPF_FS_MAGIC);
     ensure!(
-        is_mounted,
+        is_mounted(),
         "no BPF file system is mounted at {BPFFS}; mount it: mount -t bpf bpf {BPFFS}"
     );
     Ok(Path::new(BPFFS).join("portwatch"))

@@ -25,7 +25,7 @@ pub(super) struct Listeners {
     /// processes anew each time is told of again, and does not fill our memory.
     found_before: HashSet<Identity>,
     /// Findings about the open listeners: a name that becomes known later is no second one.
-    found_now: HashSet<(u64, FindingKind)>,
+    found_now: HashMap<u64, HashSet<FindingKind>>,
 }
 
 /// Identities remembered before all are forgotten.
@@ -34,7 +34,7 @@ const MAX_IDENTITIES: usize = 16_384;
 impl Listeners {
     /// The listener is closed; true if it had been reported.
     fn forget(&mut self, cookie: u64) -> bool {
-        self.found_now.retain(|(other, _)| *other != cookie);
+        self.found_now.remove(&cookie);
         self.reported.remove(&cookie).is_some()
     }
 
@@ -43,7 +43,7 @@ impl Listeners {
         if self.found_before.len() >= MAX_IDENTITIES {
             self.found_before.clear();
         }
-        let new_here = self.found_now.insert((cookie, identity.0));
+        let new_here = self.found_now.entry(cookie).or_default().insert(identity.0);
         self.found_before.insert(identity) && new_here
     }
 }

@@ -86,6 +86,17 @@ fn what_a_process_did_gives_its_role() {
 }
 
 #[test]
+fn a_process_that_only_receives_changes_its_listener() {
+    let mut host = Host::new();
+    host.record(&udp(action::BIND));
+    host.sockets.take_changed();
+
+    host.record(&SocketRecord { tgid: PID + 1, ..udp(action::RECEIVE) });
+
+    assert_eq!(host.sockets.take_changed(), [COOKIE]);
+}
+
+#[test]
 fn a_record_from_outside_a_process_names_nobody() {
     let mut host = Host::new();
 
