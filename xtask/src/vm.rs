@@ -41,6 +41,7 @@ const SLOWNESS: u32 = 4;
 
 /// What `cargo xtask vm` may be told.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Options {
     /// A kernel series to test on, such as 6.12 or `newest`; all of them if none is named.
     #[arg(long = "kernel", value_name = "SERIES")]
@@ -51,6 +52,9 @@ pub(crate) struct Options {
     /// A file of tests/tests to run, such as `counting`; all of them if none is named.
     #[arg(long = "program", value_name = "NAME")]
     programs: Vec<String>,
+    /// Run only what `cargo xtask test --vm` runs; a kernel that cannot be had then counts as skipped.
+    #[arg(long, conflicts_with_all = ["kernels", "optional", "programs", "arguments"])]
+    quick: bool,
     /// How many guests run at a time.
     #[arg(long, default_value_t = Self::default().jobs)]
     jobs: usize,
@@ -86,6 +90,7 @@ impl Default for Options {
             kernels: Vec::new(),
             optional: Vec::new(),
             programs: Vec::new(),
+            quick: false,
             jobs: 2,
             smp: 2,
             mem: 1024,
@@ -126,6 +131,13 @@ struct Outcome {
 pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
     setup::prepare()?;
     setup::prepare_tests();
+    let tally = if options.quick { run_quick(options)? } else { run_all(options)? };
+    println!("{tally}");
+    Ok(tally.exit_code())
+}
+
+/// Runs everything, or what the user has named.
+fn run_all(options: &Options) -> Result<Tally> {
     let mut kernels = kernels(options)?;
     let required = match &*options.kernels {
         [] if options.optional.is_empty() => REQUIRED.to_vec(),
@@ -143,14 +155,16 @@ pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
     });
     install_qemu()?;
     tally += run_jobs(options, jobs.collect())?;
-    println!("{tally}");
-    Ok(tally.exit_code())
+    Ok(tally)
 }
 
 /// Runs the tests of [`selection`]. A kernel that cannot be had here counts as skipped.
 pub(crate) fn run_selection() -> Result<Tally> {
-    let options = Options::default();
-    let mut kernels = kernels(&options)?;
+    run_quick(&Options::default())
+}
+
+fn run_quick(options: &Options) -> Result<Tally> {
+    let mut kernels = kernels(options)?;
     if let Err(error) = install_qemu() {
         return Ok(skipped(&selection::kernels(), &error));
     }
@@ -162,7 +176,7 @@ pub(crate) fn run_selection() -> Result<Tally> {
     });
     let jobs: Vec<Job> = jobs.collect();
     if !jobs.is_empty() {
-        tally += run_jobs(&options, jobs)?;
+        tally += run_jobs(options, jobs)?;
     }
     Ok(tally)
 }
@@ -217,8 +231,9 @@ fn words(named: &[String]) -> Vec<&str> {
 
 fn skipped(kernels: &[&str], reason: &anyhow::Error) -> Tally {
     for series in kernels {
-        println!("skipped: kernel {series}: {reason:#}");
+        println!("skipped: kernel {series}: {reason}");
     }
+    say(&format!("vm: {reason:#}"));
     Tally { skipped: kernels.len(), ..Tally::default() }
 }
 

@@ -45,7 +45,7 @@ impl DebianArchive {
         fs::write(&path, mirrors.sources()).with_context(|| format!("write {}", path.display()))?;
         let archive = Self { directory };
         command::output(archive.apt("apt-get").args(["--quiet=2", "update", "--error-on=any"]))
-            .context("ask Debian's archive for kernels")?;
+            .context("Debian's archive cannot be asked for kernels: is there a network?")?;
         Ok(archive)
     }
 

@@ -17,8 +17,8 @@ use crate::vm::kernels::Kernel;
 /// Programs that tests drive, or their scripts. One that is missing here is missing in the guest,
 /// where the tests that need it say so.
 const TOOLS: &[&str] = &[
-    "ip", "tc", "nft", "tcpdump", "ethtool", "sysctl", "setpriv", "unshare", "nsenter", "sh",
-    "bash", "cat", "head", "sleep", "true", "false", "id", "mkdir", "rm", "ls", "kill", "dd",
+    "ip", "tc", "nft", "bpftool", "tcpdump", "ethtool", "sysctl", "setpriv", "unshare", "nsenter",
+    "sh", "bash", "cat", "head", "sleep", "true", "false", "id", "mkdir", "rm", "ls", "kill", "dd",
     "mount",
 ];
 

@@ -17,7 +17,7 @@ const SELECTION: &[(&[&str], &[&str])] = &[
 /// What holds on every kernel.
 const EVERYWHERE: &[&str] = &[
     // Counting: as nftables counts, in packets and bytes.
-    "counting::datagrams_between_hosts_are_counted_exactly",
+    "counting::datagrams_on_loopback_count_at_both_hooks_and_once_in_their_flow",
     "counting::tcp_transfers_each_way_are_counted_as_nftables_counts_them",
     "loss::a_flow_table_that_is_too_small_counts_every_packet",
     // Attribution: by cgroup hooks, across namespaces, by the iterator, on a port got by chance.
