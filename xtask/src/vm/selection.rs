@@ -19,7 +19,6 @@ const EVERYWHERE: &[&str] = &[
     // Counting: as nftables counts, in packets and bytes.
     "counting::datagrams_on_loopback_count_at_both_hooks_and_once_in_their_flow",
     "counting::tcp_transfers_each_way_are_counted_as_nftables_counts_them",
-    "loss::a_flow_table_that_is_too_small_counts_every_packet",
     // Attribution: by cgroup hooks, across namespaces, by the iterator, on a port got by chance.
     "attribution::both_ends_of_a_connection_between_hosts_are_known_exactly",
     "attribution::one_datagram_of_a_process_that_exits_at_once_is_known_exactly",
