@@ -35,6 +35,15 @@ pub enum Request {
         /// Whom the answer is for.
         key: ProcessKey,
     },
+    /// Look what kind of socket a descriptor is.
+    Recognise {
+        /// Whom the answer is for.
+        cookie: u64,
+        /// The process that holds it.
+        pid: u32,
+        /// The descriptor.
+        fd: u32,
+    },
     /// List the network namespaces: a cookie is not known.
     Namespaces,
 }

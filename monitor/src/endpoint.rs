@@ -116,6 +116,19 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// What a socket is, and the port it is bound to.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum SocketKind {
+    /// TCP.
+    Tcp(u16),
+    /// UDP.
+    Udp(u16),
+    /// A raw IP socket: its process writes headers itself. Has no port.
+    Raw,
+    /// `AF_PACKET`: its process writes frames itself. Has no port.
+    Packet,
+}
+
 /// A network namespace: its inode on nsfs identifies it until reboot.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Netns {

@@ -11,6 +11,7 @@
 //! - [`filters`]: who is on the clsact hooks of an interface
 //! - [`sockets`]: the TCP and UDP sockets of a namespace on given ports
 //! - [`holders`]: which processes have a descriptor of a socket, without BPF
+//! - [`descriptor`]: what kind of socket a descriptor of a process is
 //! - [`cgroup`]: systemd unit and container of a cgroup path
 //! - [`executable`]: what a process really runs, and its SHA-256
 //! - [`packages`]: which package installed a file
@@ -25,6 +26,7 @@ pub mod qdisc;
 pub mod filters;
 pub mod sockets;
 pub mod holders;
+pub mod descriptor;
 pub mod cgroup;
 mod executable;
 mod packages;

@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 
 use crate::attribution::{ProcessKey, Request};
 use crate::clock;
-use crate::endpoint::Netns;
+use crate::endpoint::{Netns, SocketKind};
+use crate::host::descriptor;
 use crate::host::identity::Identity;
 use crate::host::netns::{self, Mark};
 use crate::host::process::Reader;
@@ -43,12 +44,20 @@ pub enum Answer {
     },
     /// The network namespaces of the host, and how records name them.
     Namespaces(Vec<(Netns, Mark)>),
+    /// What kind of socket it is, if that can be told.
+    Recognised {
+        /// Whom it is about.
+        cookie: u64,
+        /// The kind.
+        kind: Option<SocketKind>,
+    },
     /// Processes that are no longer there.
     Exited(Vec<ProcessKey>),
 }
 
 enum Job {
     Identify { key: ProcessKey, pid: u32, seen_ns: u64, uid: Option<u32> },
+    Recognise { cookie: u64, pid: u32, fd: u32 },
     Namespaces,
     WhoExited(Vec<(ProcessKey, u32, u64)>),
 }
@@ -106,6 +115,11 @@ impl Lookup {
                     Answer::Examined { key, examination: Box::new(examination) }
                 })
             }
+            Request::Recognise { cookie, pid, fd } => {
+                let job = Job::Recognise { cookie, pid, fd };
+                let full = self.identities.try_send(job).is_err();
+                full.then_some(Answer::Recognised { cookie, kind: None })
+            }
             Request::Namespaces => {
                 // When the queue is full, the next unknown cookie asks again.
                 self.identities
@@ -140,6 +154,9 @@ fn identify(
                     process = Arc::new(Process { user, ..Process::clone(&process) });
                 }
                 Answer::Identified { key, process, at_ns: clock::boot_ns() }
+            }
+            Job::Recognise { cookie, pid, fd } => {
+                Answer::Recognised { cookie, kind: descriptor::kind_of(pid, fd) }
             }
             Job::Namespaces => Answer::Namespaces(namespaces(watched)),
             Job::WhoExited(processes) => Answer::Exited(

@@ -11,6 +11,7 @@ mod evidence;
 mod flows;
 mod listeners;
 mod observed;
+mod strangers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -94,6 +95,7 @@ pub struct Pipeline {
     listeners: listeners::Listeners,
     counting: counting::Counting,
     coverage: coverage::Coverage,
+    strangers: strangers::Strangers,
     last_sweep_ns: u64,
     is_behind: bool,
     reports: Vec<Report>,
@@ -126,6 +128,7 @@ impl Pipeline {
             listeners: listeners::Listeners::default(),
             counting: counting::Counting::default(),
             coverage: coverage::Coverage::default(),
+            strangers: strangers::Strangers::default(),
             last_sweep_ns: 0,
             is_behind: false,
             reports: Vec::new(),
@@ -269,6 +272,7 @@ impl Pipeline {
     /// Lets time pass: reports what is ready, ends what is over.
     pub fn tick(&mut self, now_ns: u64) {
         self.report_listeners(now_ns, false);
+        self.report_strangers(now_ns, false);
         if now_ns.saturating_sub(self.last_sweep_ns) >= SWEEP_NS {
             // A conversation whose last packets were not read yet must not end without them.
             let changes = if self.is_behind {
@@ -304,6 +308,7 @@ impl Pipeline {
     /// the reports are taken.
     pub fn finish(&mut self, now_ns: u64) -> bool {
         self.report_listeners(now_ns, true);
+        self.report_strangers(now_ns, true);
         let changes = self.flows.finish();
         let is_more = !changes.is_empty();
         self.report_flows(changes, now_ns);

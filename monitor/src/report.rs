@@ -293,6 +293,10 @@ pub struct SampleReport {
 pub enum FindingKind {
     /// A listener that no rule expects.
     UnknownListener,
+    /// The port is answered by a raw or packet socket.
+    AnswerWithoutSocket,
+    /// The port is answered by a socket on another port.
+    RedirectedPort,
     /// Something is not observed.
     CoverageGap,
     /// A rule would match but is past its expiry.
@@ -304,6 +308,8 @@ impl FindingKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::UnknownListener => "unknown-listener",
+            Self::AnswerWithoutSocket => "answer-without-socket",
+            Self::RedirectedPort => "redirected-port",
             Self::CoverageGap => "coverage-gap",
             Self::ExpiredRule => "expired-rule",
         }
@@ -313,6 +319,8 @@ impl FindingKind {
     pub const fn rule_id(self) -> &'static str {
         match self {
             Self::UnknownListener => "PW1001",
+            Self::AnswerWithoutSocket => "PW1005",
+            Self::RedirectedPort => "PW1006",
             Self::CoverageGap => "PW1008",
             Self::ExpiredRule => "PW1009",
         }
@@ -322,6 +330,8 @@ impl FindingKind {
     pub const fn rule_name(self) -> &'static str {
         match self {
             Self::UnknownListener => "Unknown listener on a watched port",
+            Self::AnswerWithoutSocket => "A watched port is answered although nobody listens",
+            Self::RedirectedPort => "A watched port is redirected to another",
             Self::CoverageGap => "Part of this host is not observed",
             Self::ExpiredRule => "The rule that expected this listener has expired",
         }

@@ -316,7 +316,7 @@ pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
     for request in pipeline.take_requests() {
         let process = match request {
             Request::Examine { key } => pipeline.process(key),
-            Request::Identify { .. } | Request::Namespaces => None,
+            Request::Identify { .. } | Request::Recognise { .. } | Request::Namespaces => None,
         };
         if let Some(refusal) = lookup.ask(request, process) {
             answer(pipeline, refusal);
@@ -329,6 +329,9 @@ pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
     match answer {
         Answer::Identified { key, process, at_ns } => pipeline.identified(key, process, at_ns),
         Answer::Examined { key, examination } => pipeline.examined(key, *examination),
+        Answer::Recognised { cookie, kind } => {
+            pipeline.recognised(cookie, kind, clock::boot_ns());
+        }
         Answer::Namespaces(namespaces) => pipeline.namespaces(namespaces),
         Answer::Exited(keys) => keys.into_iter().for_each(|key| pipeline.exited(key)),
     }

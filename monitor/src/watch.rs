@@ -288,7 +288,7 @@ impl Watch {
         if self.readers.look_at_table(&mut self.pipeline, clock::boot_ns()) {
             self.table_read = Instant::now();
         }
-        Ok(())
+        self.look_for_strangers()
     }
 
     /// Asks who has exited; with each fifth answer comes the time to ask who holds the listeners.
@@ -324,6 +324,18 @@ impl Watch {
                 self.look_for_holders()?;
             }
         }
+        session::ask(&mut self.pipeline, &self.lookup);
+        Ok(())
+    }
+
+    /// Looks for who holds the sockets of packets that no hook has told of.
+    fn look_for_strangers(&mut self) -> Result<()> {
+        let cookies = self.pipeline.take_strangers();
+        if cookies.is_empty() || !crate::kernel::holders::is_available(&self.object) {
+            return Ok(());
+        }
+        let held = self.object.holders_of_strangers(&cookies)?;
+        self.pipeline.strangers_held(&cookies, &held, clock::boot_ns());
         session::ask(&mut self.pipeline, &self.lookup);
         Ok(())
     }

@@ -115,6 +115,15 @@ impl Frame {
         Self { bytes, kind: ETH_P_TEB }
     }
 
+    /// The same from the receiver to the sender, of an Ethernet frame with IPv4.
+    #[must_use]
+    pub fn turned(mut self) -> Self {
+        let addresses = self.bytes.get_mut(26..34).expect("a frame with IPv4");
+        let (sender, receiver) = addresses.split_at_mut(4);
+        sender.swap_with_slice(receiver);
+        self
+    }
+
     /// Behind a VLAN tag: 0x8100, or 0x88a8 for an outer one.
     #[must_use]
     pub fn tag(self, kind: u16) -> Self {

@@ -70,6 +70,7 @@ fn answer(pipeline: &mut Pipeline) {
                 Request::Identify { key, pid, .. } => {
                     pipeline.identified(key, Arc::new(process(pid)), boot_ns());
                 }
+                Request::Recognise { cookie, .. } => pipeline.recognised(cookie, None, boot_ns()),
                 Request::Namespaces => pipeline.namespaces(Vec::new()),
             }
         }

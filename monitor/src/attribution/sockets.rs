@@ -6,7 +6,7 @@ use monitor_ebpf::wire::{SocketRecord, action};
 
 use crate::attribution::namespaces::Namespaces;
 use crate::attribution::processes::{Captured, ProcessKey, Processes};
-use crate::endpoint::{Endpoint, Family, Netns, Transport};
+use crate::endpoint::{Endpoint, Family, Netns, SocketKind, Transport};
 use crate::host;
 use crate::owner::{Evidence, Role};
 
@@ -55,6 +55,8 @@ pub struct Socket {
     pub closed_ns: Option<u64>,
     /// Nobody needs to be asked to let go of it any more.
     pub released: bool,
+    /// What it is, of a socket that sent from a watched port without any hook telling of it.
+    pub stranger: Option<SocketKind>,
     /// Everybody who had to do with it.
     pub owners: Vec<OwnerKey>,
 }
@@ -267,6 +269,18 @@ impl Sockets {
         self.index(found.cookie);
     }
 
+    /// A socket that no hook told of, met in a packet.
+    pub fn meet(&mut self, cookie: u64, transport: Transport, family: Family, now_ns: u64) {
+        self.open(cookie, transport, family, now_ns);
+    }
+
+    /// What such a socket is.
+    pub fn recognise(&mut self, cookie: u64, kind: SocketKind) {
+        if let Some(socket) = self.by_cookie.get_mut(&cookie) {
+            socket.stranger = Some(kind);
+        }
+    }
+
     /// The processes that hold descriptors of a socket now, all of them.
     pub fn held_by(&mut self, cookie: u64, holders: &[ProcessKey]) {
         let Some(socket) = self.by_cookie.get_mut(&cookie) else { return };
@@ -371,6 +385,7 @@ impl Sockets {
             since_ns: now_ns,
             closed_ns: None,
             released: false,
+            stranger: None,
             owners: Vec::new(),
         })
     }

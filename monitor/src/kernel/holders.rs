@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use anyhow::{Context as _, Result};
 use aya::programs::Iter;
-use monitor_ebpf::wire::HolderRecord;
+use monitor_ebpf::wire::{HolderRecord, SocketOwner};
 use zerocopy::FromBytes as _;
 
 use crate::kernel::object::Object;
@@ -18,6 +18,20 @@ const MAX_BYTES: u64 = 1_000_000 * size_of::<HolderRecord>() as u64;
 /// Can this kernel tell? Where not, `/proc` is walked.
 pub const fn is_available(object: &Object) -> bool {
     object.iterator().is_some()
+}
+
+impl Object {
+    /// As [`list`], of sockets that no hook has told of. They are forgotten again: the kernel side does not
+    /// learn when they are closed.
+    pub fn holders_of_strangers(&mut self, cookies: &[u64]) -> Result<Vec<Holder>> {
+        let nobody = SocketOwner { tgid: 0, local_port: 0, family: 0, protocol: 0 };
+        self.remember_sockets(cookies.iter().map(|cookie| (*cookie, nobody)))?;
+        let held = list(self);
+        for cookie in cookies {
+            self.forget_socket(*cookie)?;
+        }
+        held
+    }
 }
 
 /// Every descriptor of every socket in `pw_sockets`, over all processes, namespaces and containers.

@@ -16,6 +16,17 @@ pub(super) fn of_listener(
 ) -> Vec<String> {
     let mut lines = vec![report.attribution.reason.clone()];
     let Some(owner) = owner else { return lines };
+    lines.extend(of_owner(owner, now_unix_ns));
+    let others = report.attribution.owners.len().saturating_sub(1);
+    if others > 0 {
+        lines.push(holders(&report.attribution));
+    }
+    lines
+}
+
+/// What is known of a process, a line each.
+pub(super) fn of_owner(owner: &Owner, now_unix_ns: i64) -> Vec<String> {
+    let mut lines = Vec::new();
     let process = &owner.process;
     lines.extend(executable(process));
     if let Some(sha256) = &process.sha256 {
@@ -35,10 +46,6 @@ pub(super) fn of_listener(
     lines.extend(login(&process.context));
     lines.extend(place(process));
     lines.extend(process.missing.iter().map(|missing| format!("not known: {missing}")));
-    let others = report.attribution.owners.len().saturating_sub(1);
-    if others > 0 {
-        lines.push(holders(&report.attribution));
-    }
     lines
 }
 

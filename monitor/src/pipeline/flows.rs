@@ -17,6 +17,7 @@ impl Pipeline {
             answer.settled && !answer.attribution.owners.is_empty()
         });
         for flow in started {
+            self.meet_strangers(&flow);
             let report = self.flow_report(&flow, false, now_ns);
             self.report(flow.start_ns, Body::Flow(FlowChange::Started, Box::new(report)));
         }
@@ -24,6 +25,7 @@ impl Pipeline {
 
     pub(super) fn report_flows(&mut self, changes: Vec<(FlowChange, Flow)>, now_ns: u64) {
         for (change, flow) in changes {
+            self.meet_strangers(&flow);
             let over = matches!(change, FlowChange::Ended(_));
             let time_ns = if change == FlowChange::Started { flow.start_ns } else { now_ns };
             let report = self.flow_report(&flow, over, now_ns);

@@ -12,7 +12,7 @@ use crate::report::{
 };
 
 /// A listener is reported when everything about it is known, or after this long.
-const PATIENCE_NS: u64 = 500_000_000;
+pub(super) const PATIENCE_NS: u64 = 500_000_000;
 
 /// What was reported of listeners.
 #[derive(Debug, Default)]
@@ -167,7 +167,7 @@ impl Pipeline {
 /// ECS severities as Elastic's own rules use them.
 pub(super) const MEDIUM: u8 = 47;
 pub(super) const HIGH: u8 = 73;
-const CRITICAL: u8 = 99;
+pub(super) const CRITICAL: u8 = 99;
 
 fn severity(report: &ListenerReport) -> u8 {
     let tampered = |process: &Process| {
@@ -222,6 +222,6 @@ fn sentence(
     format!("{who} {listens} on {transport} {local}{place}{netns}, and {why}.")
 }
 
-fn name(process: &Process) -> String {
+pub(super) fn name(process: &Process) -> String {
     if process.name.is_empty() { "an unnamed process".to_owned() } else { process.name.clone() }
 }

@@ -1,6 +1,7 @@
 //! The pipeline against hand-made records and answers: no kernel, no `/proc`, no clock.
 
 mod scene;
+mod strangers;
 mod listeners;
 mod waiting;
 mod flows;

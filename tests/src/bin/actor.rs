@@ -52,6 +52,8 @@ fn become_nameless(steps: impl Iterator<Item = String>) -> Result<()> {
 #[derive(Debug, Default)]
 struct Actor {
     listener: Option<TcpListener>,
+    /// The packet socket that frames were sent through.
+    frames: Option<OwnedFd>,
     stream: Option<TcpStream>,
     datagrams: Option<UdpSocket>,
     worker: Option<Child>,
@@ -93,7 +95,7 @@ impl Actor {
             ["roundtrips", count, size] => self.roundtrips(count.parse()?, size.parse()?),
             ["sendto", address, size] => sendto(address.parse()?, size.parse()?),
             ["spread", address, count] => spread(address.parse()?, count.parse()?),
-            ["inject", device, file] => inject(device, file),
+            ["inject", device, file] => self.inject(device, file),
             ["close"] => {
                 drop((self.listener.take(), self.stream.take(), self.datagrams.take()));
                 Ok("closed".to_owned())
@@ -196,6 +198,28 @@ impl Actor {
         let local = socket.local_addr()?;
         self.datagrams = Some(limited(socket)?);
         Ok(format!("connected {local}"))
+    }
+
+    /// Sends frames through a device as they are: the lines of a file, in hexadecimal digits.
+    fn inject(&mut self, device: &str, file: &str) -> Result<String> {
+        let mut interfaces = getifaddrs()?.filter(|interface| interface.interface_name == device);
+        let address = interfaces.find_map(|it| it.address?.as_link_addr().copied());
+        let address = address.context("find the device")?;
+        let (family, kind) = (AddressFamily::Packet, SockType::Raw);
+        let socket = nix::sys::socket::socket(family, kind, SockFlag::empty(), None)?;
+        let mut count = 0_u64;
+        for line in fs::read_to_string(file)?.lines() {
+            let frame = from_hexadecimal(line)?;
+            let sent =
+                nix::sys::socket::sendto(socket.as_raw_fd(), &frame, &address, MsgFlags::empty());
+            ensure!(
+                sent.with_context(|| format!("send {line}"))? == frame.len(),
+                "sent in part: {line}"
+            );
+            count = count.saturating_add(1);
+        }
+        self.frames = Some(socket);
+        Ok(format!("injected {count}"))
     }
 
     /// Sends so many bytes over TCP, and checks that all of them come back unchanged.
@@ -352,27 +376,6 @@ fn noise(bytes: usize) -> Vec<u8> {
 }
 
 const MAX_DATAGRAM: usize = 65_535;
-
-/// Sends frames through a device as they are: the lines of a file, in hexadecimal digits.
-fn inject(device: &str, file: &str) -> Result<String> {
-    let mut interfaces = getifaddrs()?.filter(|interface| interface.interface_name == device);
-    let address = interfaces.find_map(|it| it.address?.as_link_addr().copied());
-    let address = address.context("find the device")?;
-    let (family, kind) = (AddressFamily::Packet, SockType::Raw);
-    let socket = nix::sys::socket::socket(family, kind, SockFlag::empty(), None)?;
-    let mut count = 0_u64;
-    for line in fs::read_to_string(file)?.lines() {
-        let frame = from_hexadecimal(line)?;
-        let sent =
-            nix::sys::socket::sendto(socket.as_raw_fd(), &frame, &address, MsgFlags::empty());
-        ensure!(
-            sent.with_context(|| format!("send {line}"))? == frame.len(),
-            "sent in part: {line}"
-        );
-        count = count.saturating_add(1);
-    }
-    Ok(format!("injected {count}"))
-}
 
 fn from_hexadecimal(line: &str) -> Result<Vec<u8>> {
     let digit = |it: u8| char::from(it).to_digit(16).context("read a hexadecimal digit");

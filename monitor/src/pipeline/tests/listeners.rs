@@ -272,7 +272,7 @@ fn an_owner_that_exits_is_an_update() {
     assert!(scene.pipeline.alive().is_empty());
 }
 
-fn findings(reports: &[Report]) -> Vec<FindingReport> {
+pub(super) fn findings(reports: &[Report]) -> Vec<FindingReport> {
     let finding = |report: &Report| match &report.body {
         Body::Finding(finding) => Some((**finding).clone()),
         _ => None,

@@ -87,7 +87,7 @@ impl Scene {
                 match request {
                     Request::Examine { key } => self.pipeline.examined(key, examination()),
                     Request::Identify { .. } => self.identify(request, now_ns),
-                    Request::Namespaces => panic!("{request:?}"),
+                    Request::Recognise { .. } | Request::Namespaces => panic!("{request:?}"),
                 }
             }
         }

@@ -59,6 +59,7 @@ impl Host {
             since_ns: 1,
             closed_ns: None,
             released: false,
+            stranger: None,
             owners: self
                 .sockets
                 .get(COOKIE)

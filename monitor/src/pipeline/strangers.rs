@@ -1,0 +1,187 @@
+//! Sockets that send from a watched port although none of them is on it: packets that a rule redirects, or
+//! that somebody makes by hand. The packets name the socket, and the descriptors of the host who holds it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::attribution::{ProcessKey, Request};
+use crate::endpoint::{Endpoint, SocketKind, Transport};
+use crate::flow::{End, Flow, FlowId};
+use crate::kernel::holders::Holder;
+use crate::owner::Owner;
+use crate::pipeline::listeners::{CRITICAL, HIGH, PATIENCE_NS, name};
+use crate::pipeline::{Pipeline, evidence};
+use crate::report::{Body, FindingKind, FindingReport};
+
+/// Sockets looked for in one run before all that were are forgotten, and those that wait at a time.
+const MAX_ASKED: usize = 16_384;
+const MAX_WAITING: usize = 256;
+
+/// What is known of them.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    asked: HashSet<u64>,
+    /// Whose holders are to be looked for.
+    wanted: Vec<u64>,
+    /// The flow in which each was met.
+    met: HashMap<u64, (FlowId, End)>,
+    /// Recognised, and since when it waits for the names of its processes.
+    waiting: VecDeque<(u64, SocketKind, u64)>,
+    /// What was found already.
+    found: HashSet<(FindingKind, Transport, Endpoint, SocketKind)>,
+}
+
+impl Pipeline {
+    /// Notes who sent the packets of a flow, if no hook has told of that socket.
+    pub(super) fn meet_strangers(&mut self, flow: &Flow) {
+        for end in [End::Low, End::High] {
+            let cookie = flow.sent(end).cookie;
+            let strangers = &mut self.strangers;
+            if cookie == 0
+                || self.known.sockets.get(cookie).is_some()
+                || strangers.met.len() >= MAX_WAITING
+            {
+                continue;
+            }
+            if strangers.asked.len() >= MAX_ASKED {
+                strangers.asked.clear();
+            }
+            if strangers.asked.insert(cookie) {
+                strangers.wanted.push(cookie);
+                strangers.met.insert(cookie, (flow.id, end));
+            }
+        }
+    }
+
+    /// Cookies of sockets whose holders are to be looked for; to be answered by
+    /// [`strangers_held`](Self::strangers_held).
+    pub fn take_strangers(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.strangers.wanted)
+    }
+
+    /// Takes in who holds descriptors of these sockets, complete for all of them.
+    pub fn strangers_held(&mut self, cookies: &[u64], holders: &[Holder], now_ns: u64) {
+        for &cookie in cookies {
+            let Some((id, _end)) = self.strangers.met.get(&cookie).copied() else { continue };
+            let held = || holders.iter().filter(|holder| holder.cookie == cookie);
+            // The kernel's own sockets answer too, with a reset: nobody holds those.
+            let Some(first) = held().next() else {
+                self.strangers.met.remove(&cookie);
+                continue;
+            };
+            self.known.sockets.meet(cookie, id.transport, id.family, now_ns);
+            let processes: Vec<ProcessKey> =
+                held().map(|holder| self.known.processes.present(holder.tgid, now_ns)).collect();
+            self.known.sockets.held_by(cookie, &processes);
+            self.requests.push(Request::Recognise { cookie, pid: first.tgid, fd: first.fd });
+        }
+    }
+
+    /// Takes in what kind of socket it is, where that can be told.
+    pub fn recognised(&mut self, cookie: u64, kind: Option<SocketKind>, now_ns: u64) {
+        match kind {
+            Some(kind) if self.strangers.met.contains_key(&cookie) => {
+                self.known.sockets.recognise(cookie, kind);
+                self.strangers.waiting.push_back((cookie, kind, now_ns));
+            }
+            _ => drop(self.strangers.met.remove(&cookie)),
+        }
+    }
+
+    /// Reports those whose processes are known by now, or have not become known in time.
+    pub(super) fn report_strangers(&mut self, now_ns: u64, all: bool) {
+        for _ in 0..self.strangers.waiting.len() {
+            let Some((cookie, kind, since_ns)) = self.strangers.waiting.pop_front() else { return };
+            let Some(socket) = self.known.sockets.get(cookie) else {
+                self.strangers.met.remove(&cookie);
+                continue;
+            };
+            let answer = self.known.of_socket(socket);
+            let waited = all || now_ns.saturating_sub(since_ns) >= PATIENCE_NS;
+            if !answer.settled && !waited {
+                self.strangers.waiting.push_back((cookie, kind, since_ns));
+                continue;
+            }
+            if let Some((id, end)) = self.strangers.met.remove(&cookie) {
+                self.judge_stranger(id, end, kind, answer.attribution.principal(), now_ns);
+            }
+        }
+    }
+
+    /// A finding where it answers for the watched port: on the other side it is a client, and its packets
+    /// may come from anywhere.
+    fn judge_stranger(
+        &mut self,
+        id: FlowId,
+        end: End,
+        kind: SocketKind,
+        owner: Option<&Owner>,
+        now_ns: u64,
+    ) {
+        let endpoint = id.endpoint(end);
+        let answers = self.flows.get(&id).is_none_or(|flow| flow.opener != end);
+        if !answers || !self.ports.contains(endpoint.port) {
+            return;
+        }
+        let Some((finding, severity, how)) = meaning(kind, endpoint.port) else { return };
+        if self.strangers.found.len() >= MAX_ASKED {
+            self.strangers.found.clear();
+        }
+        if !self.strangers.found.insert((finding, id.transport, endpoint, kind)) {
+            return;
+        }
+        let who = owner.map_or_else(
+            || "a process that is gone".to_owned(),
+            |owner| format!("{} (pid {})", name(&owner.process), owner.process.pid),
+        );
+        let message = format!("{} {endpoint} is answered by {who}, {how}.", id.transport.name());
+        let mut evidence = vec![
+            "the packets carry the cookie of that socket, which the process has a descriptor of"
+                .to_owned(),
+        ];
+        let now_unix_ns = self.clock.unix_ns(now_ns);
+        evidence.extend(owner.into_iter().flat_map(|it| evidence::of_owner(it, now_unix_ns)));
+        evidence.push(format!("to look at next: {}", next_step(kind)));
+        let report = FindingReport {
+            kind: finding,
+            severity,
+            message,
+            evidence,
+            nearest: None,
+            listener: None,
+        };
+        self.counting.findings += 1;
+        self.report(now_ns, Body::Finding(Box::new(report)));
+    }
+}
+
+/// What it means that a socket of this kind answers for a port; nothing if it is on that port after all.
+fn meaning(kind: SocketKind, port: u16) -> Option<(FindingKind, u8, String)> {
+    match kind {
+        SocketKind::Tcp(bound) | SocketKind::Udp(bound) if bound == port => None,
+        SocketKind::Tcp(bound) | SocketKind::Udp(bound) => Some((
+            FindingKind::RedirectedPort,
+            HIGH,
+            format!("whose socket is on port {bound}: a rule or program redirects {port}"),
+        )),
+        SocketKind::Raw => Some((
+            FindingKind::AnswerWithoutSocket,
+            CRITICAL,
+            "through a raw socket: nobody listens there".to_owned(),
+        )),
+        SocketKind::Packet => Some((
+            FindingKind::AnswerWithoutSocket,
+            CRITICAL,
+            "through a packet socket: nobody listens there".to_owned(),
+        )),
+    }
+}
+
+const fn next_step(kind: SocketKind) -> &'static str {
+    match kind {
+        SocketKind::Tcp(_) | SocketKind::Udp(_) => {
+            "`nft list ruleset`, `iptables-save -t nat`, `ipvsadm -Ln`, `bpftool net`"
+        }
+        SocketKind::Raw => "`ss -w -p -e`, and what filter it has",
+        SocketKind::Packet => "`ss -0 -p -e --bpf`: its holder, and what filter it has",
+    }
+}
