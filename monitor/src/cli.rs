@@ -71,6 +71,18 @@ Example: who talks to port 3516 while the test suite runs? Exits as the test sui
 
     portwatch watch --policy policy.toml -- make test")]
     Watch(Box<Watch>),
+    /// Can this host be observed, with what, and what would be missed?
+    ///
+    /// Says what this kernel offers, then proves it: decoys in a network namespace of their own listen,
+    /// connect and send, and a real `portwatch watch` must see and name each. Takes a few seconds, and
+    /// leaves nothing behind. Exits with 1 if anything is missed.
+    Doctor(Doctor),
+    /// Play one of the processes that `doctor` must see; steps come on standard input.
+    #[command(hide = true)]
+    Decoy,
+    /// As `decoy`, but serves the one connection that is its standard input.
+    #[command(hide = true)]
+    DecoyWorker,
     /// Remove what `watch --pin` left in the kernel.
     ///
     /// Programs, counters and links of every network namespace; nothing of anybody else. That there is
@@ -84,6 +96,14 @@ pub struct Scan {
     /// Options of all subcommands.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// What `doctor` is asked for.
+#[derive(Args, Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Doctor {
+    /// How to write to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = OUTPUT)]
+    pub format: Format,
 }
 
 /// Options of all subcommands.

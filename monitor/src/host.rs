@@ -8,6 +8,7 @@
 //! - [`identity`]: host name, machine id, boot id
 //! - [`netns`]: every network namespace, and how to run something in one
 //! - [`links`]: the interfaces of a namespace, and a subscription to their changes
+//! - [`loopback`]: its loopback device
 //! - [`filters`]: who is on the clsact hooks of an interface
 //! - [`sockets`]: the TCP and UDP sockets of a namespace on given ports
 //! - [`holders`]: which processes have a descriptor of a socket, without BPF
@@ -22,6 +23,7 @@ mod netlink;
 pub mod identity;
 pub mod netns;
 pub mod links;
+pub mod loopback;
 pub mod qdisc;
 pub mod filters;
 pub mod sockets;
@@ -29,5 +31,5 @@ pub mod holders;
 pub mod descriptor;
 pub mod cgroup;
 mod executable;
-mod packages;
+pub mod packages;
 pub mod process;

@@ -47,3 +47,4 @@ pub mod session;
 pub mod interfaces;
 pub mod scan;
 pub mod watch;
+pub mod doctor;

@@ -12,7 +12,7 @@ use monitor::kernel::pin;
 use monitor::output::Style;
 use monitor::output::ecs::RunIdentity;
 use monitor::output::text::Look;
-use monitor::{descriptor, scan, watch};
+use monitor::{descriptor, doctor, scan, watch};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -43,6 +43,12 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             let style = style(args.common.format, Style::Lines, cli.color, &identity);
             runtime()?.block_on(watch::run(*args, ready, &identity, style))
         }
+        Command::Doctor(args) => {
+            let identity = Identity::read();
+            doctor::run(style(args.format, Style::Checks, cli.color, &identity))
+        }
+        Command::Decoy => Ok(doctor::decoy()?),
+        Command::DecoyWorker => Ok(doctor::decoy_worker()?),
         Command::Detach => detach(),
     }
 }

@@ -39,6 +39,8 @@ pub enum Style {
     Lines(text::Look),
     /// A table of everything, written by [`Output::drain`] once it is all there.
     Table(text::Look),
+    /// What `doctor` looked at, written likewise.
+    Checks(text::Look),
 }
 
 /// Where reports go.

@@ -3,6 +3,8 @@
 //! Reports are complete: an output renders them without looking anything up. Field meanings are those
 //! of docs/events.md.
 
+mod check;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -11,6 +13,8 @@ use monitor_ebpf::wire::InterfaceId;
 
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::Attribution;
+
+pub use self::check::{CheckOutcome, CheckPart, CheckReport};
 
 /// One event, ready to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,12 +44,14 @@ pub enum Body {
     Interface(InterfaceChange, InterfaceReport),
     /// The counters, every interval.
     Counters(Box<Counters>),
+    /// What `doctor` looked at.
+    Check(Box<CheckReport>),
 }
 
 /// What a run observes and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunStarted {
-    /// The command: `watch` or `scan`.
+    /// The command: `watch`, `scan` or `doctor`.
     pub command: &'static str,
     /// The watched ports as the user wrote them, normalised.
     pub ports: String,

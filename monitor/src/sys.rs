@@ -99,6 +99,14 @@ pub(crate) fn namespace_id(namespace: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(id) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Moves the calling thread into a new network namespace, which takes `CAP_SYS_ADMIN`. It is gone with
+/// the last process in it.
+pub(crate) fn unshare_network() -> io::Result<()> {
+    // SAFETY: a network namespace is nothing that memory or descriptors of ours depend on.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+        .map_err(Into::into)
+}
+
 /// Gives memory that was freed back to the kernel: reading BTF takes tens of megabytes, once.
 pub(crate) fn release_free_memory() {
     #[cfg(target_env = "gnu")]

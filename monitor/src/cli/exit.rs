@@ -68,7 +68,12 @@ fn sentence(error: &Error) -> String {
         }
         ErrorKind::MissingSubcommand => {
             let names = strings(error, ContextKind::ValidSubcommand);
-            format!("a subcommand is missing: {}", alternatives(names))
+            let is_hidden = |name: &String| {
+                Cli::command().find_subcommand(name).is_some_and(clap::Command::is_hide_set)
+            };
+            let offered: Vec<String> =
+                names.iter().filter(|name| !is_hidden(name)).cloned().collect();
+            format!("a subcommand is missing: {}", alternatives(&offered))
         }
         ErrorKind::TooManyValues => format!("'{option}' takes no value, found '{quoted}'"),
         // No two options exclude each other: it can only be the same one again.

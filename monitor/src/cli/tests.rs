@@ -20,6 +20,15 @@ fn a_bare_scan_has_the_defaults_of_the_contract() {
 }
 
 #[test]
+fn doctor_takes_a_format_and_its_decoys_are_not_offered() {
+    let doctor = Doctor { format: Format::Json };
+    let parsed = cli(&["doctor", "--format", "json"]).map(|cli| cli.command);
+
+    assert_eq!(parsed, Ok(Command::Doctor(doctor)));
+    assert!(!Cli::command().render_long_help().to_string().contains("decoy"));
+}
+
+#[test]
 fn a_bare_watch_has_the_defaults_of_the_contract() {
     assert_eq!(watch(&[]), default_watch());
 }
@@ -74,7 +83,7 @@ fn global_options_stand_before_and_after_the_subcommand() {
 #[test]
 fn a_bad_option_is_refused_in_one_line() {
     let table = [
-        ("", "a subcommand is missing: scan, watch, detach or help"),
+        ("", "a subcommand is missing: scan, watch, doctor, detach or help"),
         ("wtch", "unknown subcommand 'wtch', did you mean 'watch'?"),
         ("top", "unknown subcommand 'top', see 'portwatch --help'"),
         ("scan --prot 22", "unknown option '--prot', did you mean '--port'?"),

@@ -105,6 +105,13 @@ impl Packages {
     }
 }
 
+/// The kinds of package database that this host has.
+pub fn kinds() -> Vec<&'static str> {
+    let packages = Packages::of_host();
+    let kinds = [(packages.dpkg.is_there(), "dpkg"), (packages.rpm.is_there(), "rpm")];
+    kinds.into_iter().filter_map(|(is_there, kind)| is_there.then_some(kind)).collect()
+}
+
 /// When a file was last changed.
 fn changed(file: &Path) -> Option<(i64, u32)> {
     let file = fs::metadata(file).ok()?;

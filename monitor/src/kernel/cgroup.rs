@@ -72,6 +72,10 @@ fn detached_mount() -> rustix::io::Result<OwnedFd> {
     mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
+/// What it means that the hooks are not at the root of the host.
+pub const OUTSIDE: &str =
+    "sockets of processes outside portwatch's own cgroup namespace are not seen as they open";
+
 /// Attaches all socket hooks. They stay as long as `object` does, or with `pins`: as long as these.
 /// Those that are pinned already are left as they are.
 ///
@@ -84,10 +88,7 @@ pub fn attach(
     let root = root()?;
     let id = rustix::fs::fstat(&root).context("reading the root of the cgroup hierarchy")?.st_ino;
     if id != ROOT_ID {
-        degraded.push(
-            "sockets of processes outside portwatch's own cgroup namespace are not seen as they open"
-                .to_owned(),
-        );
+        degraded.push(OUTSIDE.to_owned());
     }
     for (name, attach_type) in hooks() {
         match pins {

@@ -41,10 +41,10 @@ const OLD_ITERATOR: &str = "pw_task_file_5_10";
 pub(super) const TRACEPOINTS: [(&str, &str); 2] =
     [("pw_send_length", "sock_send_length"), ("pw_recv_length", "sock_recv_length")];
 /// What it means not to have those.
-pub(super) const UNSEEN_USERS: &str = "who reads and writes a socket that another process opened is \
+pub const UNSEEN_USERS: &str = "who reads and writes a socket that another process opened is \
      known only by who holds it";
 /// What it means not to have the iterator.
-const IN_PROC: &str = "holders of sockets are looked up in /proc, not by iterator";
+pub const IN_PROC: &str = "holders of sockets are looked up in /proc, not by iterator";
 
 /// Insert only what is not there: include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;

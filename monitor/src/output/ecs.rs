@@ -2,6 +2,7 @@
 //!
 //! docs/events.md says what each field means; its examples are the golden documents of this module.
 
+mod check;
 mod class;
 mod counters;
 mod document;
@@ -78,6 +79,7 @@ impl Encoder {
             Body::Finding(finding) => document.finding(finding),
             Body::Interface(_, interface) => document.interface(interface),
             Body::Counters(counters) => document.counters(counters),
+            Body::Check(check) => document.check(check),
         }
         document
     }

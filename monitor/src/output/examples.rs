@@ -12,9 +12,9 @@ use std::path::PathBuf;
 
 use crate::endpoint::Direction;
 use crate::report::{
-    Body, Counters, EndReason, FindingKind, FindingReport, FlowChange, InterfaceChange,
-    InterfaceCount, ListenerChange, NearMiss, PortCount, RecordCounts, Report, RunEnded,
-    RunStarted, SinkCount,
+    Body, CheckOutcome, CheckPart, CheckReport, Counters, EndReason, FindingKind, FindingReport,
+    FlowChange, InterfaceChange, InterfaceCount, ListenerChange, NearMiss, PortCount, RecordCounts,
+    Report, RunEnded, RunStarted, SinkCount,
 };
 
 use self::network::{
@@ -61,6 +61,54 @@ pub(super) fn rarities() -> Vec<Report> {
         (8_000_000, Body::Interface(InterfaceChange::Detached, eth0())),
         (9_000_000, Body::RunEnded(Box::new(scan_ended()))),
     ])
+}
+
+/// What `doctor` says of a host that misses something.
+pub(super) fn doctor() -> Vec<Report> {
+    let check = |check| Body::Check(Box::new(check));
+    dated([
+        (0, check(host_check())),
+        (1_000_000, check(missed())),
+        (2_000_000, Body::RunEnded(Box::new(doctor_ended()))),
+    ])
+}
+
+fn host_check() -> CheckReport {
+    CheckReport {
+        part: CheckPart::Host,
+        name: "readers",
+        subject: "who serves what another process opened".to_owned(),
+        outcome: CheckOutcome::Degraded,
+        expected: String::new(),
+        seen: "known only by who holds it: no BTF on this kernel".to_owned(),
+        evidence: Vec::new(),
+    }
+}
+
+fn missed() -> CheckReport {
+    CheckReport {
+        part: CheckPart::SelfTest,
+        name: "worker",
+        subject: "a worker that serves a connection its parent accepted".to_owned(),
+        outcome: CheckOutcome::Missed,
+        expected: "pid 4243 named for the destination of the flow 127.0.0.1:40000 > port 23511"
+            .to_owned(),
+        seen: "seen, but the process is not named".to_owned(),
+        evidence: vec!["flow-ended: pid 4242 opener (exact)".to_owned()],
+    }
+}
+
+fn doctor_ended() -> RunEnded {
+    RunEnded {
+        reason: "not all seen".to_owned(),
+        findings: 1,
+        coverage_gaps: vec![
+            "worker (a worker that serves a connection its parent accepted) missed: \
+             seen, but the process is not named"
+                .to_owned(),
+        ],
+        ..scan_ended()
+    }
 }
 
 /// What a scan finds.

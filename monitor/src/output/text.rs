@@ -4,6 +4,7 @@
 //! was chosen by others is escaped on its way into a [`Line`], and nowhere else.
 
 mod amount;
+mod check;
 mod finding;
 mod hexdump;
 mod line;
@@ -29,6 +30,7 @@ use crate::report::{Body, Report};
 use self::line::{Ink, Line};
 use self::probes::Probes;
 
+pub use self::check::checks;
 pub use self::scan::scan;
 pub use self::summary::summary;
 
@@ -137,6 +139,9 @@ impl Encoder {
             }
             Body::Counters(counters) => {
                 run::counters(self.event(&time, "COUNTERS", Ink::Plain), counters, out);
+            }
+            Body::Check(report) => {
+                check::check(self.event(&time, "CHECK", Ink::Plain), report, out);
             }
         }
     }

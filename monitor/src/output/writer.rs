@@ -133,11 +133,14 @@ impl Batch {
     }
 }
 
+/// How everything together becomes text.
+type Render = fn(&[Arc<Report>], &text::Look) -> String;
+
 #[derive(Debug)]
 enum Encoder {
     Json(ecs::Encoder),
     Lines(text::Encoder),
-    Table { reports: Vec<Arc<Report>>, look: text::Look },
+    Table { reports: Vec<Arc<Report>>, look: text::Look, render: Render },
 }
 
 impl Encoder {
@@ -145,7 +148,8 @@ impl Encoder {
         match style {
             Style::Json(identity) => Self::Json(ecs::Encoder::new(identity)),
             Style::Lines(look) => Self::Lines(text::Encoder::new(look)),
-            Style::Table(look) => Self::Table { reports: Vec::new(), look },
+            Style::Table(look) => Self::Table { reports: Vec::new(), look, render: text::scan },
+            Style::Checks(look) => Self::Table { reports: Vec::new(), look, render: text::checks },
         }
     }
 
@@ -164,10 +168,10 @@ impl Encoder {
 
     /// What could not be written before everything was there.
     fn complete(&mut self, batch: &mut Batch) {
-        if let Self::Table { reports, look } = self
+        if let Self::Table { reports, look, render } = self
             && !reports.is_empty()
         {
-            batch.bytes.extend(text::scan(reports, look).into_bytes());
+            batch.bytes.extend(render(reports, look).into_bytes());
             batch.end(reports.len());
             reports.clear();
         }

@@ -37,6 +37,13 @@ pub(super) const fn class(body: &Body) -> Class {
         },
         Body::Interface(InterfaceChange::Attached, _) => interface("interface-attached"),
         Body::Interface(InterfaceChange::Detached, _) => interface("interface-detached"),
+        Body::Check(_) => Class {
+            kind: "state",
+            categories: &["host"],
+            types: &["info"],
+            action: "check",
+            dataset: "portwatch.check",
+        },
         Body::Counters(_) => network("metric", &["info"], "counters", "portwatch.counters"),
     }
 }

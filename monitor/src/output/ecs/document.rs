@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::report::Report;
 
+use super::check::CheckFields;
 use super::class::{Class, class};
 use super::counters::CounterFields;
 use super::finding::{FindingFields, Threat};
@@ -230,6 +231,8 @@ pub(super) struct Portwatch<'a> {
     pub(super) interface: Option<InterfaceFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) counters: Option<CounterFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) check: Option<CheckFields<'a>>,
 }
 
 /// Nanoseconds since the Unix epoch, written as RFC 3339 in UTC with nine digits.

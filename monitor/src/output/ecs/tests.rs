@@ -119,7 +119,8 @@ fn ecs_fields() -> BTreeMap<&'static str, Field> {
 
 /// Every golden document.
 fn all() -> Vec<Value> {
-    let reports = [examples::run(), examples::rarities(), examples::scan()].concat();
+    let reports =
+        [examples::run(), examples::rarities(), examples::scan(), examples::doctor()].concat();
     render(&reports).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

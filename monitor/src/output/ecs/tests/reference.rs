@@ -39,9 +39,14 @@ fn the_reference_shows_each_event_as_it_is() {
         let example = format!("```json\n{}\n```\n", laid_out(line, 0));
         reference = with_example(&reference, &format!("example: {action}"), &example);
     }
+    if let Some(line) = render(&examples::doctor()).lines().nth(1) {
+        let example = format!("```json\n{}\n```\n", laid_out(line, 0));
+        reference = with_example(&reference, "example: check", &example);
+    }
     let run = text_of(&examples::run());
     let scan = text::scan(&arcs(examples::scan()), &text::Look::plain());
-    for (name, text) in [("run", run), ("scan", scan)] {
+    let doctor = text::checks(&arcs(examples::doctor()), &text::Look::plain());
+    for (name, text) in [("run", run), ("scan", scan), ("doctor", doctor)] {
         let example = format!("```text\n{text}```\n");
         reference = with_example(&reference, &format!("text: {name}"), &example);
     }
