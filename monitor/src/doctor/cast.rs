@@ -3,7 +3,6 @@
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,6 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::ITSELF;
+use crate::privilege::{self, Thread, Work};
 
 /// The observer ends by itself at the latest then, whatever becomes of us.
 const AT_MOST: &str = "30s";
@@ -170,7 +170,8 @@ fn lines<T: Send + 'static>(
             }
         }
     };
-    thread::Builder::new().name("pw-cast".to_owned()).spawn(listen).context("starting a thread")?;
+    privilege::spawn("pw-cast".to_owned(), Thread::Output, Work::default(), listen)
+        .context("starting a thread")?;
     Ok(receiver)
 }
 
