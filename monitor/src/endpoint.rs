@@ -129,6 +129,21 @@ pub enum SocketKind {
     Packet,
 }
 
+/// `packet socket`, `socket on port 22`: what comes after an article.
+impl fmt::Display for SocketKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(port) | Self::Udp(port) => write!(f, "socket on port {port}"),
+            Self::Raw => f.write_str("raw socket"),
+            Self::Packet => f.write_str("packet socket"),
+        }
+    }
+}
+
+/// The index of the loopback device in every network namespace: `LOOPBACK_IFINDEX` of
+/// `include/net/net_namespace.h`.
+pub const LOOPBACK_IFINDEX: u32 = 1;
+
 /// A network namespace: its inode on nsfs identifies it until reboot.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Netns {
@@ -138,7 +153,17 @@ pub struct Netns {
     pub name: Option<String>,
 }
 
-/// An interface of the network namespace portwatch runs in.
+/// The name, or the inode where it has none. Foreign bytes, as the name is.
+impl fmt::Display for Netns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{}", self.inode),
+        }
+    }
+}
+
+/// An interface of a network namespace.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Interface {
     /// Interface index, unique within its network namespace.

@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use monitor_ebpf::packet::tcp;
 use monitor_ebpf::wire::{FlowKey, FlowRecord, InterfaceId, Place};
 
-use crate::endpoint::{Direction, Endpoint, Family, Transport};
+use crate::endpoint::{Direction, Endpoint, Family, LOOPBACK_IFINDEX, Transport};
 use crate::ledger::{Credit, Tenure};
 use crate::ports::PortSet;
 use crate::report::{EndReason, FlowChange};
@@ -549,11 +549,8 @@ impl FlowTable {
     }
 }
 
-/// `LOOPBACK_IFINDEX` of `include/net/net_namespace.h`: the same in every namespace.
-const LOOPBACK: u32 = 1;
-
 fn inside(interface: InterfaceId) -> u16 {
-    let netns = if interface.ifindex() == LOOPBACK { interface.netns() } else { 0 };
+    let netns = if interface.ifindex() == LOOPBACK_IFINDEX { interface.netns() } else { 0 };
     u16::try_from(netns).unwrap_or_default()
 }
 

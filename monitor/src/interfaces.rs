@@ -218,9 +218,10 @@ impl AsRawFd for Interfaces {
 pub fn names(everywhere: bool) -> Result<Vec<String>> {
     let mut links = links::list().context("listing interfaces")?;
     if everywhere {
-        for namespace in netns::list().context("listing network namespaces")?.found {
+        // The first is our own.
+        for namespace in netns::list().context("listing network namespaces")?.found.iter().skip(1) {
             // One that cannot be entered is told of by those who attach there.
-            links.extend(netns::within(&namespace, links::list).flatten().unwrap_or_default());
+            links.extend(netns::within(namespace, links::list).flatten().unwrap_or_default());
         }
     }
     let mut names = Vec::new();

@@ -31,7 +31,7 @@ use crate::ledger::Ledger;
 use crate::owner::{Examination, Process};
 use crate::policy::Policy;
 use crate::ports::PortSet;
-use crate::report::{Body, InterfaceChange, InterfaceReport, Report};
+use crate::report::{Body, FindingReport, InterfaceChange, InterfaceReport, Report};
 
 pub use counting::Kernel as KernelCounts;
 
@@ -338,6 +338,12 @@ impl Pipeline {
     /// Nothing is being looked up for any process.
     pub fn is_settled(&self) -> bool {
         self.requests.is_empty() && self.known.processes.are_settled()
+    }
+
+    /// Adds a finding, and counts it.
+    fn find(&mut self, finding: FindingReport, now_ns: u64) {
+        self.counting.findings += 1;
+        self.report(now_ns, Body::Finding(Box::new(finding)));
     }
 
     /// Adds a report of the caller's making, dated.

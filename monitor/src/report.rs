@@ -383,6 +383,13 @@ pub struct InterfaceReport {
     pub mode: &'static str,
 }
 
+impl InterfaceReport {
+    /// It may be in another namespace than portwatch: it is, or packets cannot tell.
+    pub fn is_elsewhere(&self) -> bool {
+        self.id.is_none_or(|id| id.netns() != 0)
+    }
+}
+
 /// Everything counted; the equations over it are checked by [`Counters::broken_equations`].
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Counters {

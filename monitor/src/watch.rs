@@ -410,10 +410,8 @@ fn every(period: Duration) -> Interval {
 /// The programs of an interface, as `run-started` lists them.
 fn classifiers(observed: &InterfaceReport) -> [(String, String); 2] {
     let mut place = observed.interface.name.clone();
-    if observed.id.is_none_or(|id| id.netns() != 0) {
-        let netns = &observed.netns;
-        let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
-        place = format!("{place}@{name}");
+    if observed.is_elsewhere() {
+        place = format!("{place}@{}", observed.netns);
     }
     ["pw_ingress", "pw_egress"].map(|name| (format!("{name}@{place}"), observed.mode.to_owned()))
 }

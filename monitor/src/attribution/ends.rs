@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::attribution::{Answer, Namespaces, Processes, Socket, Sockets};
-use crate::endpoint::{Endpoint, Family, SocketKind};
+use crate::endpoint::{Endpoint, Family};
 use crate::flow::{End, Flow};
 use crate::owner::{Attribution, Evidence, Owner, Ownership, Side};
 use crate::report::FlowRole;
@@ -86,20 +86,23 @@ impl Known {
     /// The owners of both ends of a flow.
     pub fn of_flow(&self, flow: &Flow, role: Option<FlowRole>) -> Answer {
         let mut owners = Vec::new();
-        let mut strangers = Vec::new();
+        // A socket that sends from a port that it is not on.
+        let mut stranger = None;
         let mut settled = true;
         for (side, end) in [(Side::Destination, flow.opener.other()), (Side::Source, flow.opener)] {
             for (socket, join) in self.sockets_at(flow, end) {
                 owners.extend(self.owners(socket, Some(side), join));
                 settled &= self.are_settled(socket);
-                strangers.extend(socket.stranger);
+                stranger = stranger.or(socket.stranger);
             }
         }
         let attribution = if owners.is_empty() {
             nobody(role)
         } else {
-            let stranger = strangers.into_iter().next();
-            let why = stranger.map_or_else(|| reason(&owners).to_owned(), strange_reason);
+            let why = match stranger {
+                Some(kind) => format!("the packets carry the cookie of a {kind}"),
+                None => reason(&owners).to_owned(),
+            };
             Attribution::of_processes(why, owners)
         };
         Answer { attribution, settled }
@@ -235,17 +238,6 @@ fn nobody(role: Option<FlowRole>) -> Attribution {
         _ => (Ownership::Unknown, "no socket with these ends was seen"),
     };
     Attribution { ownership, reason: reason.to_owned(), owners: Vec::new() }
-}
-
-/// How a socket sends from a port that it is not on.
-fn strange_reason(kind: SocketKind) -> String {
-    match kind {
-        SocketKind::Tcp(port) | SocketKind::Udp(port) => {
-            format!("the packets carry the cookie of a socket on port {port}")
-        }
-        SocketKind::Raw => "the packets carry the cookie of a raw socket".to_owned(),
-        SocketKind::Packet => "the packets carry the cookie of a packet socket".to_owned(),
-    }
 }
 
 /// Why the answer is what it is, in words.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
+use crate::owner::Side;
 use crate::report::{CheckOutcome, CheckPart, CheckReport};
 
 /// Something that was played.
@@ -62,24 +63,6 @@ pub(super) enum Place {
         /// The port that answered.
         port: u16,
     },
-}
-
-/// One side of a flow.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Side {
-    /// Who opened it.
-    Source,
-    /// The other.
-    Destination,
-}
-
-impl Side {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Destination => "destination",
-        }
-    }
 }
 
 impl fmt::Display for Place {

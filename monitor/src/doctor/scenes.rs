@@ -7,7 +7,8 @@ use anyhow::Result;
 use tokio::time::Instant;
 
 use super::cast::{Decoy, within};
-use super::judge::{Act, Claim, Deed, Place, Side};
+use super::judge::{Act, Claim, Deed, Place};
+use crate::owner::Side;
 
 /// A decoy listens here before portwatch looks.
 const OLDER: u16 = 23_510;

@@ -3,8 +3,8 @@
 
 use monitor_ebpf::wire::{FlowKey, InterfaceId, Place};
 
-use crate::endpoint::Direction;
-use crate::flow::{End, Flow, LOOPBACK};
+use crate::endpoint::{Direction, LOOPBACK_IFINDEX};
+use crate::flow::{End, Flow};
 use crate::ledger::Tenure;
 
 /// Packets of one end of a flow at one place.
@@ -115,7 +115,8 @@ impl Flow {
     /// else.
     pub fn stays_inside(&self) -> Option<u32> {
         let mut interfaces = self.places.iter().map(|place| place.interface);
-        let first = interfaces.next().filter(|interface| interface.ifindex() == LOOPBACK)?;
+        let first =
+            interfaces.next().filter(|interface| interface.ifindex() == LOOPBACK_IFINDEX)?;
         interfaces.all(|interface| interface == first).then(|| first.netns())
     }
 

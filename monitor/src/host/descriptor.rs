@@ -3,7 +3,9 @@
 //! `/proc/PID/net` shows those of the process, so no namespace has to be entered.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
 
+use super::holders::socket_inode;
 use super::proc::Directory;
 use crate::endpoint::SocketKind;
 
@@ -12,12 +14,12 @@ use crate::endpoint::SocketKind;
 pub fn kind_of(pid: u32, fd: u32) -> Option<SocketKind> {
     let process = Directory::open(pid).ok()?;
     let link = process.link(&format!("fd/{fd}")).ok()?;
-    let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
+    let inode = socket_inode(link.as_os_str().as_bytes())?;
     TABLES.iter().find_map(|table| {
         let file = BufReader::new(process.file(&format!("net/{}", table.name)).ok()?);
         // A line is at most some two hundred bytes long; what is longer is not of the kernel.
         let mut lines = file.lines().map_while(Result::ok).skip(1).take(MAX_LINES);
-        lines.find_map(|line| table.kind(&line, &inode))
+        lines.find_map(|line| table.kind(&line, inode))
     })
 }
 
@@ -31,9 +33,9 @@ struct Table {
 
 impl Table {
     /// The kind of a line's socket, if it has this inode.
-    fn kind(&self, line: &str, inode: &str) -> Option<SocketKind> {
+    fn kind(&self, line: &str, inode: u64) -> Option<SocketKind> {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        if words.get(self.inode) != Some(&inode) {
+        if words.get(self.inode)?.parse() != Ok(inode) {
             return None;
         }
         // Behind the colon of the local address; a packet socket has none.
@@ -89,8 +91,8 @@ mod tests {
         let line = "ffff9a3c0b5d2000 3      3    0003   2     1 0      0      48213";
         let packet = TABLES.last().unwrap();
 
-        assert_eq!(packet.kind(line, "48213"), Some(SocketKind::Packet));
-        assert_eq!(packet.kind(line, "4821"), None);
+        assert_eq!(packet.kind(line, 48213), Some(SocketKind::Packet));
+        assert_eq!(packet.kind(line, 4821), None);
     }
 
     fn own(fd: RawFd) -> Option<SocketKind> {

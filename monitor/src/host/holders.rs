@@ -139,7 +139,8 @@ fn open_directory(path: &str) -> io::Result<OwnedFd> {
 }
 
 /// The inode in `socket:[INODE]`.
-fn socket_inode(target: &[u8]) -> Option<u64> {
+/// The inode of a socket, from where the link of its descriptor leads.
+pub(super) fn socket_inode(target: &[u8]) -> Option<u64> {
     let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }

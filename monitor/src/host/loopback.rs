@@ -7,14 +7,12 @@ use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::netlink::Connection;
-
-/// Its index in every network namespace: `LOOPBACK_IFINDEX` of `include/net/net_namespace.h`.
-const INDEX: u32 = 1;
+use crate::endpoint::LOOPBACK_IFINDEX;
 
 /// Sets the loopback device of the calling thread's network namespace up, which takes `CAP_NET_ADMIN`.
 pub fn set_up() -> io::Result<()> {
     let mut message = LinkMessage::default();
-    message.header.index = INDEX;
+    message.header.index = LOOPBACK_IFINDEX;
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
     Connection::open(NETLINK_ROUTE)?.order(RouteNetlinkMessage::SetLink(message))

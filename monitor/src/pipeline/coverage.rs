@@ -6,7 +6,7 @@ use crate::endpoint::{Direction, Netns};
 use crate::kernel::chain::{Gap, GapKind};
 use crate::pipeline::Pipeline;
 use crate::pipeline::listeners::{HIGH, MEDIUM};
-use crate::report::{Body, FindingKind, FindingReport};
+use crate::report::{FindingKind, FindingReport};
 
 /// Sentences repeated at the end of a run; what is beyond only counts.
 const REPEATED: usize = 32;
@@ -38,8 +38,7 @@ impl Pipeline {
         if self.known.observed.get(&0) == Some(&netns.inode) {
             return interface;
         }
-        let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
-        format!("{interface} of network namespace {name}")
+        format!("{interface} of network namespace {netns}")
     }
 
     fn coverage_gap(&mut self, kind: GapKind, message: String, evidence: Vec<String>, now_ns: u64) {
@@ -61,8 +60,7 @@ impl Pipeline {
             nearest: None,
             listener: None,
         };
-        self.counting.findings += 1;
-        self.report(now_ns, Body::Finding(Box::new(finding)));
+        self.find(finding, now_ns);
     }
 
     /// What was not seen in this run, a sentence each, in the order in which it was reported.

@@ -159,8 +159,7 @@ impl Pipeline {
             nearest,
             listener: Some(Box::new(report.clone())),
         };
-        self.counting.findings += 1;
-        self.report(now_ns, Body::Finding(Box::new(finding)));
+        self.find(finding, now_ns);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sockets that send from a watched port although none of them is on it: packets that a rule redirects, or
 //! that somebody makes by hand. The packets name the socket, and the descriptors of the host who holds it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use crate::attribution::{ProcessKey, Request};
 use crate::endpoint::{Endpoint, SocketKind, Transport};
@@ -10,7 +10,7 @@ use crate::kernel::holders::Holder;
 use crate::owner::Owner;
 use crate::pipeline::listeners::{CRITICAL, HIGH, PATIENCE_NS, name};
 use crate::pipeline::{Pipeline, evidence};
-use crate::report::{Body, FindingKind, FindingReport};
+use crate::report::{FindingKind, FindingReport};
 
 /// Sockets looked for in one run before all that were are forgotten, and those that wait at a time.
 const MAX_ASKED: usize = 16_384;
@@ -25,7 +25,7 @@ pub(super) struct Strangers {
     /// The flow in which each was met.
     met: HashMap<u64, (FlowId, End)>,
     /// Recognised, and since when it waits for the names of its processes.
-    waiting: VecDeque<(u64, SocketKind, u64)>,
+    waiting: Vec<(u64, SocketKind, u64)>,
     /// What was found already.
     found: HashSet<(FindingKind, Transport, Endpoint, SocketKind)>,
 }
@@ -81,7 +81,7 @@ impl Pipeline {
         match kind {
             Some(kind) if self.strangers.met.contains_key(&cookie) => {
                 self.known.sockets.recognise(cookie, kind);
-                self.strangers.waiting.push_back((cookie, kind, now_ns));
+                self.strangers.waiting.push((cookie, kind, now_ns));
             }
             _ => drop(self.strangers.met.remove(&cookie)),
         }
@@ -89,8 +89,7 @@ impl Pipeline {
 
     /// Reports those whose processes are known by now, or have not become known in time.
     pub(super) fn report_strangers(&mut self, now_ns: u64, all: bool) {
-        for _ in 0..self.strangers.waiting.len() {
-            let Some((cookie, kind, since_ns)) = self.strangers.waiting.pop_front() else { return };
+        for (cookie, kind, since_ns) in std::mem::take(&mut self.strangers.waiting) {
             let Some(socket) = self.known.sockets.get(cookie) else {
                 self.strangers.met.remove(&cookie);
                 continue;
@@ -98,7 +97,7 @@ impl Pipeline {
             let answer = self.known.of_socket(socket);
             let waited = all || now_ns.saturating_sub(since_ns) >= PATIENCE_NS;
             if !answer.settled && !waited {
-                self.strangers.waiting.push_back((cookie, kind, since_ns));
+                self.strangers.waiting.push((cookie, kind, since_ns));
                 continue;
             }
             if let Some((id, end)) = self.strangers.met.remove(&cookie) {
@@ -122,11 +121,11 @@ impl Pipeline {
         if !answers || !self.ports.contains(endpoint.port) {
             return;
         }
-        let Some((finding, severity, how)) = meaning(kind, endpoint.port) else { return };
+        let Some((what, severity, how)) = meaning(kind, endpoint.port) else { return };
         if self.strangers.found.len() >= MAX_ASKED {
             self.strangers.found.clear();
         }
-        if !self.strangers.found.insert((finding, id.transport, endpoint, kind)) {
+        if !self.strangers.found.insert((what, id.transport, endpoint, kind)) {
             return;
         }
         let who = owner.map_or_else(
@@ -141,16 +140,15 @@ impl Pipeline {
         let now_unix_ns = self.clock.unix_ns(now_ns);
         evidence.extend(owner.into_iter().flat_map(|it| evidence::of_owner(it, now_unix_ns)));
         evidence.push(format!("to look at next: {}", next_step(kind)));
-        let report = FindingReport {
-            kind: finding,
+        let finding = FindingReport {
+            kind: what,
             severity,
             message,
             evidence,
             nearest: None,
             listener: None,
         };
-        self.counting.findings += 1;
-        self.report(now_ns, Body::Finding(Box::new(report)));
+        self.find(finding, now_ns);
     }
 }
 
@@ -163,15 +161,10 @@ fn meaning(kind: SocketKind, port: u16) -> Option<(FindingKind, u8, String)> {
             HIGH,
             format!("whose socket is on port {bound}: a rule or program redirects {port}"),
         )),
-        SocketKind::Raw => Some((
+        SocketKind::Raw | SocketKind::Packet => Some((
             FindingKind::AnswerWithoutSocket,
             CRITICAL,
-            "through a raw socket: nobody listens there".to_owned(),
-        )),
-        SocketKind::Packet => Some((
-            FindingKind::AnswerWithoutSocket,
-            CRITICAL,
-            "through a packet socket: nobody listens there".to_owned(),
+            format!("through a {kind}: nobody listens there"),
         )),
     }
 }

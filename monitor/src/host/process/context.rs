@@ -48,10 +48,8 @@ fn label(process: &Directory) -> io::Result<Option<String>> {
     let label = match process.read("attr/current", LABEL_BYTES) {
         // No module answers: security_getprocattr() in security/security.c.
         Err(error) if is(&error, Errno::INVAL) || is(&error, Errno::OPNOTSUPP) => return Ok(None),
-        // A kernel without modules has no such file; that the process is there shows `status`.
-        Err(error) if is(&error, Errno::NOENT) && process.file("status").is_ok() => {
-            return Ok(None);
-        }
+        // A kernel without modules.
+        Err(error) if is_unknown(process, &error) => return Ok(None),
         label => label?,
     };
     // AppArmor ends it with a newline, SELinux with NUL.
@@ -79,12 +77,17 @@ fn login(
     let number = |name: &str| match process.read(name, 16) {
         Ok(text) => Ok(std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok())),
         // A kernel without audit.
-        Err(error) if is(&error, Errno::NOENT) && process.file("status").is_ok() => Ok(None),
+        Err(error) if is_unknown(process, &error) => Ok(None),
         Err(error) => Err(error),
     };
     let set = |number: &u32| *number != UNSET;
     let Some(uid) = number("loginuid")?.filter(set) else { return Ok(None) };
     Ok(Some(Login { uid, user: name_of(uid), session: number("sessionid")?.filter(set) }))
+}
+
+/// This kernel has no such file: that the process is there shows `status`.
+fn is_unknown(process: &Directory, error: &io::Error) -> bool {
+    is(error, Errno::NOENT) && process.file("status").is_ok()
 }
 
 fn is(error: &io::Error, errno: Errno) -> bool {

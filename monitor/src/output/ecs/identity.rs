@@ -105,6 +105,21 @@ struct User<'a> {
 /// `process.parent.*`.
 #[derive(Debug, Serialize)]
 struct Parent<'a> {
+    #[serde(flatten)]
+    relative: Relative<'a>,
+    #[serde(flatten)]
+    arguments: Arguments<'a>,
+}
+
+impl<'a> Parent<'a> {
+    fn of(parent: &'a Ancestor) -> Self {
+        Self { relative: Relative::of(parent), arguments: Arguments::of(&parent.args) }
+    }
+}
+
+/// What is told of a parent, wherever it stands.
+#[derive(Debug, Serialize)]
+pub(super) struct Relative<'a> {
     pid: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     entity_id: Option<&'a str>,
@@ -112,18 +127,15 @@ struct Parent<'a> {
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     executable: Option<Cow<'a, str>>,
-    #[serde(flatten)]
-    arguments: Arguments<'a>,
 }
 
-impl<'a> Parent<'a> {
-    fn of(parent: &'a Ancestor) -> Self {
+impl<'a> Relative<'a> {
+    pub(super) fn of(ancestor: &'a Ancestor) -> Self {
         Self {
-            pid: parent.pid,
-            entity_id: parent.entity_id.as_deref(),
-            name: known(&parent.name),
-            executable: parent.executable.as_deref().map(path),
-            arguments: Arguments::of(&parent.args),
+            pid: ancestor.pid,
+            entity_id: ancestor.entity_id.as_deref(),
+            name: known(&ancestor.name),
+            executable: ancestor.executable.as_deref().map(path),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::owner::{Ancestor, Attribution, Integrity, Login, Owner, Packaging, Process, Side};
 
 use super::document::{Document, Time, known};
-use super::identity::{Container, Orchestrator, PackageFields, ProcessFields, path};
+use super::identity::{Container, Orchestrator, PackageFields, ProcessFields, Relative, path};
 
 impl<'a> Document<'a> {
     /// The whole answer to "who".
@@ -215,26 +215,15 @@ impl NamespaceFields {
 /// `portwatch.owners[].ancestors[]`.
 #[derive(Debug, Serialize)]
 struct AncestorFields<'a> {
-    pid: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    entity_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    executable: Option<Cow<'a, str>>,
+    #[serde(flatten)]
+    relative: Relative<'a>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     args: &'a [String],
 }
 
 impl<'a> AncestorFields<'a> {
     fn of(ancestor: &'a Ancestor) -> Self {
-        Self {
-            pid: ancestor.pid,
-            entity_id: ancestor.entity_id.as_deref(),
-            name: known(&ancestor.name),
-            executable: ancestor.executable.as_deref().map(path),
-            args: &ancestor.args,
-        }
+        Self { relative: Relative::of(ancestor), args: &ancestor.args }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Lines of the run itself: its start and end, interfaces, counters.
 
-use crate::endpoint::{Direction, Netns};
+use crate::endpoint::Direction;
 use crate::report::{Counters, InterfaceChange, InterfaceReport, PortCount, RunEnded, RunStarted};
 
 use super::amount::{self, plural};
@@ -44,15 +44,15 @@ pub(super) fn ended(mut line: Line<'_>, run: &RunEnded, out: &mut Vec<u8>) {
 
 /// `eth0  tcx  ifindex 2`.
 pub(super) fn interface(mut line: Line<'_>, report: &InterfaceReport, out: &mut Vec<u8>) {
-    let InterfaceReport { interface, netns, id, mode } = report;
+    let InterfaceReport { interface, netns, id: _, mode } = report;
     line.foreign(Ink::Plain, &interface.name);
     line.column(0);
     line.put(Ink::Plain, mode);
     line.column(0);
     line.put(Ink::Faint, &format!("ifindex {}", interface.ifindex));
-    if netns.name.is_some() || id.is_none_or(|id| id.netns() != 0) {
+    if netns.name.is_some() || report.is_elsewhere() {
         line.column(0);
-        line.foreign(Ink::Faint, &format!("netns {}", netns_name(netns)));
+        line.foreign(Ink::Faint, &format!("netns {netns}"));
     }
     line.end(out);
 }
@@ -92,11 +92,6 @@ pub(super) fn not_seen(margin: &Line<'_>, degraded: &[String], out: &mut Vec<u8>
         line.foreign(Ink::Plain, sentence);
         line.end(out);
     }
-}
-
-/// The name of a namespace, or its inode where it has none.
-pub(super) fn netns_name(netns: &Netns) -> String {
-    netns.name.clone().unwrap_or_else(|| netns.inode.to_string())
 }
 
 fn one_way(count: &PortCount) -> String {

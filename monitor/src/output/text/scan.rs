@@ -15,7 +15,7 @@ use super::finding;
 use super::line::{Ink, Line};
 use super::network::{local, verdict};
 use super::program;
-use super::run::{netns_name, not_seen};
+use super::run::not_seen;
 use super::who::{in_a_word, mark, of_side, other_processes, user};
 
 use self::table::{Cell, Row, table};
@@ -71,7 +71,7 @@ fn listener_row(listener: &ListenerReport) -> Row {
         plain(state),
         plain(&local(listener)),
         plain("*"),
-        plain(&listener.netns.as_ref().map(netns_name).unwrap_or_default()),
+        plain(&listener.netns.as_ref().map(ToString::to_string).unwrap_or_default()),
         process,
         user,
         unit,
@@ -105,7 +105,7 @@ fn flow_row(flow: &FlowReport, local: Endpoint, remote: Endpoint, source: bool) 
         plain(flow.state.unwrap_or_default()),
         plain(&local.to_string()),
         plain(&remote.to_string()),
-        plain(&flow.netns.as_ref().map(netns_name).unwrap_or_default()),
+        plain(&flow.netns.as_ref().map(ToString::to_string).unwrap_or_default()),
         process,
         user,
         unit,
