@@ -14,7 +14,7 @@ pub use namespaces::Namespaces;
 pub use processes::{Captured, ProcessKey, Processes};
 pub use sockets::{OwnerKey, Socket, Sockets};
 
-use crate::owner::Attribution;
+use crate::owner::{Attribution, Seen};
 
 /// Something to look up on the host.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -25,10 +25,8 @@ pub enum Request {
         key: ProcessKey,
         /// The process.
         pid: u32,
-        /// When the kernel saw it, nanoseconds of `CLOCK_BOOTTIME`.
-        seen_ns: u64,
-        /// The user the kernel saw, should the process be gone by now.
-        uid: Option<u32>,
+        /// What the kernel saw of it.
+        seen: Seen,
     },
     /// Hash the executable and find its package.
     Examine {

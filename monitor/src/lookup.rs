@@ -13,11 +13,12 @@ use tokio::sync::mpsc;
 use crate::attribution::{ProcessKey, Request};
 use crate::clock;
 use crate::endpoint::{Netns, SocketKind};
+use crate::host::cgroup::Hierarchy;
 use crate::host::descriptor;
 use crate::host::identity::Identity;
 use crate::host::netns::{self, Mark};
 use crate::host::process::Reader;
-use crate::owner::{Examination, Process};
+use crate::owner::{Examination, Process, Seen};
 use crate::privilege::{self, Thread, Work};
 
 /// Requests that wait for one of the threads.
@@ -56,10 +57,19 @@ pub enum Answer {
 }
 
 enum Job {
-    Identify { key: ProcessKey, pid: u32, seen_ns: u64, uid: Option<u32> },
+    Identify { key: ProcessKey, pid: u32, seen: Seen },
     Recognise { cookie: u64, pid: u32, fd: u32 },
     Namespaces,
     WhoExited(Vec<(ProcessKey, u32, u64)>),
+}
+
+/// What the socket hooks, where they are attached, let be looked up.
+#[derive(Debug)]
+pub struct Hooks {
+    /// A port that they watch.
+    pub watched: Option<u16>,
+    /// The hierarchy in which they note where a process is.
+    pub cgroups: Hierarchy,
 }
 
 /// The two threads.
@@ -72,14 +82,15 @@ pub struct Lookup {
 impl Lookup {
     /// Starts the threads, which end when the value is dropped. Answers come out of the receiver.
     ///
-    /// Each keeps no more than it needs for its part of the `work`. `watched`: a port that the socket
-    /// hooks watch, if they are attached.
+    /// Each keeps no more than it needs for its part of the `work`.
     pub fn start(
         host: &Identity,
         work: Work,
-        watched: Option<u16>,
+        hooks: Option<Hooks>,
     ) -> Result<(Self, mpsc::Receiver<Answer>)> {
-        let reader = Arc::new(Reader::new(host));
+        let (watched, cgroups) =
+            hooks.map_or((None, None), |hooks| (hooks.watched, Some(hooks.cgroups)));
+        let reader = Arc::new(Reader::new(host).with_cgroups(cgroups));
         let (answers, receiver) = mpsc::channel(QUEUE);
         let (identities, jobs) = sync_channel(QUEUE);
         let (executables, processes) = sync_channel(QUEUE);
@@ -99,12 +110,12 @@ impl Lookup {
     /// the answer that says so is returned at once.
     pub fn ask(&self, request: Request, process: Option<Arc<Process>>) -> Option<Answer> {
         match request {
-            Request::Identify { key, pid, seen_ns, uid } => {
-                let job = Job::Identify { key, pid, seen_ns, uid };
+            Request::Identify { key, pid, seen } => {
+                let job = Job::Identify { key, pid, seen };
                 self.identities.try_send(job).is_err().then(|| {
                     let missing = vec!["not looked up: too many processes at once".to_owned()];
                     let process = Process { pid, missing, ..Process::default() };
-                    Answer::Identified { key, process: Arc::new(process), at_ns: seen_ns }
+                    Answer::Identified { key, process: Arc::new(process), at_ns: seen.at_ns }
                 })
             }
             Request::Examine { key } => {
@@ -146,13 +157,8 @@ fn identify(
 ) {
     for job in jobs {
         let answer = match job {
-            Job::Identify { key, pid, seen_ns, uid } => {
-                let mut process = reader.read(pid, Some(seen_ns));
-                if process.start_ticks.is_none() {
-                    // The number is all that is left of the user.
-                    let user = uid.and_then(|uid| reader.user(uid));
-                    process = Arc::new(Process { user, ..Process::clone(&process) });
-                }
+            Job::Identify { key, pid, seen } => {
+                let process = reader.read_seen(pid, seen);
                 Answer::Identified { key, process, at_ns: clock::boot_ns() }
             }
             Job::Recognise { cookie, pid, fd } => {

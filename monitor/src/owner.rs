@@ -63,6 +63,17 @@ pub struct Process {
     pub missing: Vec<String>,
 }
 
+/// What the kernel noted of a process in the act.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct Seen {
+    /// When, nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+    /// Real user id.
+    pub uid: Option<u32>,
+    /// Id of its cgroup in the v2 hierarchy.
+    pub cgroup_id: Option<u64>,
+}
+
 /// A container, as far as a cgroup path tells.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Container {

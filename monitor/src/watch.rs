@@ -21,15 +21,17 @@ use crate::cli;
 use crate::clock::{self, Clock};
 use crate::endpoint::Netns;
 use crate::failure::Failure;
+use crate::host::cgroup::Hierarchy;
 use crate::host::identity::Identity;
 use crate::host::netns;
 use crate::interfaces::{Change, Scope, Wanted};
+use crate::kernel::cgroup;
 use crate::kernel::interface::Hook;
 use crate::kernel::object::{self, Object};
 use crate::kernel::pin::Pins;
 use crate::kernel::preflight::{self, Needs};
 use crate::kernel::tracepoint::Tracepoints;
-use crate::lookup::{Answer, Lookup};
+use crate::lookup::{Answer, Hooks, Lookup};
 use crate::output::{Output, Style};
 use crate::pipeline::{Payload, Pipeline, Settings};
 use crate::policy::Policy;
@@ -159,6 +161,7 @@ impl Watch {
             interfaces.let_go_of_others()?;
             object.keep(&kernel, pins)?;
         }
+        let cgroups = Hierarchy::new(cgroup::root()?);
         // While the names of programs can still be asked for.
         let gaps = interfaces.gaps()?;
         let work = work(&args, &mut object);
@@ -168,7 +171,8 @@ impl Watch {
         snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
         let mut tracepoints = Tracepoints::default();
         tracepoints.follow(&mut object, pipeline.anybody_listens());
-        let (lookup, answers) = Lookup::start(identity, work, args.common.ports().iter().next())?;
+        let hooks = Hooks { watched: args.common.ports().iter().next(), cgroups };
+        let (lookup, answers) = Lookup::start(identity, work, Some(hooks))?;
         let output = Output::stdout(style)?;
         privilege::reduce(Thread::Main, work);
         for interface in &observed {

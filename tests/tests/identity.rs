@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use portwatch_tests::{Actor, Event, Finished, Host, Lab, skip};
@@ -224,6 +224,71 @@ fn of_a_process_that_is_gone_it_is_said_what_nobody_knows() {
         assert!(missing.contains(fact), "{fact}: {missing}");
     }
     assert!(missing.ends_with("gone before they could be read"), "{missing}");
+}
+
+#[test]
+fn of_a_process_that_is_gone_the_unit_is_known_by_its_cgroup() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let Some(service) = Cgroup::make("pwt-identity.slice", "pwt.service") else { return };
+    let mut server = host.actor(&[&format!("listen tcp {}", host.v4(PORT)), "stay"]);
+    server.answer();
+    let portwatch = host.portwatch(&["watch"]);
+
+    portwatch.pause();
+    let mut client = Command::new("sh");
+    let script = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+    client.args(["-c", script]).arg(&service.path).args(["ip", "netns", "exec", host.name()]);
+    client.args([ACTOR, &*format!("connect tcp {}", host.v4(PORT))]);
+    let client = Actor::start(&mut client).finish(1);
+    portwatch.resume();
+    portwatch.expect("a flow of a process that is gone", |event| {
+        let owners = event.at("portwatch.owners").as_array();
+        owners.is_some_and(|owners| owners.iter().any(|owner| owner["pid"] == client.pid))
+    });
+    let run = portwatch.stop();
+
+    let owner = run.flow_from(client.address()).owner("opener", client.pid);
+    assert_eq!(owner["exited"], true);
+    assert_eq!(
+        (&owner["unit"], &owner["slice"]),
+        (&"pwt.service".into(), &"pwt-identity.slice".into())
+    );
+    assert!(!missing(owner).contains("cgroup"), "{owner}");
+}
+
+/// A cgroup of a test's own; removed when dropped.
+struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// `None`, noted as skipped, where none can be made.
+    fn make(slice: &str, service: &str) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("read the mounts");
+        let mounted = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (path, kind) = (fields.next()?, fields.next()?);
+            (kind == "cgroup2").then_some(path)
+        });
+        let Some(mounted) = mounted else {
+            skip("no cgroup v2 hierarchy is mounted");
+            return None;
+        };
+        let path = Path::new(mounted).join(slice).join(service);
+        if let Err(error) = fs::create_dir_all(&path) {
+            skip(&format!("no cgroup can be made: {error}"));
+            return None;
+        }
+        Some(Self { path })
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Not asserted: a test that fails already must not abort the others.
+        drop(fs::remove_dir(&self.path));
+        drop(self.path.parent().map(fs::remove_dir));
+    }
 }
 
 /// A lab, where this host has the program and the database that knows it.

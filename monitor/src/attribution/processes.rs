@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::attribution::Request;
 use crate::escape;
-use crate::owner::{Examination, Process};
+use crate::owner::{Examination, Process, Seen};
 
 /// A process in [`Processes`]. Never reused within a run.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -26,6 +26,8 @@ pub struct Captured<'a> {
     pub uid: u32,
     /// `comm` of the thread, up to the first NUL.
     pub comm: &'a [u8],
+    /// Id of its cgroup in the v2 hierarchy, where the hook can tell.
+    pub cgroup_id: Option<u64>,
     /// When, nanoseconds of `CLOCK_BOOTTIME`.
     pub seen_ns: u64,
 }
@@ -82,7 +84,8 @@ impl Processes {
             uid: Some(captured.uid),
             ..Process::default()
         };
-        self.add(process, captured.comm, Some(captured.uid), captured.seen_ns)
+        let Captured { uid, cgroup_id, seen_ns, .. } = *captured;
+        self.add(process, captured.comm, Seen { at_ns: seen_ns, uid: Some(uid), cgroup_id })
     }
 
     /// The process that has this pid now. Those that have exited have to be known by now: a process
@@ -94,27 +97,22 @@ impl Processes {
         {
             return *key;
         }
-        self.add(Process { pid, ..Process::default() }, &[], None, now_ns)
+        let seen = Seen { at_ns: now_ns, ..Seen::default() };
+        self.add(Process { pid, ..Process::default() }, &[], seen)
     }
 
-    fn add(
-        &mut self,
-        process: Process,
-        comm: &[u8],
-        captured_uid: Option<u32>,
-        seen_ns: u64,
-    ) -> ProcessKey {
+    fn add(&mut self, process: Process, comm: &[u8], seen: Seen) -> ProcessKey {
         self.make_room();
         let key = ProcessKey(self.next);
         self.next += 1;
         let pid = process.pid;
         self.by_pid.insert(pid, key);
-        self.requests.push(Request::Identify { key, pid, seen_ns, uid: captured_uid });
+        self.requests.push(Request::Identify { key, pid, seen });
         let entry = Entry {
             process: Arc::new(process),
             comm: comm.to_vec(),
-            captured_uid,
-            verified_ns: seen_ns,
+            captured_uid: seen.uid,
+            verified_ns: seen.at_ns,
             exited: false,
             identity_due: true,
             examination_due: true,
@@ -233,7 +231,7 @@ impl Entry {
 
 /// What the kernel captured of a process that `/proc` no longer shows.
 fn merge(captured: &Process, found: &Process) -> Process {
-    Process { missing: found.missing.clone(), user: found.user.clone(), ..captured.clone() }
+    Process { name: captured.name.clone(), uid: captured.uid, ..found.clone() }
 }
 
 #[cfg(test)]
@@ -298,7 +296,7 @@ mod tests {
     }
 
     fn captured(pid: u32, comm: &[u8], seen_ns: u64) -> Captured<'_> {
-        Captured { pid, uid: 1000, comm, seen_ns }
+        Captured { pid, uid: 1000, comm, cgroup_id: None, seen_ns }
     }
 
     fn started(pid: u32, ticks: u64) -> Arc<Process> {

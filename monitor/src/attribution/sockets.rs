@@ -480,6 +480,7 @@ fn caller(record: &SocketRecord, processes: &mut Processes) -> Option<ProcessKey
             pid: record.tgid,
             uid: record.uid,
             comm: record.comm.get(..end).unwrap_or_default(),
+            cgroup_id: (record.cgroup_id != 0).then_some(record.cgroup_id),
             seen_ns: record.header.ktime_ns,
         })
     })

@@ -4,7 +4,11 @@
 //! directories as they like. So the outermost name counts, as systemd itself has it: what runs
 //! inside a container or service cannot pass for another one.
 
+mod hierarchy;
+
 use std::borrow::Cow;
+
+pub use hierarchy::Hierarchy;
 
 use crate::escape;
 use crate::owner::Container;
@@ -43,6 +47,13 @@ impl Placement {
             lines.iter().find_map(|line| container(&escape::text_from_bytes(line.path)))
         });
         Some(Self { unit: unit(&path), slice: slice(&path), container, path })
+    }
+
+    /// Of a path in the cgroup v2 hierarchy; `None` for the root, which tells nothing of who is there.
+    pub fn of_path(path: &[u8]) -> Option<Self> {
+        let path = escape::text_from_bytes(path).into_owned();
+        let (unit, slice, container) = (unit(&path), slice(&path), container(&path));
+        (path != "/").then_some(Self { path, unit, slice, container })
     }
 }
 

@@ -22,13 +22,13 @@ use sha2::{Digest as _, Sha256};
 use uzers::{Users as _, UsersCache};
 
 use self::facts::Signs;
-use super::cgroup::Placement;
+use super::cgroup::{Hierarchy, Placement};
 use super::executable::{ANOTHER_PROGRAM, Algorithm, Executable, FileKey, Hashes};
 use super::identity::Identity;
 use super::packages::{Checksum, Packages};
 use super::proc::{self, Directory};
 use crate::escape;
-use crate::owner::{Ancestor, Examination, Integrity, Package, Packaging, Process};
+use crate::owner::{Ancestor, Examination, Integrity, Package, Packaging, Process, Seen};
 
 /// Reads processes. Its methods block and may be called from several threads.
 pub struct Reader {
@@ -41,6 +41,7 @@ pub struct Reader {
     parents: Mutex<LruCache<Incarnation, (Signs, Ancestor)>>,
     hashes: Hashes,
     packages: Packages,
+    cgroups: Option<Hierarchy>,
 }
 
 /// A pid and start time in ticks: one process, for as long as the host runs.
@@ -68,7 +69,14 @@ impl Reader {
             parents: Mutex::new(LruCache::new(PARENTS)),
             hashes: Hashes::new(),
             packages: Packages::of_host(),
+            cgroups: None,
         }
+    }
+
+    /// The same, which can tell where a process was that is gone.
+    #[must_use]
+    pub fn with_cgroups(self, cgroups: Option<Hierarchy>) -> Self {
+        Self { cgroups, ..self }
     }
 
     /// The process that had this pid at an instant (nanoseconds since boot, suspend included), or
@@ -102,6 +110,27 @@ impl Reader {
         let known = Known { signs, process: Arc::clone(&process) };
         lock(&self.processes).put((pid, stat.starttime), known);
         process
+    }
+
+    /// As [`Self::read`], of a process that the kernel saw. Of one that is gone by now, what can still
+    /// be said of its user and its cgroup.
+    pub fn read_seen(&self, pid: u32, seen: Seen) -> Arc<Process> {
+        let process = self.read(pid, Some(seen.at_ns));
+        if process.start_ticks.is_some() {
+            return process;
+        }
+        let path = seen.cgroup_id.zip(self.cgroups.as_ref());
+        let path = path.and_then(|(id, cgroups)| cgroups.path_of(id).ok());
+        let placement = path.and_then(|path| Placement::of_path(path.as_os_str().as_bytes()));
+        let mut process = Process::clone(&process);
+        if let Some(Placement { path, unit, slice, container }) = placement {
+            if process == gone(pid) {
+                process.missing = vec![gone_facts(|fact| fact != CGROUP)];
+            }
+            process = Process { cgroup: Some(path), unit, slice, container, ..process };
+        }
+        process.user = seen.uid.and_then(|uid| self.user(uid));
+        Arc::new(process)
     }
 
     /// A process as it was last read, also when it is gone by now.
@@ -331,8 +360,14 @@ fn unread(pid: u32, error: &io::Error) -> Process {
 }
 
 fn gone(pid: u32) -> Process {
-    let missing = vec![format!("{FACTS}: gone before they could be read")];
+    let missing = vec![gone_facts(|_| true)];
     Process { pid, missing, ..Process::default() }
+}
+
+/// The line about facts of a process that is gone.
+fn gone_facts(is_missing: impl Fn(&str) -> bool) -> String {
+    let facts: Vec<&str> = FACTS.into_iter().filter(|fact| is_missing(fact)).collect();
+    format!("{}: gone before they could be read", facts.join(", "))
 }
 
 /// The value; else there is a line more about why there is none.
@@ -354,8 +389,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What is read of a process.
-const FACTS: &str = "start time, exe, sha256, package, args, cwd, cgroup, label, namespaces, \
-     terminal, login, parents";
+const FACTS: [&str; 12] = [
+    "start time",
+    "exe",
+    "sha256",
+    "package",
+    "args",
+    "cwd",
+    CGROUP,
+    "label",
+    "namespaces",
+    "terminal",
+    "login",
+    "parents",
+];
+const CGROUP: &str = "cgroup";
 /// Why what a container's process runs has no package.
 const NOT_ON_HOST: &str = "its path leads to another file on this host than in its own mount \
      namespace";
