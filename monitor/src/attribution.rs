@@ -28,8 +28,13 @@ pub enum Request {
         /// What the kernel saw of it.
         seen: Seen,
     },
-    /// Hash the executable and find its package.
-    Examine {
+    /// Hash the executable.
+    Hash {
+        /// Whom the answer is for.
+        key: ProcessKey,
+    },
+    /// Find the package of the executable.
+    Package {
         /// Whom the answer is for.
         key: ProcessKey,
     },

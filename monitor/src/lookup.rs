@@ -4,8 +4,9 @@
 //! Two threads, each behind a bounded queue: identities are read at once, since the process may be
 //! gone in a millisecond; executables wait their turn. A full queue answers that it is full.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
@@ -18,11 +19,14 @@ use crate::host::descriptor;
 use crate::host::identity::Identity;
 use crate::host::netns::{self, Mark};
 use crate::host::process::Reader;
-use crate::owner::{Examination, Process, Seen};
+use crate::owner::{Packaging, Process, Seen};
 use crate::privilege::{self, Thread, Work};
 
 /// Requests that wait for one of the threads.
 const QUEUE: usize = 4096;
+
+/// Why nothing is known of an executable, when the queue is full.
+const TOO_MANY: &str = "too many executables at once";
 
 /// What came of a request.
 #[derive(Clone, Debug)]
@@ -36,12 +40,19 @@ pub enum Answer {
         /// When it was read, nanoseconds of `CLOCK_BOOTTIME`.
         at_ns: u64,
     },
-    /// Hash and package of what it runs.
-    Examined {
+    /// The hash of what it runs, or why there is none.
+    Hashed {
         /// Whom it is about.
         key: ProcessKey,
-        /// What came of it.
-        examination: Box<Examination>,
+        /// Lower-case hex, or a line for [`Process::missing`].
+        hash: Result<String, String>,
+    },
+    /// The package of what it runs.
+    Packaged {
+        /// Whom it is about.
+        key: ProcessKey,
+        /// What is known of it, or a line for [`Process::missing`].
+        packaging: Box<Result<Packaging, String>>,
     },
     /// The network namespaces of the host, and how records name them.
     Namespaces(Vec<(Netns, Mark)>),
@@ -54,6 +65,16 @@ pub enum Answer {
     },
     /// Processes that are no longer there.
     Exited(Vec<ProcessKey>),
+}
+
+/// A question about what a process runs.
+type Executable = (Question, ProcessKey, Arc<Process>);
+
+/// What to find out about an executable.
+#[derive(Clone, Copy, Debug)]
+enum Question {
+    Hash,
+    Package,
 }
 
 enum Job {
@@ -76,7 +97,7 @@ pub struct Hooks {
 #[derive(Debug)]
 pub struct Lookup {
     identities: SyncSender<Job>,
-    executables: SyncSender<(ProcessKey, Arc<Process>)>,
+    executables: SyncSender<Executable>,
 }
 
 impl Lookup {
@@ -106,8 +127,8 @@ impl Lookup {
         Ok((Self { identities, executables }, receiver))
     }
 
-    /// Asks. `process` is what is known of the process whose executable is to be examined. Where the queue is full,
-    /// the answer that says so is returned at once.
+    /// Asks. `process` is what is known of the process whose executable the question is about. Where
+    /// the queue is full, the answer that says so is returned at once.
     pub fn ask(&self, request: Request, process: Option<Arc<Process>>) -> Option<Answer> {
         match request {
             Request::Identify { key, pid, seen } => {
@@ -118,13 +139,15 @@ impl Lookup {
                     Answer::Identified { key, process: Arc::new(process), at_ns: seen.at_ns }
                 })
             }
-            Request::Examine { key } => {
-                let asked =
-                    process.map(|process| self.executables.try_send((key, process)).is_ok());
-                (asked != Some(true)).then(|| {
-                    let examination = Examination::failed("too many executables at once");
-                    Answer::Examined { key, examination: Box::new(examination) }
-                })
+            Request::Hash { key } => {
+                let hash = Err(format!("sha256: {TOO_MANY}"));
+                let asked = self.ask_of_executable(Question::Hash, key, process);
+                (!asked).then_some(Answer::Hashed { key, hash })
+            }
+            Request::Package { key } => {
+                let packaging = Box::new(Err(format!("package: {TOO_MANY}")));
+                let asked = self.ask_of_executable(Question::Package, key, process);
+                (!asked).then_some(Answer::Packaged { key, packaging })
             }
             Request::Recognise { cookie, pid, fd } => {
                 let job = Job::Recognise { cookie, pid, fd };
@@ -139,6 +162,16 @@ impl Lookup {
                     .then(|| Answer::Namespaces(Vec::new()))
             }
         }
+    }
+
+    /// False when the queue is full, or there is no such process.
+    fn ask_of_executable(
+        &self,
+        question: Question,
+        key: ProcessKey,
+        process: Option<Arc<Process>>,
+    ) -> bool {
+        process.is_some_and(|process| self.executables.try_send((question, key, process)).is_ok())
     }
 
     /// Asks which of these processes have exited.
@@ -179,14 +212,34 @@ fn identify(
     }
 }
 
-fn examine(
-    reader: &Reader,
-    processes: &Receiver<(ProcessKey, Arc<Process>)>,
-    answers: &mpsc::Sender<Answer>,
-) {
-    for (key, process) in processes {
-        let examination = Box::new(reader.examine(&process));
-        let answer = Answer::Examined { key, examination };
+/// Answers about hashes before those about packages, whoever asked first: searching a package database
+/// takes longer than most hashes do.
+fn examine(reader: &Reader, questions: &Receiver<Executable>, answers: &mpsc::Sender<Answer>) {
+    let mut later: VecDeque<(ProcessKey, Arc<Process>)> = VecDeque::new();
+    loop {
+        let next = if later.is_empty() {
+            questions.recv().map_err(TryRecvError::from)
+        } else {
+            questions.try_recv()
+        };
+        let answer = match next {
+            Ok((Question::Hash, key, process)) => {
+                Answer::Hashed { key, hash: reader.hash(&process) }
+            }
+            Ok((Question::Package, key, process)) if later.len() < QUEUE => {
+                later.push_back((key, process));
+                continue;
+            }
+            Ok((Question::Package, key, _)) => {
+                let packaging = Box::new(Err(format!("package: {TOO_MANY}")));
+                Answer::Packaged { key, packaging }
+            }
+            Err(TryRecvError::Empty) => {
+                let Some((key, process)) = later.pop_front() else { continue };
+                Answer::Packaged { key, packaging: Box::new(reader.packaging(&process)) }
+            }
+            Err(TryRecvError::Disconnected) => return,
+        };
         if answers.blocking_send(answer).is_err() {
             return;
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use context::{Context, Login, Namespaces, Terminal};
-pub use package::{Examination, Integrity, Package, PackageFormat, Packaging};
+pub use package::{Integrity, Package, PackageFormat, Packaging};
 
 /// A process, identified by pid **and** start time: a pid alone is reused.
 ///

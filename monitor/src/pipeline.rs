@@ -28,7 +28,7 @@ use crate::host;
 use crate::host::netns::Mark;
 use crate::kernel::flow_table::Reading;
 use crate::ledger::Ledger;
-use crate::owner::{Examination, Process};
+use crate::owner::{Packaging, Process};
 use crate::policy::Policy;
 use crate::ports::PortSet;
 use crate::report::{Body, FindingReport, InterfaceChange, InterfaceReport, Report};
@@ -242,9 +242,15 @@ impl Pipeline {
         self.known.sockets.process_changed(known);
     }
 
-    /// Takes in what reading a process's executable gave.
-    pub fn examined(&mut self, key: ProcessKey, examination: Examination) {
-        self.known.processes.examined(key, examination);
+    /// Takes in the hash of a process's executable, or why there is none.
+    pub fn hashed(&mut self, key: ProcessKey, hash: Result<String, String>) {
+        self.known.processes.hashed(key, hash);
+        self.known.sockets.process_changed(key);
+    }
+
+    /// Takes in the package of a process's executable, or why it is not known.
+    pub fn packaged(&mut self, key: ProcessKey, packaging: Result<Packaging, String>) {
+        self.known.processes.packaged(key, packaging);
         self.known.sockets.process_changed(key);
     }
 

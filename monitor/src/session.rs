@@ -315,7 +315,7 @@ fn owner(socket: &Socket) -> (u64, SocketOwner) {
 pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
     for request in pipeline.take_requests() {
         let process = match request {
-            Request::Examine { key } => pipeline.process(key),
+            Request::Hash { key } | Request::Package { key } => pipeline.process(key),
             Request::Identify { .. } | Request::Recognise { .. } | Request::Namespaces => None,
         };
         if let Some(refusal) = lookup.ask(request, process) {
@@ -328,7 +328,8 @@ pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
 pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
     match answer {
         Answer::Identified { key, process, at_ns } => pipeline.identified(key, process, at_ns),
-        Answer::Examined { key, examination } => pipeline.examined(key, *examination),
+        Answer::Hashed { key, hash } => pipeline.hashed(key, hash),
+        Answer::Packaged { key, packaging } => pipeline.packaged(key, *packaging),
         Answer::Recognised { cookie, kind } => {
             pipeline.recognised(cookie, kind, clock::boot_ns());
         }

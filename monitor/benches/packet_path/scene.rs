@@ -10,7 +10,7 @@ use monitor::endpoint::Netns;
 use monitor::host::netns::Mark;
 use monitor::kernel::flow_table::Reading;
 use monitor::kernel::object;
-use monitor::owner::{Examination, Packaging, Process};
+use monitor::owner::{Packaging, Process};
 use monitor::pipeline::{Payload, Pipeline, Settings};
 use monitor::policy::Policy;
 use monitor_ebpf::packet::tcp;
@@ -66,7 +66,8 @@ fn answer(pipeline: &mut Pipeline) {
         }
         for request in requests {
             match request {
-                Request::Examine { key } => pipeline.examined(key, examination()),
+                Request::Hash { key } => pipeline.hashed(key, Ok("00".repeat(32))),
+                Request::Package { key } => pipeline.packaged(key, Ok(Packaging::NoPackage)),
                 Request::Identify { key, pid, .. } => {
                     pipeline.identified(key, Arc::new(process(pid)), boot_ns());
                 }
@@ -141,9 +142,4 @@ pub(crate) fn heap() -> usize {
     // SAFETY: no precondition; it only reads counters of the allocator.
     let info = unsafe { libc::mallinfo2() };
     info.uordblks + info.hblkhd
-}
-
-/// What reading its executable gave.
-fn examination() -> Examination {
-    Examination { sha256: Ok("00".repeat(32)), packaging: Ok(Packaging::NoPackage) }
 }

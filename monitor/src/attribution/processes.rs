@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::attribution::Request;
 use crate::escape;
-use crate::owner::{Examination, Process, Seen};
+use crate::owner::{Packaging, Process, Seen};
 
 /// A process in [`Processes`]. Never reused within a run.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -41,8 +41,8 @@ struct Entry {
     /// The process was certainly there at this moment.
     verified_ns: u64,
     exited: bool,
-    identity_due: bool,
-    examination_due: bool,
+    /// Answers that are awaited: who it is, the hash and the package of what it runs.
+    answers_due: u8,
 }
 
 /// All known processes; bounded.
@@ -114,8 +114,7 @@ impl Processes {
             captured_uid: seen.uid,
             verified_ns: seen.at_ns,
             exited: false,
-            identity_due: true,
-            examination_due: true,
+            answers_due: 3,
         };
         self.entries.insert(key, entry);
         key
@@ -142,28 +141,35 @@ impl Processes {
             return known;
         }
         let Some(entry) = self.entries.get_mut(&key) else { return key };
-        entry.identity_due = false;
+        entry.answers_due = entry.answers_due.saturating_sub(1);
         if found.start_ticks.is_none() {
             entry.process = Arc::new(merge(&entry.process, &found));
-            (entry.examination_due, entry.exited) = (false, true);
+            (entry.answers_due, entry.exited) = (0, true);
             return key;
         }
         entry.process = found;
         entry.verified_ns = entry.verified_ns.max(now_ns);
-        self.requests.push(Request::Examine { key });
+        self.requests.extend([Request::Hash { key }, Request::Package { key }]);
         key
     }
 
-    /// What reading the executable gave.
-    pub fn examined(&mut self, key: ProcessKey, examination: Examination) {
+    /// What hashing the executable gave.
+    pub fn hashed(&mut self, key: ProcessKey, hash: Result<String, String>) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        entry.examination_due = false;
+        entry.answers_due = entry.answers_due.saturating_sub(1);
         let process = Arc::make_mut(&mut entry.process);
-        match examination.sha256 {
-            Ok(sha256) => process.sha256 = Some(sha256),
+        match hash {
+            Ok(hash) => process.sha256 = Some(hash),
             Err(reason) => process.missing.push(reason),
         }
-        match examination.packaging {
+    }
+
+    /// What looking for the package of the executable gave.
+    pub fn packaged(&mut self, key: ProcessKey, packaging: Result<Packaging, String>) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.answers_due = entry.answers_due.saturating_sub(1);
+        let process = Arc::make_mut(&mut entry.process);
+        match packaging {
             Ok(packaging) => process.packaging = packaging,
             Err(reason) => process.missing.push(reason),
         }
@@ -188,12 +194,12 @@ impl Processes {
 
     /// Nothing is being looked up for this process.
     pub fn is_settled(&self, key: ProcessKey) -> bool {
-        self.entries.get(&key).is_none_or(|entry| !entry.identity_due && !entry.examination_due)
+        self.entries.get(&key).is_none_or(Entry::is_settled)
     }
 
     /// Nothing is being looked up for any process.
     pub fn are_settled(&self) -> bool {
-        self.entries.values().all(|entry| !entry.identity_due && !entry.examination_due)
+        self.entries.values().all(Entry::is_settled)
     }
 
     /// Processes that were alive when last seen, with pid and start, to see whether they still are.
@@ -219,6 +225,10 @@ impl Processes {
 }
 
 impl Entry {
+    const fn is_settled(&self) -> bool {
+        self.answers_due == 0
+    }
+
     fn is_still(&self, captured: &Captured<'_>) -> bool {
         if captured.seen_ns <= self.verified_ns && !self.exited {
             return true;

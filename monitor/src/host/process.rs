@@ -28,7 +28,7 @@ use super::identity::Identity;
 use super::packages::{Checksum, Packages};
 use super::proc::{self, Directory};
 use crate::escape;
-use crate::owner::{Ancestor, Examination, Integrity, Package, Packaging, Process, Seen};
+use crate::owner::{Ancestor, Integrity, Package, Packaging, Process, Seen};
 
 /// Reads processes. Its methods block and may be called from several threads.
 pub struct Reader {
@@ -80,7 +80,8 @@ impl Reader {
     }
 
     /// The process that had this pid at an instant (nanoseconds since boot, suspend included), or
-    /// has it now if none is given. Without SHA-256, unless it is known, and package: see [`Self::examine`].
+    /// has it now if none is given. Without SHA-256, unless it is known, and package: see [`Self::hash`] and
+    /// [`Self::packaging`].
     ///
     /// One that started later has only inherited the pid: then the one asked for is gone. Of one
     /// that was read before and shows no sign of change, arguments and parents are as they were.
@@ -145,28 +146,38 @@ impl Reader {
         Some(escape::text_from_bytes(user.name().as_bytes()).into_owned())
     }
 
-    /// SHA-256 and package of what a process runs that [`Self::read`] gave. May take seconds.
+    /// SHA-256 of what a process runs that [`Self::read`] gave: lower-case hex, or the line for
+    /// [`Process::missing`]. May take seconds.
     ///
     /// Refuses when it has called `execve` since, so that no process gets the hash of another
     /// program.
-    pub fn examine(&self, process: &Process) -> Examination {
-        let (directory, executable, key) = match self.program_of(process) {
-            Ok(program) => program,
-            Err(why) => return Examination::failed(&why),
-        };
-        let sha256 = self.hashes.compute(Algorithm::Sha256, &directory, &key);
-        let packaging = self.packaging(&directory, &executable, &key);
-        let start_ticks = process.start_ticks.unwrap_or_default();
-        if let Some(known) = lock(&self.processes).get_mut(&(process.pid, start_ticks))
-            && same_file(&known.signs, &executable)
+    pub fn hash(&self, process: &Process) -> Result<String, String> {
+        let hash = self.program_of(process).and_then(|(directory, executable, key)| {
+            let hash = self.hashes.compute(Algorithm::Sha256, &directory, &key)?;
+            self.learn(process, &executable, |process| process.sha256 = Some(hash.clone()));
+            Ok(hash)
+        });
+        hash.map_err(|why| format!("sha256: {why}"))
+    }
+
+    /// The package of what a process runs that [`Self::read`] gave, or the line for
+    /// [`Process::missing`]. May take seconds, and refuses, as [`Self::hash`].
+    pub fn packaging(&self, process: &Process) -> Result<Packaging, String> {
+        let packaging = self.program_of(process).and_then(|(directory, executable, key)| {
+            let packaging = self.packaging_of(&directory, &executable, &key)?;
+            self.learn(process, &executable, |process| process.packaging = packaging.clone());
+            Ok(packaging)
+        });
+        packaging.map_err(|why| format!("package: {why}"))
+    }
+
+    /// Remembers of a process what reading this executable of it gave.
+    fn learn(&self, process: &Process, executable: &Executable, learn: impl FnOnce(&mut Process)) {
+        let incarnation = (process.pid, process.start_ticks.unwrap_or_default());
+        if let Some(known) = lock(&self.processes).get_mut(&incarnation)
+            && same_file(&known.signs, executable)
         {
-            let process = Arc::make_mut(&mut known.process);
-            process.sha256 = sha256.clone().ok();
-            process.packaging = packaging.clone().unwrap_or_default();
-        }
-        Examination {
-            sha256: sha256.map_err(|why| format!("sha256: {why}")),
-            packaging: packaging.map_err(|why| format!("package: {why}")),
+            learn(Arc::make_mut(&mut known.process));
         }
     }
 
@@ -193,7 +204,7 @@ impl Reader {
 
     /// The package of what a process runs. Only what is the host's own file under its path has one: the
     /// database says nothing of other files of the same name.
-    fn packaging(
+    fn packaging_of(
         &self,
         process: &Directory,
         executable: &Executable,

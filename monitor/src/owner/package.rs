@@ -87,19 +87,3 @@ impl Integrity {
         }
     }
 }
-
-/// What came of reading an executable, which may take seconds.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Examination {
-    /// SHA-256 in lower-case hex, or a line for `Process::missing`.
-    pub sha256: Result<String, String>,
-    /// The package, or a line for `Process::missing`.
-    pub packaging: Result<Packaging, String>,
-}
-
-impl Examination {
-    /// Nothing could be read, for this reason.
-    pub fn failed(why: &str) -> Self {
-        Self { sha256: Err(format!("sha256: {why}")), packaging: Err(format!("package: {why}")) }
-    }
-}

@@ -112,7 +112,7 @@ fn a_process_is_remembered_until_it_runs_another_program() {
     child.send_line();
     child.await_line();
     let cat = reader.read(child.pid(), None);
-    let refused = reader.examine(&shell).sha256;
+    let refused = reader.hash(&shell);
 
     assert!(Arc::ptr_eq(&shell, &again));
     assert_eq!(shell.args, ["sh", "-c", "read line; echo; read line; exec cat"]);
@@ -131,16 +131,13 @@ fn a_process_is_read_anew_once_its_executable_is_deleted() {
 
     std::fs::remove_file(&path).unwrap();
     let after = reader.read(child.pid(), None);
-    let examination = reader.examine(&before);
+    let (hash, packaging) = (reader.hash(&before), reader.packaging(&before));
     child.end();
 
     let deleted = Process { deleted: true, on_host: Some(false), ..Process::clone(&before) };
     assert_eq!(*after, deleted);
-    assert_eq!(examination.sha256.unwrap().len(), 64);
-    assert_eq!(
-        examination.packaging.unwrap_err(),
-        "package: what runs was deleted, or never had a name"
-    );
+    assert_eq!(hash.unwrap().len(), 64);
+    assert_eq!(packaging.unwrap_err(), "package: what runs was deleted, or never had a name");
 }
 
 #[test]
@@ -149,7 +146,7 @@ fn a_hash_is_known_the_next_time() {
     let child = Waiting::start();
     let before = reader.read(child.pid(), None);
 
-    let hash = reader.examine(&before).sha256.unwrap();
+    let hash = reader.hash(&before).unwrap();
     let after = reader.read(child.pid(), None);
 
     assert_eq!(before.sha256, None);

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::endpoint::Netns;
 use crate::host::netns::Mark;
 use crate::kernel::flow_table::Reading;
-use crate::owner::{Evidence, Examination, Packaging, Process, Role};
+use crate::owner::{Evidence, Packaging, Process, Role};
 use crate::pipeline::{Payload, Pipeline, Settings};
 use crate::policy::Policy;
 use crate::report::{Body, FlowChange, FlowReport, ListenerChange, ListenerReport, Report};
@@ -85,7 +85,10 @@ impl Scene {
             }
             for request in requests {
                 match request {
-                    Request::Examine { key } => self.pipeline.examined(key, examination()),
+                    Request::Hash { key } => self.pipeline.hashed(key, Ok(SHA256.to_owned())),
+                    Request::Package { key } => {
+                        self.pipeline.packaged(key, Ok(Packaging::NoPackage));
+                    }
                     Request::Identify { .. } => self.identify(request, now_ns),
                     Request::Recognise { .. } | Request::Namespaces => panic!("{request:?}"),
                 }
@@ -93,7 +96,7 @@ impl Scene {
         }
     }
 
-    /// Answers who a process is, which makes its executable the next question.
+    /// Answers who a process is, which makes its executable the next questions.
     pub(super) fn identify(&mut self, request: Request, now_ns: u64) {
         let Request::Identify { key, pid, .. } = request else { panic!("{request:?}") };
         let process = self.processes.get(&pid).cloned().unwrap_or_else(|| cardbridged(pid));
@@ -177,11 +180,6 @@ pub(super) fn cardbridged(pid: u32) -> Process {
         user: Some("cardbridge".to_owned()),
         ..Process::default()
     }
-}
-
-/// What reading its executable gives.
-pub(super) fn examination() -> Examination {
-    Examination { sha256: Ok(SHA256.to_owned()), packaging: Ok(Packaging::NoPackage) }
 }
 
 pub(super) const SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

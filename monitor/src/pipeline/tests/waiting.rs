@@ -5,7 +5,7 @@ use monitor_ebpf::wire::action;
 use super::scene::*;
 use super::*;
 use crate::host::netns::Mark;
-use crate::owner::{Evidence, Role};
+use crate::owner::{Evidence, Packaging, Role};
 use crate::report::{ListenerChange, ListenerReport};
 
 #[test]
@@ -27,7 +27,7 @@ fn a_listener_waits_for_the_hash_of_what_it_runs() {
 }
 
 #[test]
-fn an_examination_that_comes_late_updates_the_listener() {
+fn a_hash_that_comes_late_updates_the_listener() {
     let mut scene = Scene::new();
     scene.ingest(&listen(SECOND));
     let [who] = scene.requests()[..] else { panic!("one process is to be looked up") };
@@ -36,8 +36,9 @@ fn an_examination_that_comes_late_updates_the_listener() {
 
     let early = scene.tick(SECOND + PATIENCE_NS);
     let hash = scene.requests();
-    let [Request::Examine { key }] = hash[..] else { panic!("{hash:?}") };
-    scene.pipeline.examined(key, examination());
+    let [Request::Hash { key }, Request::Package { .. }] = hash[..] else { panic!("{hash:?}") };
+    scene.pipeline.hashed(key, Ok(SHA256.to_owned()));
+    scene.pipeline.packaged(key, Ok(Packaging::NoPackage));
     let late = scene.tick(SECOND + 2 * PATIENCE_NS);
 
     let opened = only(ListenerChange::Opened, &early);

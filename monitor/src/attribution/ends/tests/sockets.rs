@@ -8,7 +8,7 @@ use super::host::*;
 use super::{DESTINATION, SOURCE};
 use crate::attribution::Request;
 use crate::endpoint::Endpoint;
-use crate::owner::{Evidence, Examination, Ownership, Process, Role, Side};
+use crate::owner::{Evidence, Ownership, Packaging, Process, Role, Side};
 
 #[test]
 fn the_owners_of_a_listener_are_those_the_kernel_named() {
@@ -45,7 +45,9 @@ fn a_listener_is_settled_once_its_owner_is_read_and_hashed() {
     assert!(!host.of_socket(LISTENER).settled);
     host.known.processes.identified(key, Arc::new(process), 2);
     assert!(!host.of_socket(LISTENER).settled);
-    host.known.processes.examined(key, Examination::failed("gone"));
+    host.known.processes.hashed(key, Ok("00".to_owned()));
+    assert!(!host.of_socket(LISTENER).settled);
+    host.known.processes.packaged(key, Ok(Packaging::NoPackage));
     assert!(host.of_socket(LISTENER).settled);
 }
 
