@@ -7,7 +7,6 @@ use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
@@ -91,11 +90,6 @@ impl Portwatch {
     /// Bytes of memory it took at most.
     pub fn peak(&self) -> u64 {
         usage::peak(self.pid())
-    }
-
-    /// Processor time it has used.
-    pub fn processor_time(&self) -> Duration {
-        usage::processor_time(self.pid())
     }
 
     /// How many descriptors it has open.

@@ -27,17 +27,6 @@ fn memory(pid: u32, which: &str) -> u64 {
     number.expect("find the peak of memory").saturating_mul(1024)
 }
 
-/// Processor time so far, over all threads, in user space and in the kernel.
-pub(crate) fn processor_time(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("read /proc/PID/stat");
-    // The name may contain anything, parentheses too; utime and stime are the 12th and 13th behind.
-    let (_, rest) = stat.rsplit_once(')').expect("find the end of a name");
-    let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-    let ticks = ticks.sum::<Result<u64, _>>().expect("read numbers of ticks");
-    // USER_HZ is 100 for every user of Linux.
-    Duration::from_millis(ticks.saturating_mul(10))
-}
-
 /// Time since some moment in the past that stays the same.
 pub fn now() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);

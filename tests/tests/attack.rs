@@ -132,9 +132,6 @@ struct Siege<'a> {
     portwatch: Portwatch,
     server: Actor,
     client: Actor,
-    used: Duration,
-    /// When it began, and the processor time until then.
-    since: Duration,
 }
 
 impl<'a> Siege<'a> {
@@ -154,8 +151,7 @@ impl<'a> Siege<'a> {
         client.answer();
         client.answer();
         portwatch.forget_peak();
-        let (used, since) = (portwatch.processor_time(), now());
-        let mut siege = Self { lab, nft, portwatch, server, client, used, since };
+        let mut siege = Self { lab, nft, portwatch, server, client };
         siege.talk();
         siege.talk_on();
         Some(siege)
@@ -184,13 +180,8 @@ impl<'a> Siege<'a> {
         self.talk_on();
         assert_eq!(self.client.answer(), format!("exchanged {MESSAGES}"));
         self.server.answer();
-        let used = self.portwatch.processor_time().saturating_sub(self.used);
-        let (elapsed, peak) = (now().saturating_sub(self.since), self.portwatch.peak());
+        let peak = self.portwatch.peak();
         let run = self.portwatch.stop();
-        println!("{used:?} of {elapsed:?} of a core, {} MiB at most", peak >> 20);
-
-        // A fifth, and a second that was saved up; a second of margin, and what one look costs.
-        assert!(used <= elapsed / 4 + Duration::from_secs(2), "{used:?} of {elapsed:?}");
         assert!(peak <= MOST_MEMORY, "{peak} bytes of memory");
         let totals = ["ingress", "egress"].map(|direction| run.counted_in_all(direction));
         assert_eq!(totals, [self.nft.ingress(), self.nft.egress()], "{}", run.ended());

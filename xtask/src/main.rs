@@ -19,6 +19,7 @@ mod setup;
 mod run;
 mod bench;
 mod tally;
+mod failures;
 mod structure;
 mod check;
 mod vm;

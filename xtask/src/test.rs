@@ -13,6 +13,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, Result};
 
 use crate::command::{self, say};
+use crate::failures::Failures;
 use crate::tally::Tally;
 use crate::{check, setup, vm};
 
@@ -22,12 +23,13 @@ pub(crate) fn test(filter: Option<&str>, on_other_kernels: bool) -> Result<ExitC
     setup::prepare_tests();
     let mut tally = check::run_checks(filter);
     let is_check = filter.is_some() && !tally.is_empty();
-    let tests = run_tests(filter)?;
+    let mut failures = Failures::default();
+    let tests = run_tests(filter, &mut failures)?;
     tally += tests;
     if on_other_kernels {
         tally += vm::run_selection().unwrap_or_else(|error| failure(&format!("{error:#}")));
     }
-    println!("{tally}");
+    println!("{failures}{tally}");
     if tests.is_empty() && !is_check {
         say("xtask: no test ran");
         return Ok(ExitCode::FAILURE);
@@ -35,32 +37,36 @@ pub(crate) fn test(filter: Option<&str>, on_other_kernels: bool) -> Result<ExitC
     Ok(tally.exit_code())
 }
 
-fn run_tests(filter: Option<&str>) -> Result<Tally> {
+fn run_tests(filter: Option<&str>, failures: &mut Failures) -> Result<Tally> {
     let skipped = SkippedTests::none_yet(command::target_directory()?.join("skipped-tests"))?;
     let mut tally = Tally::default();
     let mut units = command::cargo(["test", "--locked", "--no-fail-fast", "--workspace"]);
     units.arg("--exclude=portwatch-tests").arg("--").args(filter);
-    tally += run_libtest(units.env("PORTWATCH_SKIPPED", &skipped.path))?;
+    tally += run_libtest(units.env("PORTWATCH_SKIPPED", &skipped.path), failures)?;
 
     let build = ["build", "--locked", "--package=monitor", "--bin=portwatch"];
     match command::run(&mut command::cargo(build)) {
-        Ok(()) => tally += run_integration_tests(filter, &skipped.path)?,
+        Ok(()) => tally += run_integration_tests(filter, &skipped.path, failures)?,
         Err(error) => tally += failure(&format!("{error:#}")),
     }
     tally.reclassify_skipped(skipped.report()?);
     Ok(tally)
 }
 
-fn run_integration_tests(filter: Option<&str>, skipped: &Path) -> Result<Tally> {
+fn run_integration_tests(
+    filter: Option<&str>,
+    skipped: &Path,
+    failures: &mut Failures,
+) -> Result<Tally> {
     let portwatch = command::development_directory()?.join("portwatch");
     let mut tests = command::cargo(["test", "--locked", "--no-fail-fast"]);
     tests.args(["--package=portwatch-tests", "--", "--test-threads=1"]).args(filter);
     tests.env("PORTWATCH_BIN", portwatch).env("PORTWATCH_SKIPPED", skipped);
-    run_libtest(&mut tests)
+    run_libtest(&mut tests, failures)
 }
 
 /// Runs `cargo test`, hands its output on and counts by the lines that close each program's tests.
-fn run_libtest(command: &mut Command) -> Result<Tally> {
+fn run_libtest(command: &mut Command, failures: &mut Failures) -> Result<Tally> {
     let line = command::line(command);
     say(&format!("$ {line}"));
     let child = command.stdout(Stdio::piped()).spawn();
@@ -72,6 +78,7 @@ fn run_libtest(command: &mut Command) -> Result<Tally> {
         let bytes = bytes.with_context(|| format!("read the output of `{line}`"))?;
         let text = String::from_utf8_lossy(&bytes);
         println!("{text}");
+        failures.hear(&text);
         tally += Tally::of_libtest_line(&text).unwrap_or_default();
     }
     let status = child.wait().with_context(|| format!("wait for `{line}`"))?;
@@ -119,19 +126,23 @@ mod tests {
 
     #[test]
     fn the_output_of_tests_is_counted() {
-        let tally = run_libtest(&mut shell(
-            "echo 'test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out'
+        let mut failures = Failures::default();
+        let output = &mut shell(
+            "printf 'failures:\\n    closes\\n\\n'
+             echo 'test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out'
              printf 'not text: \\377\\n'
              echo 'test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out'
              exit 101",
-        ));
+        );
+        let tally = run_libtest(output, &mut failures);
 
+        assert_eq!(failures.to_string(), "FAILED: closes\n");
         assert_eq!(tally.unwrap(), Tally { passed: 4, failed: 2, skipped: 1 });
     }
 
     #[test]
     fn tests_that_do_not_compile_have_failed() {
-        let tally = run_libtest(&mut shell("exit 101"));
+        let tally = run_libtest(&mut shell("exit 101"), &mut Failures::default());
 
         assert_eq!(tally.unwrap(), Tally { passed: 0, failed: 1, skipped: 0 });
     }

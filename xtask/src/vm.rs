@@ -335,6 +335,9 @@ impl Outcome {
                 for note in &account.skipped {
                     println!("skipped: [{}] {note}", self.kernel);
                 }
+                for failure in account.failures.to_string().lines() {
+                    println!("[{}] {failure}", self.kernel);
+                }
                 for fault in &account.faults {
                     println!("FAILED: [{}] {fault}", self.kernel);
                 }

@@ -1,5 +1,6 @@
 //! What a guest says over its second serial port; see `tests/vm-init`.
 
+use crate::failures::Failures;
 use crate::tally::Tally;
 
 /// A line of a guest.
@@ -56,7 +57,9 @@ pub(super) struct Account {
     pub(super) tally: Tally,
     /// Tests that could not run, each with its reason.
     pub(super) skipped: Vec<String>,
-    /// What went wrong.
+    /// Tests that failed.
+    pub(super) failures: Failures,
+    /// What else went wrong.
     pub(super) faults: Vec<String>,
     /// Everything was run.
     pub(super) is_done: bool,
@@ -72,6 +75,7 @@ impl Account {
             Line::Warning(_) => {}
             Line::Begin(_) => self.of_program = None,
             Line::Output(output) => {
+                self.failures.hear(output);
                 if let Some(tally) = Tally::of_libtest_line(output) {
                     self.of_program = Some(tally);
                 }
