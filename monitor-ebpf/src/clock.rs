@@ -23,12 +23,21 @@ pub(crate) fn exact() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// Boot time in nanoseconds: now, or, after [`EXACT_PER_JIFFY`] readings, when it was last read in
-/// this jiffy. Never in the future, never a jiffy old, and never going back on one CPU.
+/// What the clock said.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading {
+    /// Boot time in nanoseconds.
+    pub(crate) ktime_ns: u64,
+    /// It is not now, but when the clock was last read in this jiffy.
+    pub(crate) is_early: bool,
+}
+
+/// The time: now, or, after [`EXACT_PER_JIFFY`] readings, when it was last read in this jiffy. Never in
+/// the future, never a jiffy old, and never going back on one CPU.
 #[inline(always)]
-pub(crate) fn within_a_jiffy(cpu: u32, jiffies: u64) -> u64 {
+pub(crate) fn within_a_jiffy(cpu: u32, jiffies: u64) -> Reading {
     let Some(clock) = CLOCKS.get_ptr_mut(cpu) else {
-        return exact();
+        return Reading { ktime_ns: exact(), is_early: false };
     };
     // SAFETY: this CPU's live clock, and only one TC program runs on a CPU at a time.
     let clock = unsafe { &mut *clock };
@@ -36,9 +45,10 @@ pub(crate) fn within_a_jiffy(cpu: u32, jiffies: u64) -> u64 {
         clock.jiffies = jiffies;
         clock.readings = 0;
     }
-    if clock.readings < EXACT_PER_JIFFY {
+    let is_early = clock.readings >= EXACT_PER_JIFFY;
+    if !is_early {
         clock.readings += 1;
         clock.ktime_ns = exact();
     }
-    clock.ktime_ns
+    Reading { ktime_ns: clock.ktime_ns, is_early }
 }

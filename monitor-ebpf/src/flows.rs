@@ -268,24 +268,26 @@ fn announce(
     let record = reserved.as_mut_ptr();
     // SAFETY: the reserved record; every field is written.
     unsafe {
-        let ktime_ns = clock::within_a_jiffy(packet.cpu, place.jiffies);
-        (*record).header = emit::header(kind::FLOW, packet.program, ktime_ns);
+        let time = clock::within_a_jiffy(packet.cpu, place.jiffies);
+        (*record).header = emit::header(kind::FLOW, packet.program, time.ktime_ns);
         (*record).cookie = cookie(ctx);
-        (*record).jiffies = place.jiffies;
         (*record).slot = place.slot;
         (*record).generation = generation;
         write_key(&raw mut (*record).key, packet.key);
         (*record).length = packet.length;
-        (*record).tcp_flags = u32::from(packet.tcp_flags);
-        (*record).late = u32::from(evicted.is_none());
-        (*record).ifindex = packet.ifindex;
+        (*record).tcp_flags = packet.tcp_flags;
+        let late = if evicted.is_none() { FlowRecord::LATE } else { 0 };
+        let early = if time.is_early { FlowRecord::EARLY } else { 0 };
+        (*record).circumstances = late | early;
+        (*record).reserved = 0;
+        (*record).jiffies = place.jiffies as u32;
         let evicted_key = &raw mut (*record).evicted_key;
         if let Some(slot) = evicted {
             write_key(evicted_key, key_of(slot));
             (*record).evicted_count = slot.count;
             (*record).evicted_bytes = slot.bytes;
             (*record).evicted_last_jiffies = slot.last_jiffies;
-            (*record).evicted_tcp_flags = u32::from(slot.tcp_flags);
+            (*record).evicted_tcp_flags = slot.tcp_flags;
         } else {
             write_key(evicted_key, [0; 5]);
             (*record).evicted_count = 0;

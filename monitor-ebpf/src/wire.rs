@@ -10,7 +10,7 @@ pub use crate::key::{FlowKey, InterfaceId, Place};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. User space refuses records of another version.
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
 
 /// `TASK_COMM_LEN` of `include/linux/sched.h`.
 pub const COMM_LEN: usize = 16;
@@ -107,13 +107,11 @@ pub struct Set {
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct FlowRecord {
-    /// Common prefix; [`kind::FLOW`]. Where many flows start at once its time may be up to a jiffy
-    /// early.
+    /// Common prefix; [`kind::FLOW`]. Its time is up to a jiffy early where
+    /// [`FlowRecord::EARLY`] is set.
     pub header: Header,
     /// `bpf_get_socket_cookie()` of the sending socket at egress; 0 when the packet has no socket.
     pub cookie: u64,
-    /// `bpf_jiffies64()`, of which `header.ktime_ns` is part: dates [`Slot::last_jiffies`].
-    pub jiffies: u64,
     /// Index of the slot: `set * WAYS + way`.
     pub slot: u32,
     /// Generation of the new flow in that slot.
@@ -123,12 +121,14 @@ pub struct FlowRecord {
     /// IP bytes of its first packet.
     pub length: u32,
     /// TCP flags of its first packet; 0 for UDP.
-    pub tcp_flags: u32,
-    /// Was the record sent for a packet after the first, since the ring was full then? 1 or 0.
-    pub late: u32,
-    /// Interface index in full.
-    pub ifindex: u32,
-    /// Key of the flow that had to make room; meaningless when `evicted_count` is 0.
+    pub tcp_flags: u8,
+    /// Bits that say how the record came about: [`FlowRecord::LATE`], [`FlowRecord::EARLY`].
+    pub circumstances: u8,
+    /// [`Slot::tcp_flags`] of the flow that had to make room.
+    pub evicted_tcp_flags: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Key of the flow that had to make room; zero when `evicted_count` is 0.
     pub evicted_key: FlowKey,
     /// Its [`Slot::count`]; 0 when the slot was free.
     pub evicted_count: u64,
@@ -136,8 +136,18 @@ pub struct FlowRecord {
     pub evicted_bytes: u64,
     /// Its [`Slot::last_jiffies`].
     pub evicted_last_jiffies: u32,
-    /// Its [`Slot::tcp_flags`].
-    pub evicted_tcp_flags: u32,
+    /// Low 32 bits of `bpf_jiffies64()`; `header.ktime_ns` is part of that jiffy, which dates
+    /// [`Slot::last_jiffies`].
+    pub jiffies: u32,
+}
+
+impl FlowRecord {
+    /// In [`FlowRecord::circumstances`]: it was sent for a packet after the first, since the ring was
+    /// full then.
+    pub const LATE: u8 = 1;
+    /// In [`FlowRecord::circumstances`]: many flows started at once. The record has the time of one
+    /// before it in the same jiffy.
+    pub const EARLY: u8 = 1 << 1;
 }
 
 /// A sampled packet; [`SampleRecord::captured`] bytes from its IP header on follow.

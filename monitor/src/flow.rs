@@ -148,8 +148,10 @@ pub struct Flow {
     pub high: Sent,
     /// Every place it was seen at.
     pub places: Vec<PlaceTally>,
-    /// First packet.
+    /// First packet: then, or up to a jiffy later.
     pub start_ns: u64,
+    /// It was there by then: `start_ns`, if the clock was read for it.
+    pub start_by_ns: u64,
     /// Last packet so far.
     pub last_ns: u64,
     /// Direction of the first packet at this host.
@@ -203,8 +205,8 @@ pub struct FlowTable {
     idle_timeout_ns: u64,
     update_interval_ns: u64,
     jiffy_ns: u64,
-    /// A moment in both clocks: jiffies and boot time.
-    reference: Option<(u64, u64)>,
+    /// A moment in both clocks: low 32 bits of jiffies, and boot time.
+    reference: Option<(u32, u64)>,
     seen: u64,
 }
 
@@ -273,8 +275,11 @@ impl FlowTable {
         let now_ns = record.header.ktime_ns;
         self.reference = Some((record.jiffies, now_ns));
         let (id, sender) = FlowId::of(&record.key);
-        let flags = u8::try_from(record.tcp_flags & 0xff).unwrap_or_default();
-        let opens = record.late == 0 && flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        let flags = record.tcp_flags;
+        let late = record.circumstances & FlowRecord::LATE != 0;
+        let early = record.circumstances & FlowRecord::EARLY != 0;
+        let start = if early { self.within_a_jiffy_of(now_ns) } else { (now_ns, now_ns) };
+        let opens = !late && flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         // The table may be read before the record: then this is the connection that is known already.
         let tenure = Tenure::announced_by(record);
         let is_another = |flow: &Flow| {
@@ -285,9 +290,10 @@ impl FlowTable {
             self.retire(id);
         }
         let is_new = !self.flows.contains_key(&id);
-        let flow = self.open(id, sender, &record.key, now_ns, ports);
-        flow.start_ns = flow.start_ns.min(now_ns);
-        if is_new && record.late == 0 && id.transport == Transport::Udp {
+        let flow = self.open(id, sender, &record.key, start, ports);
+        flow.start_ns = flow.start_ns.min(start.0);
+        flow.start_by_ns = flow.start_by_ns.min(start.1);
+        if is_new && !late && id.transport == Transport::Udp {
             // Whoever is heard first asks; UDP has no other sign.
             flow.opener = sender;
         }
@@ -307,6 +313,7 @@ impl FlowTable {
     /// Counts packets. Those of a closed connection whose ports are in use again belong to it.
     pub fn credit(&mut self, credit: &Credit, now_ns: u64, ports: &PortSet) {
         let last_ns = self.boot_time(credit.last_jiffies, now_ns);
+        let start = self.within_a_jiffy_of(last_ns);
         let (id, sender) = FlowId::of(&credit.key);
         let ended = credit.tcp_flags & (tcp::FIN | tcp::RST) != 0;
         let position = self.position(credit.tenure.slot, &id);
@@ -314,7 +321,7 @@ impl FlowTable {
             Some(previous) if ended => previous,
             _ => match position.and_then(|position| self.flows.get_index_mut(position)) {
                 Some((_, flow)) => flow,
-                None => self.open(id, sender, &credit.key, last_ns, ports),
+                None => self.open(id, sender, &credit.key, start, ports),
             },
         };
         flow.last_ns = flow.last_ns.max(last_ns);
@@ -468,7 +475,7 @@ impl FlowTable {
         id: FlowId,
         sender: End,
         key: &FlowKey,
-        now_ns: u64,
+        (start_ns, start_by_ns): (u64, u64),
         ports: &PortSet,
     ) -> &mut Flow {
         if self.flows.len() >= self.capacity && !self.flows.contains_key(&id) {
@@ -487,8 +494,9 @@ impl FlowTable {
                 high: Sent::default(),
                 // Usually it has two: there and back.
                 places: Vec::with_capacity(2),
-                start_ns: now_ns,
-                last_ns: now_ns,
+                start_ns,
+                start_by_ns,
+                last_ns: start_ns,
                 direction: tally::direction(key),
                 started: false,
                 last_report_ns: 0,
@@ -533,12 +541,16 @@ impl FlowTable {
         }
     }
 
+    /// The first and the last moment that is possible for what happened then or up to a jiffy later.
+    const fn within_a_jiffy_of(&self, time_ns: u64) -> (u64, u64) {
+        (time_ns, time_ns.saturating_add(self.jiffy_ns))
+    }
+
     /// The time of a packet whose jiffies are known. Never in the future.
     fn boot_time(&self, jiffies: u32, now_ns: u64) -> u64 {
         let Some((reference, reference_ns)) = self.reference else { return now_ns };
         // The lower halves differ by less than 2^31 jiffies (25 days at 1000 Hz) either way.
-        let low = u32::try_from(reference & 0xffff_ffff).unwrap_or_default();
-        let ahead = jiffies.wrapping_sub(low).cast_signed();
+        let ahead = jiffies.wrapping_sub(reference).cast_signed();
         let distance_ns = u64::from(ahead.unsigned_abs()).saturating_mul(self.jiffy_ns);
         let time_ns = if ahead < 0 {
             reference_ns.saturating_sub(distance_ns)

@@ -123,7 +123,7 @@ impl Ledger {
             packets: evicted.packets().wrapping_sub(known.packets()),
             bytes: evicted.bytes.wrapping_sub(known.bytes),
             last_jiffies: record.evicted_last_jiffies,
-            tcp_flags: u8::try_from(record.evicted_tcp_flags & 0xff).unwrap_or_default(),
+            tcp_flags: record.evicted_tcp_flags,
         };
         (credit.packets != 0 || credit.bytes != 0).then_some(credit)
     }

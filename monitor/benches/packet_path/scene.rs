@@ -96,7 +96,7 @@ pub(crate) fn begins(number: u32, generation: u32) -> FlowRecord {
     let mut record = FlowRecord::new_zeroed();
     record.header = header(kind::FLOW, program::INGRESS, boot_ns());
     (record.slot, record.generation) = (number, generation);
-    (record.length, record.tcp_flags, record.ifindex) = (60, u32::from(tcp::SYN), 2);
+    (record.length, record.tcp_flags) = (60, tcp::SYN);
     // The times of packets are the times of their records here.
     FlowRecord { key: key(number), jiffies: 0, ..record }
 }

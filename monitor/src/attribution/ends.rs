@@ -130,7 +130,7 @@ impl Known {
             match connected.as_slice() {
                 [] => {}
                 // The hooks told cookie and ends of this one together, and there is no other.
-                [one] => found.push((one, Join::Exact)),
+                [one] => found.push((one, join(one, flow))),
                 several => found.extend(several.iter().map(|one| (*one, Join::Addresses))),
             }
         }
@@ -187,15 +187,15 @@ impl Known {
         if let [cookie] = heard.as_slice()
             && let Some((socket, _)) = found.iter().find(|(socket, _)| socket.cookie == *cookie)
         {
-            return vec![(socket, Join::Exact)];
+            return vec![(socket, join(socket, flow))];
         }
         // A socket bound to the very address gets the packets, not one bound to all.
         if found.iter().any(|(socket, _)| socket.local == Some(local)) {
             found.retain(|(socket, _)| socket.local == Some(local));
         }
-        if let ([(_, join)], Some(_)) = (found.as_mut_slice(), accepted_in) {
+        if let ([(socket, how)], Some(_)) = (found.as_mut_slice(), accepted_in) {
             // The kernel told that a connection was accepted there, and only one socket listens.
-            *join = Join::Exact;
+            *how = join(socket, flow);
         }
         found
     }
@@ -223,6 +223,16 @@ impl Known {
 
     fn are_settled(&self, socket: &Socket) -> bool {
         socket.owners.iter().all(|owner| self.processes.is_settled(owner.process))
+    }
+}
+
+/// How a flow is joined to the only socket that fits. One that was closed within the jiffy in which the
+/// flow started may have been closed before.
+fn join(socket: &Socket, flow: &Flow) -> Join {
+    if socket.closed_ns.is_none_or(|closed_ns| closed_ns >= flow.start_by_ns) {
+        Join::Exact
+    } else {
+        Join::Addresses
     }
 }
 

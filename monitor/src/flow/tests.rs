@@ -242,7 +242,7 @@ fn record(key: &FlowKey, ktime_ns: u64, tcp_flags: u8) -> FlowRecord {
     let mut record = FlowRecord::new_zeroed();
     record.header.ktime_ns = ktime_ns;
     record.key = *key;
-    record.tcp_flags = u32::from(tcp_flags);
+    record.tcp_flags = tcp_flags;
     record
 }
 

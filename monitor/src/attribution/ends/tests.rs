@@ -6,7 +6,7 @@ mod regressions;
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use monitor_ebpf::wire::{SocketRecord, action};
+use monitor_ebpf::wire::{FlowRecord, SocketRecord, action};
 
 use super::*;
 use crate::attribution::Request;
@@ -64,6 +64,28 @@ fn a_connection_before_the_flow_or_after_it_is_another_one() {
         host.packet(Packet { egress: true, ..TO_SERVER });
 
         assert_eq!(!owners(&host.of_flow(None)).is_empty(), is_joined, "{second:?}");
+    }
+}
+
+#[test]
+fn a_socket_that_may_have_been_closed_before_the_flow_started_is_inferred() {
+    let table = [
+        (0, 0, Evidence::Exact),
+        (FlowRecord::EARLY, 0, Evidence::Inferred),
+        (FlowRecord::EARLY, JIFFY - 1, Evidence::Inferred),
+        (FlowRecord::EARLY, JIFFY, Evidence::Exact),
+    ];
+    for (circumstances, later_ns, evidence) in table {
+        let over = SocketRecord { action: action::RELEASE, tgid: 0, ..connect(CLIENT_SOCKET) };
+        let mut host = Host::new();
+        host.socket(&connect(CLIENT_SOCKET));
+        host.socket(&at(START_NS + later_ns, over));
+        host.packet(Packet { egress: true, circumstances, ..TO_SERVER });
+
+        let answer = host.of_flow(None);
+
+        let client = (SOURCE, Role::Opener, evidence, CLIENT_PID);
+        assert_eq!(owners(&answer), [client], "{later_ns} ns after {circumstances}");
     }
 }
 
@@ -189,9 +211,8 @@ fn a_server_that_answers_a_datagram_from_its_socket_is_exact() {
     let mut host = Host::new();
     host.socket(&bind_udp(LISTENER, ALL));
     host.packet(Packet { udp: true, ..TO_SERVER });
-    let answer =
-        Packet { cookie: LISTENER, egress: true, from: SERVER, to: CLIENT, udp: true, flags: 0 };
-    host.packet(answer);
+    let back = Packet { from: SERVER, to: CLIENT, egress: true, flags: 0, ..TO_SERVER };
+    host.packet(Packet { cookie: LISTENER, udp: true, ..back });
 
     let answer = host.of_flow(None);
 

@@ -234,7 +234,7 @@ fn opening(ktime_ns: u64) -> FlowRecord {
 /// The server's SYN-ACK goes out.
 fn answering(ktime_ns: u64) -> FlowRecord {
     let record = announce(key(SERVER, CLIENT, true), 1, ktime_ns);
-    FlowRecord { slot: BACK, tcp_flags: u32::from(tcp::SYN | tcp::ACK), ..record }
+    FlowRecord { slot: BACK, tcp_flags: tcp::SYN | tcp::ACK, ..record }
 }
 
 /// The handshake is complete: the server's child socket, in nobody's context.
@@ -261,7 +261,7 @@ fn evicting(record: FlowRecord, old: Slot) -> FlowRecord {
         evicted_count: old.count,
         evicted_bytes: old.bytes,
         evicted_last_jiffies: old.last_jiffies,
-        evicted_tcp_flags: u32::from(old.tcp_flags),
+        evicted_tcp_flags: old.tcp_flags,
         ..record
     }
 }

@@ -60,9 +60,11 @@ impl Kernel {
         slot.tcp_flags |= tcp_flags;
         if self.unannounced[way] {
             let (key, generation) = (slot.key, slot.generation());
-            let late = FlowRecord { late: 1, ..record(key, way, generation, self.now_ns) };
-            self.unannounced[way] =
-                !self.submit(FlowRecord { tcp_flags: tcp_flags.into(), ..late });
+            let late = FlowRecord {
+                circumstances: FlowRecord::LATE,
+                ..record(key, way, generation, self.now_ns)
+            };
+            self.unannounced[way] = !self.submit(FlowRecord { tcp_flags, ..late });
         }
     }
 
@@ -72,13 +74,13 @@ impl Kernel {
         let old = self.slots[way];
         let generation = old.generation() + 1;
         let announced = self.submit(FlowRecord {
-            tcp_flags: tcp_flags.into(),
+            tcp_flags,
             length,
             evicted_key: old.key,
             evicted_count: old.count,
             evicted_bytes: old.bytes,
             evicted_last_jiffies: old.last_jiffies,
-            evicted_tcp_flags: old.tcp_flags.into(),
+            evicted_tcp_flags: old.tcp_flags,
             ..record(key, way, generation, self.now_ns)
         });
         if !announced && old.count != 0 {
@@ -128,7 +130,7 @@ impl Kernel {
 fn record(key: FlowKey, way: usize, generation: u64, now_ns: u64) -> FlowRecord {
     let mut record = FlowRecord::new_zeroed();
     record.header = header(kind::FLOW, program::INGRESS, now_ns);
-    record.jiffies = now_ns / 4_000_000;
+    record.jiffies = jiffies(now_ns);
     record.slot = u32::try_from(way).unwrap();
     record.generation = u32::try_from(generation).unwrap();
     FlowRecord { key, ..record }

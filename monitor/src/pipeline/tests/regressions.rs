@@ -38,7 +38,7 @@ fn ports_that_are_used_again_between_two_readings_are_two_flows() {
         evicted_count: over.count,
         evicted_bytes: over.bytes,
         evicted_last_jiffies: over.last_jiffies,
-        evicted_tcp_flags: u32::from(tcp::SYN | tcp::RST),
+        evicted_tcp_flags: tcp::SYN | tcp::RST,
         ..announce(key, 2, SECOND + 2)
     });
     scene.read_table(&[(THERE, slot(key, 2, 1, SECOND + 2))], SECOND + 3);

@@ -208,8 +208,8 @@ pub(super) fn announce(key: FlowKey, generation: u32, ktime_ns: u64) -> FlowReco
     let mut record = FlowRecord::new_zeroed();
     record.header = header(kind::FLOW, program::INGRESS, ktime_ns);
     (record.slot, record.generation) = (THERE, generation);
-    (record.length, record.tcp_flags, record.ifindex) = (60, u32::from(tcp::SYN), 2);
-    FlowRecord { key, jiffies: ktime_ns / 4_000_000, ..record }
+    (record.length, record.tcp_flags) = (60, tcp::SYN);
+    FlowRecord { key, jiffies: u32::try_from(ktime_ns / 4_000_000).unwrap(), ..record }
 }
 
 /// What a slot holds after this many packets of 100 bytes, the last of them just now.

@@ -85,8 +85,8 @@ fn found(kind: SocketKind) -> Option<FindingReport> {
 fn answered(scene: &mut Scene) {
     scene.ingest(&opening());
     let back = announce(key(SERVER, CLIENT, true), 1, SECOND);
-    let flags = u32::from(tcp::SYN | tcp::ACK);
-    scene.ingest(&FlowRecord { cookie: STRANGER, slot: BACK, tcp_flags: flags, ..back });
+    let tcp_flags = tcp::SYN | tcp::ACK;
+    scene.ingest(&FlowRecord { cookie: STRANGER, slot: BACK, tcp_flags, ..back });
     scene.pipeline.flows_read(2 * SECOND);
     scene.pipeline.take_reports();
 }

@@ -32,10 +32,18 @@ pub(super) const HERE: u64 = 1;
 pub(super) const BLUE: u64 = 2;
 
 pub(super) const START_NS: u64 = 1_000;
+pub(super) const JIFFY: u64 = 4_000_000;
 
 /// A packet that opens the flow, as it comes in.
-pub(super) const TO_SERVER: Packet =
-    Packet { from: CLIENT, to: SERVER, udp: false, egress: false, cookie: 0, flags: tcp::SYN };
+pub(super) const TO_SERVER: Packet = Packet {
+    from: CLIENT,
+    to: SERVER,
+    udp: false,
+    egress: false,
+    cookie: 0,
+    flags: tcp::SYN,
+    circumstances: 0,
+};
 
 /// A packet as the TC programs announce it.
 #[derive(Clone, Copy)]
@@ -46,6 +54,8 @@ pub(super) struct Packet {
     pub(super) egress: bool,
     pub(super) cookie: u64,
     pub(super) flags: u8,
+    /// [`FlowRecord::circumstances`].
+    pub(super) circumstances: u8,
 }
 
 pub(super) struct Host {
@@ -63,7 +73,7 @@ impl Host {
             capacity: 4,
             idle_timeout: Duration::from_mins(1),
             update_interval: Duration::from_secs(10),
-            jiffy_ns: 4_000_000,
+            jiffy_ns: JIFFY,
         };
         Self {
             known: Known {
@@ -88,7 +98,7 @@ impl Host {
         let mut record = FlowRecord::new_zeroed();
         record.header.ktime_ns = START_NS;
         record.cookie = packet.cookie;
-        record.tcp_flags = u32::from(packet.flags);
+        (record.tcp_flags, record.circumstances) = (packet.flags, packet.circumstances);
         record.key = FlowKey::new(
             (mapped(packet.from), packet.from.port),
             (mapped(packet.to), packet.to.port),
