@@ -50,6 +50,13 @@ impl<const LEN: usize> Window<LEN> {
         u16::from_be(self.load::<u16, OFFSET>())
     }
 
+    /// Four bytes at `OFFSET` as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub fn raw32<const OFFSET: usize>(self) -> u32 {
+        self.load::<u32, OFFSET>()
+    }
+
     /// Eight bytes at `OFFSET` as they lie in memory.
     #[inline(always)]
     #[must_use]

@@ -176,11 +176,17 @@ pub enum Words {
 /// How many multipliers [`hash`] takes.
 pub const MULTIPLIERS: usize = 8;
 
+/// Both ports as they lie in a packet.
+#[inline(always)]
+#[must_use]
+pub const fn ports(source: u16, destination: u16) -> u32 {
+    u32::from_be((source as u32) << 16 | destination as u32)
+}
+
 /// The last word of a key: ports and place as they lie in a [`FlowKey`].
 #[inline(always)]
 #[must_use]
-pub const fn tail(source_port: u16, destination_port: u16, place: u32) -> u64 {
-    let ports = u32::from_be((source_port as u32) << 16 | destination_port as u32);
+pub const fn tail(ports: u32, place: u32) -> u64 {
     if cfg!(target_endian = "little") {
         ports as u64 | (place as u64) << 32
     } else {
@@ -264,7 +270,9 @@ mod tests {
     fn keys_chosen_to_collide_do_not_under_other_multipliers() {
         // Whoever knew the multipliers would choose a source address and port for each like this.
         let keys: Vec<Key> = (0..1 << 12)
-            .flat_map(|n| (0..1 << 8).map(move |port| [n | 7 << 32, 0, 0, 0, tail(port, 3516, 16)]))
+            .flat_map(|n| {
+                (0..1 << 8).map(move |port| [n | 7 << 32, 0, 0, 0, tail(ports(port, 3516), 16)])
+            })
             .filter(|key| set(*key, ONE) == 0)
             .collect();
 
@@ -293,7 +301,7 @@ mod tests {
 
     #[test]
     fn the_zeros_of_an_ipv4_key_need_not_be_hashed() {
-        let key = [0x0200_000a_0100_000a, 0, 0, 0, tail(40_000, 3516, 16)];
+        let key = [0x0200_000a_0100_000a, 0, 0, 0, tail(ports(40_000, 3516), 16)];
         let hash = |words| hash(key, words, |index| ONE[index]);
 
         assert_eq!(hash(Words::Ipv4), hash(Words::All));

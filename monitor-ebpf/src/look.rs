@@ -11,12 +11,12 @@ use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 
 use monitor_ebpf::bytes::pin;
-use monitor_ebpf::key::Words;
+use monitor_ebpf::key::{self, Words};
 use monitor_ebpf::packet::{self, Kind, Parsed, Part, Source, View};
 use monitor_ebpf::wire::aside;
 
 use crate::fragments::{self, Datagram, Ports};
-use crate::tc::{Hook, count};
+use crate::tc::{Ends, Hook, count};
 use crate::{config, totals};
 
 /// Bytes copied at a time: more than the longest chain of headers that is seen in practice.
@@ -88,7 +88,10 @@ pub(crate) fn look(ctx: &TcContext, hook: Hook) {
         totals::set_aside(aside::TUNNELLED);
     }
     let headers = parsed.headers;
-    count(ctx, hook, headers, Words::All, || head.addresses(headers.network, headers.ipv6));
+    count(ctx, hook, headers, Words::All, || {
+        let addresses = head.addresses(headers.network, headers.ipv6)?;
+        Some(Ends { addresses, ports: key::ports(headers.source_port, headers.destination_port) })
+    });
 }
 
 /// Is the packet as long as it says? One too large for its length field gets its length here.

@@ -97,18 +97,25 @@ fn flow(ctx: &TcContext, hook: Hook, headers: Headers, words: Words) {
         totals::set_aside(aside::BAD_IP_HEADER);
         return;
     }
-    count(ctx, hook, headers, words, || addresses(ctx, headers));
+    count(ctx, hook, headers, words, || ends(ctx, headers));
 }
 
-/// Counts a packet: in the totals, and in the flow between these addresses. `words`, a constant, tells
-/// what is known of its key.
+/// Both addresses and both ports of a packet as they lie in it; an IPv4 packet's addresses are one word.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) addresses: [u64; 4],
+    pub(crate) ports: u32,
+}
+
+/// Counts a packet: in the totals, and in the flow between these ends. `words`, a constant, tells what
+/// is known of its key.
 #[inline(always)]
 pub(crate) fn count(
     ctx: &TcContext,
     hook: Hook,
     headers: Headers,
     words: Words,
-    addresses: impl FnOnce() -> Option<[u64; 4]>,
+    ends: impl FnOnce() -> Option<Ends>,
 ) {
     // SAFETY: reads the number of the CPU, which stays the same while the program runs.
     let cpu = unsafe { bpf_get_smp_processor_id() };
@@ -121,7 +128,7 @@ pub(crate) fn count(
     let header = (headers.payload - headers.network) as u32;
     // SAFETY: `total` was just looked up.
     unsafe { totals::add(total, length, header, segments) };
-    let accounted = match key_of(hook, headers, (cpu, ifindex), addresses) {
+    let accounted = match key_of(hook, headers, (cpu, ifindex), ends) {
         Some(key) => {
             let packet = flows::Packet {
                 key,
@@ -154,7 +161,7 @@ fn key_of(
     hook: Hook,
     headers: Headers,
     (cpu, ifindex): (u32, u32),
-    addresses: impl FnOnce() -> Option<[u64; 4]>,
+    ends: impl FnOnce() -> Option<Ends>,
 ) -> Option<Key> {
     let netns = if hook.elsewhere { netns::here(cpu)? } else { 0 };
     let mut place = InterfaceId::new(netns, ifindex)?.bits();
@@ -167,24 +174,21 @@ fn key_of(
     if headers.ipv6 {
         place |= Place::IPV6;
     }
-    let [a, b, c, d] = addresses()?;
-    Some([a, b, c, d, key::tail(headers.source_port, headers.destination_port, place)])
+    let Ends { addresses: [a, b, c, d], ports } = ends()?;
+    Some([a, b, c, d, key::tail(ports, place)])
 }
 
-/// Both addresses of a packet whose headers can be read directly.
+/// The ends of a packet that took a glance: its ports follow its addresses.
 #[inline(always)]
-fn addresses(ctx: &TcContext, headers: Headers) -> Option<[u64; 4]> {
+fn ends(ctx: &TcContext, headers: Headers) -> Option<Ends> {
     let bytes = bytes(ctx);
     if headers.ipv6 {
-        let addresses = bytes.window::<32>(headers.network + 8)?;
-        Some([
-            addresses.raw64::<0>(),
-            addresses.raw64::<8>(),
-            addresses.raw64::<16>(),
-            addresses.raw64::<24>(),
-        ])
+        let ends = bytes.window::<36>(headers.network + 8)?;
+        let addresses =
+            [ends.raw64::<0>(), ends.raw64::<8>(), ends.raw64::<16>(), ends.raw64::<24>()];
+        Some(Ends { addresses, ports: ends.raw32::<32>() })
     } else {
-        let addresses = bytes.window::<8>(headers.network + 12)?;
-        Some([addresses.raw64::<0>(), 0, 0, 0])
+        let ends = bytes.window::<12>(headers.network + 12)?;
+        Some(Ends { addresses: [ends.raw64::<0>(), 0, 0, 0], ports: ends.raw32::<8>() })
     }
 }
