@@ -172,6 +172,37 @@ fn the_estimate_of_the_wire_is_what_devices_send() {
     run.assert_sound();
 }
 
+#[test]
+fn datagrams_that_are_segmented_late_count_on_the_wire_one_by_one() {
+    const SEGMENTS: u64 = 40;
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch"]);
+    let mut clients = Vec::new();
+
+    for address in [lab.right.v4(PORT), lab.right.v6(PORT)] {
+        let mut server = lab.right.actor(&[&format!("bind udp {address}"), "stay"]);
+        server.answer();
+        server.tell(&format!("sink {SEGMENTS}"));
+        let segmented = format!("segmented {SEGMENTS} {SIZE}");
+        clients.push(lab.left.perform(&[&format!("connect udp {address}"), &segmented]));
+        server.answer();
+    }
+    let run = portwatch.stop();
+
+    let [whole, _] = counted(&run);
+    assert_eq!(
+        whole,
+        Count { packets: 2, bytes: 2 * SEGMENTS * SIZE + IPV4_AND_UDP + IPV6_AND_UDP }
+    );
+    let [wire, _] = on_wire(&run);
+    let each = [IPV4_AND_UDP, IPV6_AND_UDP].map(|headers| Count::of(SEGMENTS, headers + SIZE));
+    assert_eq!(wire, each.into_iter().sum());
+    for client in &clients {
+        assert_eq!(of_flow(&run, client)[0].packets, 1);
+    }
+    run.assert_sound();
+}
+
 const IPV4_AND_UDP: u64 = 28;
 const IPV6_AND_UDP: u64 = 48;
 /// With timestamps, without selective acknowledgements.

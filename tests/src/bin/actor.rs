@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::sockopt::UdpGsoSegment;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt};
 use rustix::fs::MemfdFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -92,6 +93,7 @@ impl Actor {
             }
             ["exchange", bytes] => self.exchange(bytes.parse()?),
             ["send", count, size] => self.send(count.parse()?, size.parse()?),
+            ["segmented", count, size] => self.segmented(count.parse()?, size.parse()?),
             ["roundtrips", count, size] => self.roundtrips(count.parse()?, size.parse()?),
             ["sendto", address, size] => sendto(address.parse()?, size.parse()?),
             ["spread", address, count] => spread(address.parse()?, count.parse()?),
@@ -250,6 +252,15 @@ impl Actor {
                 (None, None) => bail!("not connected"),
             }
         }
+        Ok(format!("sent {count}"))
+    }
+
+    /// Sends so many datagrams of a size in one call, which the kernel segments as late as it can.
+    fn segmented(&self, count: usize, size: u16) -> Result<String> {
+        let socket = self.datagrams.as_ref().context("not connected")?;
+        setsockopt(socket, UdpGsoSegment, &i32::from(size)).context("set UDP_SEGMENT")?;
+        let all = noise(count * usize::from(size));
+        ensure!(socket.send(&all)? == all.len(), "cut short");
         Ok(format!("sent {count}"))
     }
 
