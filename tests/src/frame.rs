@@ -124,6 +124,15 @@ impl Frame {
         self
     }
 
+    /// The same from one address to another, of an Ethernet frame with IPv4.
+    #[must_use]
+    pub fn between(mut self, sender: [u8; 4], receiver: [u8; 4]) -> Self {
+        let addresses = self.bytes.get_mut(26..34).expect("a frame with IPv4");
+        addresses.copy_from_slice(&[sender, receiver].concat());
+        // The sum of the header is wrong now, which only the receiver's IP stack minds.
+        self
+    }
+
     /// Behind a VLAN tag: 0x8100, or 0x88a8 for an outer one.
     #[must_use]
     pub fn tag(self, kind: u16) -> Self {

@@ -172,6 +172,14 @@ impl Host {
         is_set
     }
 
+    /// The number of a device.
+    pub fn ifindex(&self, device: &str) -> u32 {
+        let shown = succeed(self.command("ip").args(["-j", "link", "show", "dev", device]));
+        let shown: Value = serde_json::from_str(&shown).expect("read what ip says");
+        let ifindex = shown.pointer("/0/ifindex").and_then(Value::as_u64);
+        ifindex.and_then(|ifindex| ifindex.try_into().ok()).expect("find the number of a device")
+    }
+
     /// What a device has sent, link headers included, by its own count.
     pub fn sent(&self, device: &str) -> Count {
         let shown = succeed(self.command("ip").args(["-j", "-s", "link", "show", "dev", device]));

@@ -25,6 +25,7 @@ mod lab;
 mod capture;
 mod tc;
 mod neighbour;
+mod secret;
 
 pub use actor::{Actor, Performed};
 pub use capture::{Capture, Dissected};
@@ -36,6 +37,7 @@ pub use neighbour::{Neighbour, Order, Verdict};
 pub use portwatch::{Portwatch, program};
 pub use process::{Finished, finish};
 pub use run::Run;
+pub use secret::Secret;
 pub use skip::skip;
 pub use tc::{Guests, tcx_program_ids, tcx_programs};
 pub use usage::now;

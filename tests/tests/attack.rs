@@ -2,11 +2,14 @@
 
 #![cfg(test)]
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Child;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use portwatch_tests::{Actor, Count, Lab, Nft, Portwatch, Run, now, skip};
+use monitor_ebpf::key::{self, InterfaceId, Key, Place};
+use portwatch_tests::{Actor, Count, Frame, Lab, Nft, Portwatch, Run, Secret};
+use portwatch_tests::{frames_file, now, skip};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const FLOOD: &str = env!("CARGO_BIN_EXE_flood");
@@ -14,6 +17,7 @@ const FLOOD: &str = env!("CARGO_BIN_EXE_flood");
 const PORT: u16 = 3516;
 /// What is attacked.
 const TARGET: &str = "3517";
+const TARGET_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 35, 16, 2);
 const WATCH: [&str; 4] = ["watch", "-p", "3516-3517", "--fail-on-loss"];
 
 /// Twice what was seen in a debug build: ring, tables, 65 536 flows and what is queued for stdout.
@@ -85,6 +89,66 @@ fn more_flows_than_a_small_table_holds() {
 }
 
 #[test]
+fn flows_chosen_to_collide() {
+    const COLLIDING: usize = 1_000;
+    const ROUNDS: usize = 4;
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let small = ["--flow-table", "1MiB", "--ring-size", "64KiB"];
+    let watch = [&WATCH[..], &small].concat();
+    let Some(mut siege) = Siege::begin(&lab, "3516-3517", &watch) else { return };
+    let Some(secret) = Secret::of(&siege.portwatch) else { return };
+    let interface = InterfaceId::new(0, lab.right.ifindex(Lab::DEVICE)).unwrap();
+    let key = |source: SocketAddrV4, port| ingress(interface, source, port);
+
+    // The attacker knows what to hash with, and aims at the conversation that is there.
+    let aim = secret.set(key(siege.peer, PORT));
+    let all = (0..1 << 17).flat_map(|host| {
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() | host);
+        (40_000..40_064).map(move |port| SocketAddrV4::new(address, port))
+    });
+    let chosen: Vec<_> =
+        all.filter(|source| secret.set(key(*source, 3517)) == aim).take(COLLIDING).collect();
+    assert_eq!(chosen.len(), COLLIDING);
+    let frames: Vec<_> = chosen.repeat(ROUNDS).into_iter().map(datagram).collect();
+    let file = frames_file(&frames);
+    let inject = format!("inject {} {}", Lab::DEVICE, file.path().display());
+
+    // Nobody reads meanwhile: once the ring is full, no slot can be given to another flow.
+    siege.inject(&inject);
+    let known = siege.end();
+    drop(lab);
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let Some(mut siege) = Siege::begin(&lab, "3516-3517", &watch) else { return };
+    siege.inject(&inject);
+    let unknown = siege.end();
+
+    // All but those that got a slot before the ring was full.
+    let lost = overflow(&known).packets;
+    assert!(lost > 3 * COLLIDING as u64, "{lost} packets");
+    // Of a thousand flows in thousands of sets, few find four others in theirs.
+    let lost = overflow(&unknown).packets;
+    assert!(lost < COLLIDING as u64 / 10, "{lost} packets, with other constants");
+    for run in [known, unknown] {
+        let sent = (COLLIDING * ROUNDS) as u64;
+        assert_eq!(run.counted(3517, "ingress"), Count::of(sent, 29));
+    }
+}
+
+/// The key of the flow of UDP packets that come in from there.
+fn ingress(interface: InterfaceId, source: SocketAddrV4, port: u16) -> Key {
+    let address = |address: Ipv4Addr| u64::from(u32::from_ne_bytes(address.octets()));
+    let addresses = address(*source.ip()) | address(TARGET_ADDRESS) << 32;
+    let tail = key::tail(key::ports(source.port(), port), interface.bits() | Place::UDP);
+    [addresses, 0, 0, 0, tail]
+}
+
+/// A datagram of one byte to what is attacked.
+fn datagram(source: SocketAddrV4) -> Frame {
+    let frame = Frame::udp(source.port(), 3517, b"x").ipv4().ethernet();
+    frame.between(source.ip().octets(), TARGET_ADDRESS.octets())
+}
+
+#[test]
 fn a_storm_of_samples() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let mut sink = lab.right.actor(&["bind udp 10.35.16.2:3517", "stay"]);
@@ -132,6 +196,8 @@ struct Siege<'a> {
     portwatch: Portwatch,
     server: Actor,
     client: Actor,
+    /// Where the client of the conversation is.
+    peer: SocketAddrV4,
 }
 
 impl<'a> Siege<'a> {
@@ -149,9 +215,11 @@ impl<'a> Siege<'a> {
         server.answer();
         let mut client = lab.left.actor(&["pin", &format!("connect udp {address}"), "stay"]);
         client.answer();
-        client.answer();
+        let connected = client.answer();
+        let peer = connected.rsplit(' ').next().and_then(|address| address.parse().ok());
+        let peer = peer.expect("hear where a client is");
         portwatch.forget_peak();
-        let mut siege = Self { lab, nft, portwatch, server, client };
+        let mut siege = Self { lab, nft, portwatch, server, client, peer };
         siege.talk();
         siege.talk_on();
         Some(siege)
@@ -173,6 +241,13 @@ impl<'a> Siege<'a> {
         let mut flood = self.lab.left.command(FLOOD);
         flood.args([kind, "10.35.16.2", ports, &count.to_string(), &sources.to_string()]);
         flood.spawn().expect("start a flood")
+    }
+
+    /// Sends frames while portwatch stands still, on the CPU of the client: into the same flow table.
+    fn inject(&mut self, step: &str) {
+        self.portwatch.pause();
+        self.lab.left.perform(&["pin", step]);
+        self.portwatch.resume();
     }
 
     /// Talks once more, stops portwatch, and checks what holds under any attack.
