@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::attribution::{Answer, Namespaces, Processes, Socket, Sockets};
 use crate::endpoint::{Endpoint, Family};
 use crate::flow::{End, Flow};
-use crate::owner::{Attribution, Evidence, Owner, Ownership, Side};
+use crate::owner::{Attribution, Evidence, Owner, Ownership, Role, Side};
 use crate::report::FlowRole;
 
 /// The longest jiffy there is (100 Hz): the time of a flow's last packet is that coarse.
@@ -90,8 +90,14 @@ impl Known {
         let mut stranger = None;
         let mut settled = true;
         for (side, end) in [(Side::Destination, flow.opener.other()), (Side::Source, flow.opener)] {
-            for (socket, join) in self.sockets_at(flow, end) {
-                owners.extend(self.owners(socket, Some(side), join));
+            let sockets = self.sockets_at(flow, end);
+            let served = sockets.iter().any(|(socket, _)| is_served(socket));
+            for (socket, join) in sockets {
+                let mut of_socket = self.owners(socket, Some(side), join);
+                if served && socket.remote.is_none() {
+                    keep_openers(&mut of_socket);
+                }
+                owners.extend(of_socket);
                 settled &= self.are_settled(socket);
                 stranger = stranger.or(socket.stranger);
             }
@@ -234,6 +240,23 @@ fn join(socket: &Socket, flow: &Flow) -> Join {
     } else {
         Join::Addresses
     }
+}
+
+/// Somebody was seen with this connection.
+fn is_served(socket: &Socket) -> bool {
+    socket.remote.is_some() && !socket.owners.is_empty()
+}
+
+/// Of those who have to do with a listener only who opened it has to do with a connection that
+/// somebody is seen with; where that is not known, who holds it. Its other workers have not, and who
+/// closed it did not close the connection.
+fn keep_openers(of_listener: &mut Vec<Owner>) {
+    let kept = if of_listener.iter().any(|owner| owner.role == Role::Opener) {
+        Role::Opener
+    } else {
+        Role::Holder
+    };
+    of_listener.retain(|owner| owner.role == kept);
 }
 
 fn nobody(role: Option<FlowRole>) -> Attribution {

@@ -17,6 +17,9 @@ pub struct ProcessKey(u64);
 /// the kernel does not reuse a pid before it has gone through all others.
 const TRUST_NS: u64 = 1_000_000_000;
 
+/// What is looked up of a process: who it is, the hash and the package of what it runs.
+const ANSWERS: u8 = 3;
+
 /// What a hook captured of the task that made a system call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Captured<'a> {
@@ -41,7 +44,7 @@ struct Entry {
     /// The process was certainly there at this moment.
     verified_ns: u64,
     exited: bool,
-    /// Answers that are awaited: who it is, the hash and the package of what it runs.
+    /// Answers that are awaited.
     answers_due: u8,
 }
 
@@ -72,11 +75,20 @@ impl Processes {
 
     /// The process a hook captured in the act.
     pub fn captured(&mut self, captured: &Captured<'_>) -> ProcessKey {
-        if let Some(key) = self.by_pid.get(&captured.pid)
-            && let Some(entry) = self.entries.get(key)
+        let Captured { pid, uid, cgroup_id, seen_ns, .. } = *captured;
+        let seen = Seen { at_ns: seen_ns, uid: Some(uid), cgroup_id };
+        if let Some(key) = self.by_pid.get(&captured.pid).copied()
+            && let Some(entry) = self.entries.get_mut(&key)
             && entry.is_still(captured)
         {
-            return *key;
+            if entry.process.uid.is_none() {
+                // Found by its descriptors only, and perhaps gone before it was read: the note may say
+                // more.
+                Arc::make_mut(&mut entry.process).uid = Some(uid);
+                entry.answers_due = entry.answers_due.saturating_add(ANSWERS);
+                self.requests.push(Request::Identify { key, pid, seen });
+            }
+            return key;
         }
         let process = Process {
             pid: captured.pid,
@@ -84,8 +96,7 @@ impl Processes {
             uid: Some(captured.uid),
             ..Process::default()
         };
-        let Captured { uid, cgroup_id, seen_ns, .. } = *captured;
-        self.add(process, captured.comm, Seen { at_ns: seen_ns, uid: Some(uid), cgroup_id })
+        self.add(process, captured.comm, seen)
     }
 
     /// The process that has this pid now. Those that have exited have to be known by now: a process
@@ -114,7 +125,7 @@ impl Processes {
             captured_uid: seen.uid,
             verified_ns: seen.at_ns,
             exited: false,
-            answers_due: 3,
+            answers_due: ANSWERS,
         };
         self.entries.insert(key, entry);
         key
@@ -303,6 +314,29 @@ mod tests {
 
         assert_eq!(processes.identified(second, started(7, 1), 100 + 2 * TRUST_NS), first);
         assert!(processes.get(second).is_none());
+    }
+
+    #[test]
+    fn what_the_kernel_notes_of_a_process_that_was_only_seen_to_hold_is_looked_up() {
+        let mut processes = Processes::new(8);
+        let held = processes.present(7, 100);
+        let used = processes.captured(&captured(7, b"nc", 50));
+        let again = processes.captured(&captured(7, b"nc", 60));
+
+        let seen = |uid, at_ns| Seen { at_ns, uid, cgroup_id: None };
+        let asked = |seen| Request::Identify { key: held, pid: 7, seen };
+        assert_eq!(
+            processes.take_requests(),
+            [asked(seen(None, 100)), asked(seen(Some(1000), 50))]
+        );
+        assert_eq!([used, again], [held; 2]);
+        for _ in 0..2 {
+            assert!(!processes.is_settled(held));
+            assert_eq!(processes.identified(held, started(7, 1), 200), held);
+            processes.hashed(held, Ok(String::new()));
+            processes.packaged(held, Ok(Packaging::NoPackage));
+        }
+        assert!(processes.is_settled(held));
     }
 
     fn captured(pid: u32, comm: &[u8], seen_ns: u64) -> Captured<'_> {

@@ -113,24 +113,31 @@ impl Reader {
         process
     }
 
-    /// As [`Self::read`], of a process that the kernel saw. Of one that is gone by now, what can still
-    /// be said of its user and its cgroup.
+    /// As [`Self::read`], of a process that the kernel saw. Of one that is gone by now, or has exited
+    /// and waits for its parent, what can still be said of its user and its cgroup.
     pub fn read_seen(&self, pid: u32, seen: Seen) -> Arc<Process> {
         let process = self.read(pid, Some(seen.at_ns));
-        if process.start_ticks.is_some() {
+        if process.uid.is_some() && process.cgroup.is_some() {
             return process;
         }
-        let path = seen.cgroup_id.zip(self.cgroups.as_ref());
+        let mut process = Arc::unwrap_or_clone(process);
+        let is_gone = process == gone(pid);
+        let mut missing: Vec<&str> = FACTS.to_vec();
+        if let (None, Some(uid)) = (process.uid, seen.uid) {
+            (process.uid, process.user) = (Some(uid), self.user(uid));
+            process.missing.retain(|line| !line.starts_with("uid: "));
+        }
+        let path = seen.cgroup_id.zip(self.cgroups.as_ref()).filter(|_| process.cgroup.is_none());
         let path = path.and_then(|(id, cgroups)| cgroups.path_of(id).ok());
         let placement = path.and_then(|path| Placement::of_path(path.as_os_str().as_bytes()));
-        let mut process = Process::clone(&process);
         if let Some(Placement { path, unit, slice, container }) = placement {
-            if process == gone(pid) {
-                process.missing = vec![gone_facts(|fact| fact != CGROUP)];
-            }
+            process.missing.retain(|line| !line.starts_with("cgroup: "));
+            missing.retain(|fact| *fact != CGROUP);
             process = Process { cgroup: Some(path), unit, slice, container, ..process };
         }
-        process.user = seen.uid.and_then(|uid| self.user(uid));
+        if is_gone {
+            process.missing = vec![gone_facts(&missing)];
+        }
         Arc::new(process)
     }
 
@@ -371,13 +378,12 @@ fn unread(pid: u32, error: &io::Error) -> Process {
 }
 
 fn gone(pid: u32) -> Process {
-    let missing = vec![gone_facts(|_| true)];
+    let missing = vec![gone_facts(&FACTS)];
     Process { pid, missing, ..Process::default() }
 }
 
 /// The line about facts of a process that is gone.
-fn gone_facts(is_missing: impl Fn(&str) -> bool) -> String {
-    let facts: Vec<&str> = FACTS.into_iter().filter(|fact| is_missing(fact)).collect();
+fn gone_facts(facts: &[&str]) -> String {
     format!("{}: gone before they could be read", facts.join(", "))
 }
 

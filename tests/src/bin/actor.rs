@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::env;
 use std::ffi::CString;
 use std::fs;
@@ -32,6 +33,8 @@ fn main() -> Result<()> {
             "heir" => {
                 return accept(&TcpListener::from(stdin()?)).and_then(|it| echo(&it)).map(drop);
             }
+            "mayfly" => return accept_and_exit(),
+            "visitor" => return connect_and_exit(&env::args().nth(2).context("no address")?),
             "memfd" => return become_nameless(env::args().skip(2)),
             "stay" => return io::stdin().lines().try_for_each(|step| actor.perform(&step?)),
             step => actor.perform(step)?,
@@ -83,6 +86,8 @@ impl Actor {
             ["pin"] => pin(),
             ["reap", count] => self.reap(count.parse()?),
             ["churn", address, count] => churn(address.parse()?, count.parse()?),
+            ["mayflies", count] => self.mayflies(count.parse()?),
+            ["crowd", address, count] => crowd(address, count.parse()?),
             ["hand-over"] => self.hand_over(),
             ["join"] => self.join(),
             ["bequeath"] => self.bequeath(),
@@ -163,6 +168,13 @@ impl Actor {
             stream.read_to_end(&mut Vec::new()).context("receive")?;
         }
         Ok(format!("reaped {count}"))
+    }
+
+    /// Leaves the listener to so many processes, a few at a time, that each accept one connection.
+    fn mayflies(&self, count: usize) -> Result<String> {
+        let listener = self.listener.as_ref().context("no listener")?;
+        a_few_at_a_time(count, || start("mayfly", listener.try_clone()?.into()))?;
+        Ok(format!("bred {count}"))
     }
 
     /// Accepts a connection and leaves it to a process of its own, as inetd does.
@@ -309,6 +321,50 @@ fn churn(remote: SocketAddr, count: u64) -> Result<String> {
     Ok(format!("churned {count}"))
 }
 
+/// So many processes, a few at a time, that each connect once, say from where, and exit at once.
+fn crowd(remote: &str, count: usize) -> Result<String> {
+    let program = env::current_exe()?;
+    let visitor = || Command::new(&program).args(["visitor", remote]).spawn().context("start");
+    a_few_at_a_time(count, visitor)?;
+    Ok(format!("crowd {count}"))
+}
+
+/// Starts so many processes, of which a few are there at the same time.
+fn a_few_at_a_time(count: usize, mut start: impl FnMut() -> Result<Child>) -> Result<()> {
+    let mut alive = VecDeque::new();
+    for _ in 0..count {
+        if alive.len() >= AT_A_TIME {
+            succeed(alive.pop_front())?;
+        }
+        alive.push_back(start()?);
+    }
+    alive.into_iter().try_for_each(|child| succeed(Some(child)))
+}
+
+fn succeed(child: Option<Child>) -> Result<()> {
+    let Some(mut child) = child else { return Ok(()) };
+    let status = child.wait()?;
+    ensure!(status.success(), "a process ended with {status}");
+    Ok(())
+}
+
+/// Connects, says who it is and from where, and exits at once.
+fn connect_and_exit(remote: &str) -> Result<()> {
+    let stream = TcpStream::connect(remote)?;
+    // One write, so that the lines of many processes stay whole.
+    writeln!(io::stdout(), "{} {}", std::process::id(), stream.local_addr()?)?;
+    Ok(())
+}
+
+/// Accepts one connection, reads what comes, says who it is and whom it served, and exits 2 ms later.
+fn accept_and_exit() -> Result<()> {
+    let mut stream = accept(&TcpListener::from(stdin()?))?;
+    stream.read_to_end(&mut Vec::new()).context("receive")?;
+    writeln!(io::stdout(), "{} {}", std::process::id(), stream.peer_addr()?)?;
+    thread::sleep(Duration::from_millis(2));
+    Ok(())
+}
+
 /// Stays on the first CPU from now on.
 fn pin() -> Result<String> {
     let mut first = CpuSet::new();
@@ -387,6 +443,9 @@ fn noise(bytes: usize) -> Vec<u8> {
 }
 
 const MAX_DATAGRAM: usize = 65_535;
+
+/// Processes of a crowd that are there at the same time.
+const AT_A_TIME: usize = 8;
 
 fn from_hexadecimal(line: &str) -> Result<Vec<u8>> {
     let digit = |it: u8| char::from(it).to_digit(16).context("read a hexadecimal digit");

@@ -146,6 +146,33 @@ fn whoever_is_seen_with_an_accepted_connection_stands_beside_those_who_listen() 
 }
 
 #[test]
+fn those_who_only_hold_or_close_the_listener_have_no_part_in_a_connection_that_somebody_serves() {
+    for knows_opener in [true, false] {
+        let mut host = Host::new();
+        let in_process = u8::from(knows_opener);
+        host.socket(&SocketRecord { in_process, ..listen(LISTENER, ALL) });
+        let idle = host.known.processes.present(SERVER_PID + 2, START_NS);
+        host.known.sockets.held_by(LISTENER, &[idle]);
+        let release = SocketRecord { action: action::RELEASE, tgid: 7, in_process: 1, ..accept(0) };
+        host.socket(&at(START_NS, SocketRecord { cookie: LISTENER, ..release }));
+        host.socket(&accept(CHILD));
+        let worker = SocketRecord { action: action::USE, tgid: SERVER_PID + 1, ..release };
+        host.socket(&at(START_NS, SocketRecord { cookie: CHILD, ..worker }));
+        host.packet(TO_SERVER);
+
+        let owners = owners(&host.of_flow(None));
+
+        let used = (DESTINATION, Role::User, Evidence::Exact, SERVER_PID + 1);
+        let other = if knows_opener {
+            (DESTINATION, Role::Opener, Evidence::Exact, SERVER_PID)
+        } else {
+            (DESTINATION, Role::Holder, Evidence::Observed, SERVER_PID + 2)
+        };
+        assert_eq!(owners, [used, other]);
+    }
+}
+
+#[test]
 fn the_socket_that_was_seen_to_receive_a_datagram_is_known_exactly_among_those_that_fit() {
     let mut host = Host::new();
     host.socket(&bind_udp(LISTENER, ALL));
