@@ -31,7 +31,6 @@ pub(crate) struct Packet {
     pub(crate) words: Words,
     pub(crate) cpu: u32,
     pub(crate) length: u32,
-    pub(crate) ifindex: u32,
     pub(crate) tcp_flags: u8,
     pub(crate) has_payload: bool,
     pub(crate) program: u32,
@@ -274,7 +273,6 @@ fn announce(
         (*record).slot = place.slot;
         (*record).generation = generation;
         write_key(&raw mut (*record).key, packet.key);
-        (*record).length = packet.length;
         (*record).tcp_flags = packet.tcp_flags;
         let late = if evicted.is_none() { FlowRecord::LATE } else { 0 };
         let early = if time.is_early { FlowRecord::EARLY } else { 0 };

@@ -36,9 +36,7 @@ pub(crate) fn take(ctx: &TcContext, packet: Packet, headers: Headers, represents
         write_key(&raw mut (*record).key, packet.key);
         (*record).length = packet.length;
         (*record).represents = represents;
-        (*record).tcp_flags = u32::from(packet.tcp_flags);
         (*record).payload_offset = (headers.payload - headers.network) as u32;
-        (*record).ifindex = packet.ifindex;
         let wanted = if packet.length < snaplen { packet.length } else { snaplen };
         let wanted = pin(wanted as usize);
         let data = record.add(1).cast();

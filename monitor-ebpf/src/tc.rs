@@ -135,7 +135,6 @@ pub(crate) fn count(
                 words,
                 cpu,
                 length,
-                ifindex,
                 tcp_flags: headers.tcp_flags,
                 has_payload: length > header,
                 program: hook.program,

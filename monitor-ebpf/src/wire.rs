@@ -10,7 +10,7 @@ pub use crate::key::{FlowKey, InterfaceId, Place};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. User space refuses records of another version.
-pub const WIRE_VERSION: u16 = 3;
+pub const WIRE_VERSION: u16 = 4;
 
 /// `TASK_COMM_LEN` of `include/linux/sched.h`.
 pub const COMM_LEN: usize = 16;
@@ -118,16 +118,14 @@ pub struct FlowRecord {
     pub generation: u32,
     /// The new flow.
     pub key: FlowKey,
-    /// IP bytes of its first packet.
-    pub length: u32,
     /// TCP flags of its first packet; 0 for UDP.
     pub tcp_flags: u8,
-    /// Bits that say how the record came about: [`FlowRecord::LATE`], [`FlowRecord::EARLY`].
-    pub circumstances: u8,
     /// [`Slot::tcp_flags`] of the flow that had to make room.
     pub evicted_tcp_flags: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: u16,
+    /// Bits that say how the record came about: [`FlowRecord::LATE`], [`FlowRecord::EARLY`].
+    pub circumstances: u32,
     /// Key of the flow that had to make room; zero when `evicted_count` is 0.
     pub evicted_key: FlowKey,
     /// Its [`Slot::count`]; 0 when the slot was free.
@@ -144,10 +142,10 @@ pub struct FlowRecord {
 impl FlowRecord {
     /// In [`FlowRecord::circumstances`]: it was sent for a packet after the first, since the ring was
     /// full then.
-    pub const LATE: u8 = 1;
+    pub const LATE: u32 = 1;
     /// In [`FlowRecord::circumstances`]: many flows started at once. The record has the time of one
     /// before it in the same jiffy.
-    pub const EARLY: u8 = 1 << 1;
+    pub const EARLY: u32 = 1 << 1;
 }
 
 /// A sampled packet; [`SampleRecord::captured`] bytes from its IP header on follow.
@@ -164,12 +162,8 @@ pub struct SampleRecord {
     pub captured: u32,
     /// How many packets of the flow this sample stands for: 1 for the first payload packets.
     pub represents: u32,
-    /// TCP flags of the packet; 0 for UDP.
-    pub tcp_flags: u32,
     /// Bytes from the IP header to the payload.
     pub payload_offset: u32,
-    /// Interface index.
-    pub ifindex: u32,
 }
 
 /// What happened to a socket; [`SocketRecord::action`].

@@ -96,7 +96,7 @@ pub(crate) fn begins(number: u32, generation: u32) -> FlowRecord {
     let mut record = FlowRecord::new_zeroed();
     record.header = header(kind::FLOW, program::INGRESS, boot_ns());
     (record.slot, record.generation) = (number, generation);
-    (record.length, record.tcp_flags) = (60, tcp::SYN);
+    record.tcp_flags = tcp::SYN;
     // The times of packets are the times of their records here.
     FlowRecord { key: key(number), jiffies: 0, ..record }
 }
@@ -119,7 +119,6 @@ pub(crate) fn sample(number: u32) -> Result<Vec<u8>> {
     record.key = key(number);
     record.captured = u32::try_from(data.len()).context("making a packet")?;
     (record.length, record.represents, record.payload_offset) = (record.captured, 1, 28);
-    record.ifindex = 2;
     Ok([record.as_bytes(), data].concat())
 }
 

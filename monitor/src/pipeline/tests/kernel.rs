@@ -75,7 +75,6 @@ impl Kernel {
         let generation = old.generation() + 1;
         let announced = self.submit(FlowRecord {
             tcp_flags,
-            length,
             evicted_key: old.key,
             evicted_count: old.count,
             evicted_bytes: old.bytes,

@@ -208,7 +208,7 @@ pub(super) fn announce(key: FlowKey, generation: u32, ktime_ns: u64) -> FlowReco
     let mut record = FlowRecord::new_zeroed();
     record.header = header(kind::FLOW, program::INGRESS, ktime_ns);
     (record.slot, record.generation) = (THERE, generation);
-    (record.length, record.tcp_flags) = (60, tcp::SYN);
+    record.tcp_flags = tcp::SYN;
     FlowRecord { key, jiffies: u32::try_from(ktime_ns / 4_000_000).unwrap(), ..record }
 }
 
