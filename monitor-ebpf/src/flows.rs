@@ -13,6 +13,7 @@ use aya_ebpf::programs::TcContext;
 
 use core::hint::cold_path;
 
+use monitor_ebpf::eviction::idle_longest;
 use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::tcp;
 use monitor_ebpf::wire::{FlowKey, FlowRecord, Set, Slot, WAYS, kind};
@@ -136,33 +137,6 @@ pub(crate) unsafe fn write_key(to: *mut FlowKey, key: Key) {
     }
 }
 
-/// A flow of so many packets is one that lasts, as long as it is open.
-const LASTING: u64 = 64;
-
-/// The way idle longest; a free one counts as idle since ever. For a flow that lasts time goes 256
-/// times slower, so that a flood of new flows takes their slots from each other.
-#[inline(always)]
-fn idle_longest(set: &Set, jiffies: u32) -> usize {
-    let idle = |slot: &Slot| {
-        let idle = u64::from(jiffies.wrapping_sub(slot.last_jiffies));
-        if slot.count == 0 {
-            u64::MAX
-        } else if slot.packets() >= LASTING && slot.tcp_flags & (tcp::FIN | tcp::RST) == 0 {
-            idle >> 8
-        } else {
-            idle + 1
-        }
-    };
-    let (mut way, mut longest) = (0, idle(&set.ways[0]));
-    if idle(&set.ways[1]) > longest {
-        (way, longest) = (1, idle(&set.ways[1]));
-    }
-    if idle(&set.ways[2]) > longest {
-        (way, longest) = (2, idle(&set.ways[2]));
-    }
-    if idle(&set.ways[3]) > longest { 3 } else { way }
-}
-
 /// The same ports again after the connection ended: a flow of its own.
 #[inline(always)]
 const fn starts_again(slot: &Slot, packet: Packet) -> bool {
@@ -261,15 +235,16 @@ fn announce(
     generation: u32,
 ) -> bool {
     let size = size_of::<FlowRecord>();
+    // Before the ring is locked, which waits for memory: until then the processor goes ahead.
+    let (cookie, time) = (cookie(ctx), clock::within_a_jiffy(packet.cpu, place.jiffies));
     let Some(reserved) = emit::reserve::<FlowRecord>(&PACKET_RING, packet.program, size) else {
         return false;
     };
     let record = reserved.as_mut_ptr();
     // SAFETY: the reserved record; every field is written.
     unsafe {
-        let time = clock::within_a_jiffy(packet.cpu, place.jiffies);
         (*record).header = emit::header(kind::FLOW, packet.program, time.ktime_ns);
-        (*record).cookie = cookie(ctx);
+        (*record).cookie = cookie;
         (*record).slot = place.slot;
         (*record).generation = generation;
         write_key(&raw mut (*record).key, packet.key);

@@ -11,3 +11,4 @@ pub mod key;
 pub mod wire;
 pub mod bytes;
 pub mod packet;
+pub mod eviction;

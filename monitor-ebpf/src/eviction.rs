@@ -1,0 +1,116 @@
+//! Which flow of a set makes room for a new one.
+//!
+//! Decided without branches that nobody could foretell: a processor that takes the wrong way has waited
+//! for the set in vain.
+
+#![expect(clippy::cast_possible_truncation, reason = "BPF and the hosts it is for have 64 bits")]
+
+use crate::bytes::pin;
+use crate::packet::tcp;
+use crate::wire::{Set, Slot, WAYS};
+
+/// A flow of so many packets is one that lasts, as long as it is open.
+const LASTING: u64 = 64;
+const FIN_BIT: u32 = tcp::FIN.trailing_zeros();
+const RST_BIT: u32 = tcp::RST.trailing_zeros();
+
+/// The way idle longest, where the low half of the time is `jiffies`; a free one counts as idle since
+/// ever.
+///
+/// For a flow that lasts time goes 256 times slower, so that a flood of new flows takes their slots from
+/// each other.
+#[inline(always)]
+#[must_use]
+pub fn idle_longest(set: &Set, jiffies: u32) -> usize {
+    let [first, second, third, fourth] = &set.ways;
+    let rank = |slot: &Slot, way: usize| {
+        let is_free = (slot.count.wrapping_sub(1) & !slot.count) >> 63;
+        let lasts = (LASTING - 1).wrapping_sub(slot.packets()) >> 63;
+        let has_ended = u64::from(slot.tcp_flags >> FIN_BIT | slot.tcp_flags >> RST_BIT) & 1;
+        let idle = u64::from(jiffies.wrapping_sub(slot.last_jiffies)) + 1;
+        // Of several that are alike, the first.
+        (is_free << 40 | idle >> ((lasts & !has_ended) * 8)) << 2 | (WAYS - 1 - way) as u64
+    };
+    let highest =
+        greater(greater(rank(first, 0), rank(second, 1)), greater(rank(third, 2), rank(fourth, 3)));
+    WAYS - 1 - (highest as usize & (WAYS - 1))
+}
+
+/// The greater one of two numbers below 2^63, without a branch.
+#[inline(always)]
+fn greater(a: u64, b: u64) -> u64 {
+    let difference = a.wrapping_sub(b);
+    // All ones where `b` is greater. Pinned, or LLVM would make a branch of it.
+    let mask = pin((difference.cast_signed() >> 63).cast_unsigned() as usize) as u64;
+    a.wrapping_sub(difference & mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    const NOW: u32 = 5;
+
+    #[test]
+    fn the_way_idle_longest_makes_room() {
+        let [young, old] = [used(1, 10, 0), used(1, 1000, 0)];
+
+        assert_eq!(chosen([young, old, young, young]), 1);
+        assert_eq!(chosen([young; WAYS]), 0);
+    }
+
+    #[test]
+    fn a_free_way_is_taken_first() {
+        let free = Slot::new_zeroed();
+        let ancient = used(1, u32::MAX, 0);
+
+        assert_eq!(chosen([ancient, ancient, ancient, free]), 3);
+        assert_eq!(chosen([ancient, free, free, ancient]), 1);
+    }
+
+    #[test]
+    fn for_a_flow_that_lasts_time_goes_slower_until_it_has_ended() {
+        let young = used(LASTING - 1, 10, 0);
+        let lasts = |idle, flags| chosen([young, young, used(LASTING, idle, flags), young]);
+
+        assert_eq!(lasts(2500, tcp::ACK), 0);
+        assert_eq!(lasts(3100, tcp::ACK), 2);
+        assert_eq!(lasts(11, tcp::ACK | tcp::FIN), 2);
+        assert_eq!(lasts(11, tcp::RST), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_the_one_with_the_highest_rank(
+            ways in prop::array::uniform4((0_u64..200, any::<u32>(), any::<u8>())),
+        ) {
+            let ways = ways.map(|(packets, idle, flags)| used(packets, idle, flags));
+            let rank = |slot: &Slot| {
+                let idle = u64::from(NOW.wrapping_sub(slot.last_jiffies)) + 1;
+                let is_open = slot.tcp_flags & (tcp::FIN | tcp::RST) == 0;
+                match slot.packets() {
+                    0 => u64::MAX,
+                    LASTING.. if is_open => idle / 256,
+                    _ => idle,
+                }
+            };
+            let highest = ways.iter().map(rank).max().unwrap();
+
+            prop_assert_eq!(Some(chosen(ways)), ways.iter().position(|way| rank(way) == highest));
+        }
+    }
+
+    fn chosen(ways: [Slot; WAYS]) -> usize {
+        idle_longest(&Set { ways }, NOW)
+    }
+
+    /// A slot of a flow, or a free one without packets.
+    fn used(packets: u64, idle: u32, tcp_flags: u8) -> Slot {
+        let generation = u64::from(packets != 0) << Slot::PACKET_BITS;
+        let last_jiffies = NOW.wrapping_sub(idle);
+        Slot { count: generation | packets, last_jiffies, tcp_flags, ..Slot::new_zeroed() }
+    }
+}
