@@ -9,9 +9,11 @@ use monitor::kernel::object::Settings;
 use monitor_ebpf::wire::{FlowRecord, Slot};
 
 use crate::clock::Stopwatch;
+use crate::floor::{self, Part};
 use crate::frames;
 use crate::known_flow::over_empty;
-use crate::programs::{EMPTY, OURS, Programs, default_settings, nanoseconds_each};
+use crate::process::one_apart;
+use crate::programs::{EMPTY, OURS, Programs, default_settings};
 use crate::report::Row;
 use crate::rewriter::Rewriter;
 use crate::spread::Spread;
@@ -82,10 +84,34 @@ impl Pair {
 
     /// What a packet costs more than without us, with each packet of another flow.
     fn difference(&mut self, packet: &mut [u8], repeat: u32) -> Result<f64> {
-        let empty = self.empty.run(&mut packet.to_vec(), repeat)?;
-        let ours = self.ours.run(packet, repeat)?;
+        let cost = self.empty.difference_to(&self.ours, packet, repeat)?;
         self.programs.drain();
-        Ok(nanoseconds_each(ours, repeat) - nanoseconds_each(empty, repeat))
+        Ok(cost)
+    }
+
+    /// The same of another program in our place.
+    fn difference_of(&mut self, other: &Rewriter, packet: &mut [u8], repeat: u32) -> Result<f64> {
+        let cost = self.empty.difference_to(other, packet, repeat)?;
+        self.programs.drain();
+        Ok(cost)
+    }
+
+    /// What does only what a new flow cannot do without: with a set of the flow table, and with that and
+    /// the ring.
+    fn floors(&mut self) -> Result<[Rewriter; 2]> {
+        let table = self.programs.map(OURS, "pw_flows")?;
+        let ring = self.programs.map(OURS, "pw_packet_ring")?;
+        let cpus = aya::util::nr_cpus().map_err(|(_path, error)| error).context("counting CPUs")?;
+        let sets = table.max_entries() / u32::try_from(cpus)?;
+        let (cpu, _others) = one_apart()?;
+        let (table, ring) = (table.fd()?, ring.fd()?);
+        let part = Part { table: table.as_fd(), first: u32::try_from(cpu)? * sets, sets };
+        let behind = |ring| -> Result<Rewriter> {
+            let program =
+                floor::load(part, ring).context("loading a program of few instructions")?;
+            Ok(Rewriter::new(program.as_fd(), ENDLESS)?)
+        };
+        Ok([behind(None)?, behind(Some(ring.as_fd()))?])
     }
 
     /// The same for more packets than there is room in the ring, if each starts a flow.
@@ -119,18 +145,27 @@ fn in_turn(name: &str, flows: u32, table_bytes: u64, effort: Effort) -> Result<R
 /// it replaces; and reading that table, free and full.
 fn fill_and_read(effort: Effort) -> Result<Vec<Row>> {
     let mut pair = Pair::load(&default_settings()?, ENDLESS)?;
+    let floors = pair.floors()?;
     let table = pair.programs.flow_table()?;
     let free = read(&table, effort);
 
     let mut packet = frames::syn();
     pair.fill(&mut packet, 4 * table.slots() as u64)?;
-    let mut costs = Vec::new();
+    let (mut costs, mut sets, mut records) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..effort.loads * effort.rounds {
         costs.push(pair.difference(&mut packet, pair.batch)?);
+        for (floor, costs) in floors.iter().zip([&mut sets, &mut records]) {
+            costs.push(pair.difference_of(floor, &mut packet, pair.batch)?);
+        }
     }
-    let new =
-        Row::new(over_empty("new flow in a full table, IPv4 TCP SYN"), "ns", Spread::of(costs));
-    Ok(vec![new.at_most(NEW_BAR), free, read(&table, effort)])
+    let row = |what: &str, costs| Row::new(over_empty(what), "ns", Spread::of(costs));
+    Ok(vec![
+        row("new flow in a full table, IPv4 TCP SYN", costs).at_most(NEW_BAR),
+        row("bare: another set of that table each time", sets),
+        row("bare: that, and a record in the ring", records),
+        free,
+        read(&table, effort),
+    ])
 }
 
 /// Reads every slot.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, MapInfo, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
 use monitor::cli::{self, Command};
 use monitor::kernel::classifiers::Classifiers as _;
@@ -99,6 +99,15 @@ impl Programs {
     pub(crate) fn verified(&mut self, name: &str) -> Result<u32> {
         let info = self.object.classifier(name)?.info().context("asking about a program")?;
         info.verified_instruction_count().context("asking how many instructions were verified")
+    }
+
+    /// A map that a program uses.
+    pub(crate) fn map(&mut self, program: &str, name: &str) -> Result<MapInfo> {
+        let info = self.object.classifier(program)?.info().context("asking about a program")?;
+        let ids = info.map_ids().context("asking for the maps of a program")?.unwrap_or_default();
+        let maps = ids.into_iter().filter_map(|id| MapInfo::from_id(id).ok());
+        let mut named = maps.filter(|map| map.name_as_str() == Some(name));
+        named.next().with_context(|| format!("{program} uses no map {name}"))
     }
 
     /// A reader of the flow table.

@@ -13,6 +13,7 @@ use crate::bpf::{
 };
 use crate::clock::Stopwatch;
 use crate::frames::IPV4_SOURCE;
+use crate::programs::nanoseconds_each;
 
 /// The program, in front of another one.
 #[derive(Debug)]
@@ -37,6 +38,18 @@ impl Rewriter {
         let running = Stopwatch::of_thread();
         bpf::run(self.program.as_fd(), packet, repeat)?;
         Ok(running.elapsed())
+    }
+
+    /// How many nanoseconds a packet costs more behind `other` than behind this one, on the same packets.
+    pub(crate) fn difference_to(
+        &self,
+        other: &Self,
+        packet: &mut [u8],
+        repeat: u32,
+    ) -> io::Result<f64> {
+        let here = self.run(&mut packet.to_vec(), repeat)?;
+        let there = other.run(packet, repeat)?;
+        Ok(nanoseconds_each(there, repeat) - nanoseconds_each(here, repeat))
     }
 }
 
