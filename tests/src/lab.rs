@@ -14,8 +14,11 @@ use crate::actor::{Actor, Performed};
 use crate::count::Count;
 use crate::event::Event;
 use crate::portwatch::{Portwatch, program};
-use crate::process::{Finished, finish, is_installed, succeed};
+use crate::process::{Finished, finish, is_installed, soon, succeed};
 use crate::skip;
+
+/// `TCP_TIME_WAIT` and `TCP_LISTEN` of `include/net/tcp_states.h`, as `/proc/net/tcp` has them.
+const SILENT: [&str; 2] = ["06", "0A"];
 
 /// Two hosts and the cable between them.
 #[derive(Debug)]
@@ -186,6 +189,15 @@ impl Host {
         let shown: Value = serde_json::from_str(&shown).expect("read what ip says");
         let sent = shown.pointer("/0/stats64/tx").expect("find what a device has sent");
         Count::read(sent)
+    }
+
+    /// Waits until every TCP connection in here has said its last: nothing is sent again later.
+    pub fn wait_for_silence(&self) {
+        soon("an end of all connections", || {
+            let sockets = succeed(self.command("cat").arg("/proc/net/tcp"));
+            let states = sockets.lines().skip(1).filter_map(|line| line.split_whitespace().nth(3));
+            states.into_iter().all(|state| SILENT.contains(&state)).then_some(())
+        });
     }
 
     /// Starts an actor that performs these steps.

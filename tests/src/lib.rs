@@ -35,7 +35,7 @@ pub use frame::{Frame, frames_file};
 pub use lab::{Host, Lab, is_root};
 pub use neighbour::{Neighbour, Order, Verdict};
 pub use portwatch::{Portwatch, program};
-pub use process::{Finished, finish};
+pub use process::{Finished, finish, soon};
 pub use run::Run;
 pub use secret::Secret;
 pub use skip::skip;

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::skip;
+use crate::{now, skip};
 
 /// A process that has come to its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,6 +43,19 @@ pub(crate) fn succeed(command: &mut Command) -> String {
     let Finished { code, stdout, stderr } = finish(command);
     assert_eq!(code, Some(0), "{command:?}: {stderr}");
     stdout
+}
+
+/// Waits for what comes without telling anybody; `what` names it if it never does.
+#[track_caller]
+pub fn soon<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let start = now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(now().saturating_sub(start) < crate::deadline(), "there is not {what}");
+        thread::yield_now();
+    }
 }
 
 /// Is there such a tool? Noted as skipped if not.

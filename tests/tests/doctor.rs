@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use portwatch_tests::{Event, Finished, deadline, finish, is_root, now, program};
+use portwatch_tests::{Event, Finished, finish, is_root, program, soon};
 
 /// What decoys do, in this order.
 const PLAYED: [&str; 9] = [
@@ -187,18 +187,6 @@ impl Examination {
         assert_eq!(named.len(), gaps.len(), "{}", self.ended());
         assert!(gaps.iter().all(|gap| named.iter().any(|it| it.as_str().unwrap().contains(*gap))));
         assert_eq!(self.code, Some(i32::from(!gaps.is_empty())), "{gaps:?}");
-    }
-}
-
-/// Waits for what comes without telling anybody.
-fn soon<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
-    let start = now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(now().saturating_sub(start) < deadline(), "there is not {what}");
-        std::thread::yield_now();
     }
 }
 
