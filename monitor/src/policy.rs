@@ -1,4 +1,4 @@
-//! What the user expects: the policy file, its rules, and what they say of a listener.
+//! What the user expects: the policy file, its rules, and what they say of listeners and clients.
 //!
 //! Default deny: a listener is expected only when every key of one rule holds. What cannot be read
 //! never matches, so blindness shows as `unknown` and not as `expected`.
@@ -7,20 +7,28 @@ mod file;
 mod judge;
 mod key;
 mod parse;
+mod pins;
+mod place;
 mod rule;
+mod subject;
 
 use std::path::{Path, PathBuf};
 
 use crate::escape;
 
 pub use self::file::Exposure;
-pub use self::judge::{Judgement, ListenerView};
-use self::rule::ListenerRule;
+pub use self::judge::{Answer, Judgement};
+use self::place::Places;
+use self::rule::Rule;
+pub use self::rule::{Comparison, RuleKind};
+pub use self::subject::{ClientView, ListenerView};
 
 /// A policy; the default one has no rules and expects nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    listeners: Vec<ListenerRule>,
+    listeners: Vec<Rule>,
+    clients: Vec<Rule>,
+    places: Places,
 }
 
 /// Why there is no policy; shown in one line that begins with the file's name.
@@ -87,25 +95,25 @@ impl Policy {
         // An editor's byte order mark takes no column.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match parse::parse(text) {
-            Ok(listeners) => Ok(Self { listeners }),
+            Ok((listeners, clients)) => Ok(Self { listeners, clients, places: Places::of(text) }),
             Err(problem) => Err(content_error(file, text, problem.offset, problem.message)),
         }
+    }
+
+    /// Says who may talk on the watched ports; else nobody asks.
+    pub const fn has_clients(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
+    /// How many listener rules and client rules there are.
+    pub const fn counts(&self) -> (usize, usize) {
+        (self.listeners.len(), self.clients.len())
     }
 }
 
 fn content_error(file: &Path, text: &str, offset: usize, problem: String) -> PolicyError {
-    let (line, column) = position(text, offset);
+    let (line, column) = Places::of(text).at(offset);
     PolicyError::Content { file: file.to_owned(), line, column, problem }
-}
-
-/// Line and column of a byte offset, both from 1, the column in characters.
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let (lines, last) = match before.rsplit_once('\n') {
-        Some((lines, last)) => (lines.split('\n').count(), last),
-        None => (0, before),
-    };
-    (lines.saturating_add(1), last.chars().count().saturating_add(1))
 }
 
 fn shown(path: &Path) -> std::borrow::Cow<'_, str> {

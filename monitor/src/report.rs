@@ -4,6 +4,7 @@
 //! of docs/events.md.
 
 mod check;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::Attribution;
 
 pub use self::check::{CheckOutcome, CheckPart, CheckReport};
+pub use self::verdict::{Difference, NearMiss, RuleKey, Verdict};
 
 /// One event, ready to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,32 +116,6 @@ pub struct ListenerReport {
     pub attribution: Attribution,
     /// What the policy says.
     pub verdict: Verdict,
-}
-
-/// What the policy says of a listener.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// A rule expects it.
-    Expected {
-        /// The rule's id.
-        rule: String,
-        /// The rule's reason.
-        reason: Option<String>,
-    },
-    /// No rule does.
-    Unknown {
-        /// The rule that came nearest, if there is a policy with listener rules.
-        nearest: Option<NearMiss>,
-    },
-}
-
-/// The rule that came nearest and what differs.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct NearMiss {
-    /// The rule's id.
-    pub rule: String,
-    /// `"user: rule says cardbridge, is root"`.
-    pub differences: Vec<String>,
 }
 
 /// A stage in the life of a flow.

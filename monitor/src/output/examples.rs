@@ -12,9 +12,9 @@ use std::path::PathBuf;
 
 use crate::endpoint::Direction;
 use crate::report::{
-    Body, CheckOutcome, CheckPart, CheckReport, Counters, EndReason, FindingKind, FindingReport,
-    FlowChange, InterfaceChange, InterfaceCount, ListenerChange, NearMiss, PortCount, RecordCounts,
-    Report, RunEnded, RunStarted, SinkCount,
+    Body, CheckOutcome, CheckPart, CheckReport, Counters, Difference, EndReason, FindingKind,
+    FindingReport, FlowChange, InterfaceChange, InterfaceCount, ListenerChange, NearMiss,
+    PortCount, RecordCounts, Report, RuleKey, RunEnded, RunStarted, SinkCount,
 };
 
 use self::network::{
@@ -267,10 +267,19 @@ fn expired_rule() -> FindingReport {
 }
 
 fn near_miss() -> NearMiss {
-    let differences =
-        ["user: rule says cardbridge, is root", "exe: rule says /usr/sbin/cardbridged"];
+    let difference = |key, expected: &str, actual: &str| Difference {
+        key,
+        expected: expected.to_owned(),
+        actual: actual.to_owned(),
+        is_known: true,
+    };
     NearMiss {
         rule: "card-bridge".to_owned(),
-        differences: differences.map(str::to_owned).to_vec(),
+        is_change: false,
+        differences: vec![
+            difference(RuleKey::Address, "127.0.0.1", "0.0.0.0 (all addresses)"),
+            difference(RuleKey::Exe, "/usr/sbin/cardbridged", "/usr/bin/python3.11"),
+            difference(RuleKey::User, "cardbridge", "root"),
+        ],
     }
 }

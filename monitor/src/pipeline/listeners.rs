@@ -213,7 +213,9 @@ fn sentence(
     let why = match (expired, nearest) {
         (Some(rule), _) => format!("the rule {rule} that expected it has expired"),
         (None, Some(nearest)) => {
-            let differences = nearest.differences.join("; ");
+            let differences: Vec<String> =
+                nearest.differences.iter().map(ToString::to_string).collect();
+            let differences = differences.join("; ");
             format!("the nearest rule is {}, but {differences}", nearest.rule)
         }
         (None, None) => "no policy rule expects it".to_owned(),

@@ -8,7 +8,8 @@ use jiff::civil::Date;
 use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
-use super::rule::{AddressPin, Pattern};
+use super::pins::Pattern;
+use super::rule::AddressPin;
 use crate::endpoint::Transport;
 use crate::escape;
 use crate::ports::PortSet;
@@ -170,6 +171,29 @@ pub(super) fn sha256(text: &str) -> Result<String, String> {
         return Err(format!("has {} hexadecimal digits instead of 64", text.len()));
     }
     Ok(text.to_ascii_lowercase())
+}
+
+/// The name of a package: what dpkg and rpm allow as one.
+pub(super) fn package(text: &str) -> Result<String, String> {
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_'))
+    };
+    match text.split_once(':') {
+        None if is_name(text) => Ok(text.to_owned()),
+        Some((name, _)) if is_name(name) => {
+            Err(format!("`{}`: write {name}, without the architecture", quoted(text)))
+        }
+        _ => Err(format!("`{}` is not the name of a package", quoted(text))),
+    }
+}
+
+/// A container image, as its runtime names it.
+pub(super) fn image(text: &str) -> Result<String, String> {
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(format!("`{}` is not the name of an image", quoted(text)));
+    }
+    Ok(text.to_owned())
 }
 
 pub(super) fn wrong_type(key: &str, expected: &str, value: &Value<'_>) -> Problem {

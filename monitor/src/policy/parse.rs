@@ -9,19 +9,48 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable};
 
 use super::key::{self, Problem, Value, line, quoted};
-use super::rule::ListenerRule;
+use super::pins::PIN_KEYS;
+use super::place::Places;
+use super::rule::{Rule, RuleKind};
+use crate::report::RuleKey;
 
-const KEYS: [&str; 2] = ["version", "listener"];
-const LISTENER_KEYS: [&str; 10] =
-    ["id", "reason", "expires", "port", "transport", "address", "exe", "sha256", "user", "unit"];
-
-/// Keys of the format that this version does not know yet.
-const LATER_KEYS: [&str; 3] = ["client", "container_image", "package"];
+const KEYS: [&str; 3] = ["version", "listener", "client"];
+const LISTENER_KEYS: [&str; 12] = [
+    "id",
+    "reason",
+    "expires",
+    "port",
+    "transport",
+    "address",
+    "exe",
+    "sha256",
+    "user",
+    "unit",
+    "package",
+    "container_image",
+];
+const CLIENT_KEYS: [&str; 12] = [
+    "id",
+    "reason",
+    "expires",
+    "port",
+    "transport",
+    "remote",
+    "exe",
+    "sha256",
+    "user",
+    "unit",
+    "package",
+    "container_image",
+];
 
 type Key<'t> = Spanned<DeString<'t>>;
 
-/// The rules of a policy.
-pub(super) fn parse(text: &str) -> Result<Vec<ListenerRule>, Problem> {
+/// Where each id stands: every rule of a file has one of its own, whatever its kind.
+type Ids = HashMap<String, usize>;
+
+/// The rules of a policy: of listeners and of clients, each in the order of the file.
+pub(super) fn parse(text: &str) -> Result<(Vec<Rule>, Vec<Rule>), Problem> {
     let document = DeTable::parse(text).map_err(|error| Problem {
         offset: error.span().map_or(0, |span| span.start),
         message: line(error.message()),
@@ -32,12 +61,16 @@ pub(super) fn parse(text: &str) -> Result<Vec<ListenerRule>, Problem> {
         Some((_, version)) => key::version(version)?,
         None => return Err(Problem { offset: 0, message: "`version = 1` is missing".to_owned() }),
     }
-    let mut rules = Vec::new();
+    let (mut listeners, mut clients) = (Vec::new(), Vec::new());
+    let mut ids = Ids::new();
     let mut problems = Vec::new();
     for (key, value) in entries {
         let read = match key.get_ref().as_ref() {
             "version" => Ok(()),
-            "listener" => listeners(text, value).map(|read| rules = read),
+            "listener" => {
+                rules(text, RuleKind::Listener, value, &mut ids).map(|read| listeners = read)
+            }
+            "client" => rules(text, RuleKind::Client, value, &mut ids).map(|read| clients = read),
             _ => Err(unknown_key(key, &KEYS)),
         };
         problems.extend(read.err());
@@ -45,23 +78,29 @@ pub(super) fn parse(text: &str) -> Result<Vec<ListenerRule>, Problem> {
     // Another table can stand between two rules.
     match problems.into_iter().min_by_key(|problem| problem.offset) {
         Some(problem) => Err(problem),
-        None => Ok(rules),
+        None => Ok((listeners, clients)),
     }
 }
 
-fn listeners(text: &str, value: &Value<'_>) -> Result<Vec<ListenerRule>, Problem> {
-    let not_tables = || Problem::at(value, "`listener` must be tables, write [[listener]]");
+fn rules(
+    text: &str,
+    kind: RuleKind,
+    value: &Value<'_>,
+    ids: &mut Ids,
+) -> Result<Vec<Rule>, Problem> {
+    let name = kind.name();
+    let not_tables = || Problem::at(value, format!("`{name}` must be tables, write [[{name}]]"));
     let list = value.get_ref().as_array().ok_or_else(not_tables)?;
     let mut rules = Vec::new();
-    let mut ids: HashMap<String, usize> = HashMap::new();
     for item in list {
         let table = item.get_ref().as_table().ok_or_else(not_tables)?;
-        let (rule, id_offset) = listener(item, table)?;
-        if let Some(first) = ids.insert(rule.id.clone(), id_offset) {
-            let (first_line, _) = super::position(text, first);
+        let (rule, id_offset) = rule(kind, item, table)?;
+        if let Some(other) = ids.insert(rule.id.clone(), id_offset) {
+            let (first, second) = (other.min(id_offset), other.max(id_offset));
+            let (first_line, _) = Places::of(text).at(first);
             let id = quoted(&rule.id);
             let message = format!("`id` `{id}` is used already on line {first_line}");
-            return Err(Problem { offset: id_offset, message });
+            return Err(Problem { offset: second, message });
         }
         rules.push(rule);
     }
@@ -69,14 +108,16 @@ fn listeners(text: &str, value: &Value<'_>) -> Result<Vec<ListenerRule>, Problem
 }
 
 /// A rule, and where its id stands.
-fn listener(item: &Value<'_>, table: &DeTable<'_>) -> Result<(ListenerRule, usize), Problem> {
-    let mut rule = ListenerRule::default();
+fn rule(kind: RuleKind, item: &Value<'_>, table: &DeTable<'_>) -> Result<(Rule, usize), Problem> {
+    let mut rule = Rule { kind, offset: item.span().start, ..Rule::default() };
     let mut id_offset = None;
     for (key, value) in in_order(table) {
         if key.get_ref() == "id" {
             id_offset = Some(value.span().start);
         }
-        set(&mut rule, key, value)?;
+        if let Some(set) = set(&mut rule, key, value)? {
+            rule.values.push((set, value.span().start));
+        }
     }
     let Some(id_offset) = id_offset else {
         return Err(Problem::at(item, "this rule has no `id`"));
@@ -89,22 +130,58 @@ fn listener(item: &Value<'_>, table: &DeTable<'_>) -> Result<(ListenerRule, usiz
     Ok((rule, id_offset))
 }
 
-fn set(rule: &mut ListenerRule, key: &Key<'_>, value: &Value<'_>) -> Result<(), Problem> {
+/// Takes in one key; which one, if it is one that can hold or not.
+fn set(rule: &mut Rule, key: &Key<'_>, value: &Value<'_>) -> Result<Option<RuleKey>, Problem> {
     let name = key.get_ref().as_ref();
+    let set = match (name, rule.kind) {
+        ("id", _) => {
+            rule.id = key::text(name, value)?;
+            return Ok(None);
+        }
+        ("reason", _) => {
+            rule.reason = Some(key::text(name, value)?);
+            return Ok(None);
+        }
+        ("expires", _) => {
+            rule.expires = Some(key::date(name, value)?);
+            RuleKey::Expires
+        }
+        ("port", _) => {
+            rule.port = Some(key::ports(name, value)?);
+            RuleKey::Port
+        }
+        ("transport", _) => {
+            rule.transport = key::each(name, value, key::transport)?;
+            RuleKey::Transport
+        }
+        ("address", RuleKind::Listener) => {
+            rule.network = key::each(name, value, key::address)?;
+            RuleKey::Address
+        }
+        ("remote", RuleKind::Client) => {
+            rule.network = key::each(name, value, key::address)?;
+            RuleKey::Remote
+        }
+        _ => pin(rule, key, value)?,
+    };
+    Ok(Some(set))
+}
+
+/// Takes in a key about processes.
+fn pin(rule: &mut Rule, key: &Key<'_>, value: &Value<'_>) -> Result<RuleKey, Problem> {
+    let name = key.get_ref().as_ref();
+    let pins = &mut rule.pins;
     match name {
-        "id" => rule.id = key::text(name, value)?,
-        "reason" => rule.reason = Some(key::text(name, value)?),
-        "expires" => rule.expires = Some(key::date(name, value)?),
-        "port" => rule.port = Some(key::ports(name, value)?),
-        "transport" => rule.transport = key::each(name, value, key::transport)?,
-        "address" => rule.address = key::each(name, value, key::address)?,
-        "exe" => rule.exe = key::each(name, value, key::exe)?,
-        "sha256" => rule.sha256 = key::each(name, value, key::sha256)?,
-        "user" => rule.user = key::each(name, value, |user| Ok(user.to_owned()))?,
-        "unit" => rule.unit = key::each(name, value, key::unit)?,
-        _ => return Err(unknown_key(key, &LISTENER_KEYS)),
+        "exe" => pins.exe = key::each(name, value, key::exe)?,
+        "sha256" => pins.sha256 = key::each(name, value, key::sha256)?,
+        "user" => pins.user = key::each(name, value, |user| Ok(user.to_owned()))?,
+        "unit" => pins.unit = key::each(name, value, key::unit)?,
+        "package" => pins.package = key::each(name, value, key::package)?,
+        "container_image" => pins.container_image = key::each(name, value, key::image)?,
+        _ => return Err(no_such_key(rule.kind, key)),
     }
-    Ok(())
+    let named = PIN_KEYS.into_iter().find(|key| key.name() == name);
+    named.ok_or_else(|| no_such_key(rule.kind, key))
 }
 
 /// Entries as they stand in the file; the table itself is sorted by key.
@@ -114,11 +191,21 @@ fn in_order<'v, 't>(table: &'v DeTable<'t>) -> Vec<(&'v Key<'t>, &'v Value<'t>)>
     entries
 }
 
+fn no_such_key(kind: RuleKind, key: &Key<'_>) -> Problem {
+    let message = match (kind, key.get_ref().as_ref()) {
+        (RuleKind::Listener, "remote") => {
+            "a listener has no `remote`: write `address` for where it listens, or [[client]] for who \
+             may talk"
+        }
+        (RuleKind::Client, "address") => "a client has no `address`: write `remote`",
+        (RuleKind::Listener, _) => return unknown_key(key, &LISTENER_KEYS),
+        (RuleKind::Client, _) => return unknown_key(key, &CLIENT_KEYS),
+    };
+    Problem::at(key, message)
+}
+
 fn unknown_key(key: &Key<'_>, known: &[&str]) -> Problem {
     let name = key.get_ref().as_ref();
-    if LATER_KEYS.contains(&name) {
-        return Problem::at(key, format!("`{name}` is not supported yet by this version"));
-    }
     let meant = known
         .iter()
         .map(|candidate| (distance(&name.to_lowercase(), candidate), candidate))
@@ -129,8 +216,8 @@ fn unknown_key(key: &Key<'_>, known: &[&str]) -> Problem {
     Problem::at(
         key,
         match meant {
-            Some((_, candidate)) => format!("unknown key `{name}`, did you mean `{candidate}`?"),
-            None => format!("unknown key `{name}`, there are {}", known.join(", ")),
+            Some((_, candidate)) => format!("unknown key `{name}`; did you mean `{candidate}`?"),
+            None => format!("unknown key `{name}`; there are {}", known.join(", ")),
         },
     )
 }

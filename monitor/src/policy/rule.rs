@@ -1,73 +1,83 @@
-//! One rule, and what differs between it and a listener.
+//! One rule, and how each of its keys compares with what is there.
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
 
-use globset::GlobSet;
 use ipnet::IpNet;
 use jiff::civil::Date;
 
-use super::judge::ListenerView;
+use super::pins::{Pins, fact};
+use super::subject::Subject;
 use crate::endpoint::Transport;
 use crate::escape;
-use crate::owner::{Ownership, Process, Role};
 use crate::ports::PortSet;
+use crate::report::{Difference, RuleKey};
 
-/// Values or owners named in one sentence before the rest is only counted.
+/// Values or processes named in one sentence before the rest is only counted.
 const MAX_NAMED: usize = 3;
 
 /// Columns of a list of ports in a sentence.
 const MAX_PORT_COLUMNS: usize = 60;
 
-/// A listener that is expected. An empty list is a key that was not given: it holds for all.
+/// What a rule is about.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum RuleKind {
+    /// Who may listen: `[[listener]]`.
+    #[default]
+    Listener,
+    /// Who may talk: `[[client]]`.
+    Client,
+}
+
+/// A listener or a client that is expected. An empty list is a key that was not given: it holds for all.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ListenerRule {
+pub(super) struct Rule {
+    pub(super) kind: RuleKind,
     pub(super) id: String,
     pub(super) reason: Option<String>,
     pub(super) expires: Option<Date>,
     pub(super) port: Option<PortSet>,
     pub(super) transport: Vec<Transport>,
-    pub(super) address: Vec<AddressPin>,
-    pub(super) exe: Vec<Pattern>,
-    pub(super) sha256: Vec<String>,
-    pub(super) user: Vec<String>,
-    pub(super) unit: Vec<Pattern>,
+    /// Of a listener `address`, of a client `remote`.
+    pub(super) network: Vec<AddressPin>,
+    pub(super) pins: Pins,
+    /// Byte offset of the rule in its file, and of the values of its keys.
+    pub(super) offset: usize,
+    pub(super) values: Vec<(RuleKey, usize)>,
+}
+
+/// A key of a rule beside what is there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Comparison {
+    /// The key, what the rule says and what is there.
+    pub difference: Difference,
+    /// They agree after all.
+    pub holds: bool,
 }
 
 /// An address or a network; one address is a network of full length.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct AddressPin(pub(super) IpNet);
 
-/// A glob, with the text it was written as.
-#[derive(Clone)]
-pub(super) struct Pattern {
-    pub(super) text: String,
-    pub(super) matcher: GlobSet,
+impl RuleKind {
+    /// The name of its tables in a policy file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Client => "client",
+        }
+    }
 }
 
-impl ListenerRule {
-    /// No key narrows it down: it would expect every listener.
+impl Rule {
+    /// No key narrows it down: it would expect everything.
     pub(super) fn matches_everything(&self) -> bool {
-        let Self {
-            id: _,
-            reason: _,
-            expires: _,
-            port,
-            transport,
-            address,
-            exe,
-            sha256,
-            user,
-            unit,
-        } = self;
-        port.is_none()
-            && transport.is_empty()
-            && address.is_empty()
-            && exe.is_empty()
-            && sha256.is_empty()
-            && user.is_empty()
-            && unit.is_empty()
+        !self.names_place() && self.transport.is_empty() && self.pins.given().next().is_none()
+    }
+
+    /// The rule is about a port or an address, not just about somebody.
+    pub(super) fn names_place(&self) -> bool {
+        self.port.is_some() || !self.network.is_empty()
     }
 
     /// The rule holds through the day it names.
@@ -75,49 +85,74 @@ impl ListenerRule {
         self.expires.filter(|&last_day| last_day < today)
     }
 
-    /// A sentence for each key that does not hold; expiry is not looked at.
-    pub(super) fn differences(&self, listener: &ListenerView<'_>) -> Vec<String> {
-        let owners = Owners::of(listener);
-        [
-            self.port_difference(listener.local.port),
-            self.transport_difference(listener.transport),
-            self.address_difference(listener.local.ip),
-            owners.difference(
-                "exe",
-                &self.exe,
-                |pattern, process| exe_holds(pattern, process, !self.sha256.is_empty()),
-                exe_fact,
-            ),
-            owners.difference("sha256", &self.sha256, sha256_holds, sha256_fact),
-            owners.difference("user", &self.user, user_holds, user_fact),
-            owners.difference("unit", &self.unit, unit_holds, unit_fact),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+    /// Every key that was given holds; expiry is not looked at.
+    pub(super) fn holds(&self, subject: &Subject<'_>) -> bool {
+        self.port_holds(subject.port)
+            && self.transport_holds(subject.transport)
+            && self.network_holds(subject.ip)
+            && self.pins.given().all(|key| self.pin_holds(key, subject))
     }
 
-    fn port_difference(&self, port: u16) -> Option<String> {
-        let ports = self.port.as_ref().filter(|ports| !ports.contains(port))?;
-        let ports = ports.to_string();
-        Some(format!("port: rule says {}, is {port}", escape::truncate(&ports, MAX_PORT_COLUMNS)))
+    /// Every key that was given beside what is there; expiry is not looked at.
+    pub(super) fn compare(&self, subject: &Subject<'_>) -> Vec<Comparison> {
+        let place = |key, expected: String, actual: String, holds| Comparison {
+            difference: Difference { key, expected, actual, is_known: true },
+            holds,
+        };
+        let port = self.port.as_ref().map(|ports| {
+            let ports = ports.to_string();
+            let expected = escape::truncate(&ports, MAX_PORT_COLUMNS).into_owned();
+            let holds = self.port_holds(subject.port);
+            place(RuleKey::Port, expected, subject.port.to_string(), holds)
+        });
+        let transport = (!self.transport.is_empty()).then(|| {
+            let expected = alternatives(self.transport.iter().map(|it| it.name()));
+            let holds = self.transport_holds(subject.transport);
+            place(RuleKey::Transport, expected, subject.transport.name().to_owned(), holds)
+        });
+        let network = (!self.network.is_empty()).then(|| {
+            let all = if subject.ip.is_unspecified() { " (all addresses)" } else { "" };
+            let actual = format!("{}{all}", subject.ip);
+            let holds = self.network_holds(subject.ip);
+            place(subject.ip_key, alternatives(&self.network), actual, holds)
+        });
+        let pins = self.pins.given().map(|key| self.compare_pin(key, subject));
+        [port, transport, network].into_iter().flatten().chain(pins).collect()
     }
 
-    fn transport_difference(&self, transport: Transport) -> Option<String> {
-        if self.transport.is_empty() || self.transport.contains(&transport) {
-            return None;
-        }
-        let allowed = alternatives(self.transport.iter().map(|transport| transport.name()));
-        Some(format!("transport: rule says {allowed}, is {}", transport.name()))
+    fn compare_pin(&self, key: RuleKey, subject: &Subject<'_>) -> Comparison {
+        let holds = self.pin_holds(key, subject);
+        let is_one = subject.processes.len() == 1;
+        let mut is_known = false;
+        // All of them, or those for whom it does not hold.
+        let told = subject.processes.iter().filter(|it| holds || !self.pins.hold(key, it));
+        let facts = told.map(|process| {
+            let fact = fact(key, process);
+            is_known |= fact.is_known;
+            if is_one { fact.words } else { format!("{} (pid {})", fact.words, process.pid) }
+        });
+        let facts = enumerate(facts.collect(), ", ", "and");
+        let actual = if facts.is_empty() { subject.nobody.to_owned() } else { facts };
+        let expected = alternatives(self.pins.allowed(key));
+        Comparison { difference: Difference { key, expected, actual, is_known }, holds }
     }
 
-    fn address_difference(&self, ip: IpAddr) -> Option<String> {
-        if self.address.is_empty() || self.address.iter().any(|pin| pin.holds(ip)) {
-            return None;
-        }
-        let allowed = alternatives(&self.address);
-        let all = if ip.is_unspecified() { " (all addresses)" } else { "" };
-        Some(format!("address: rule says {allowed}, is {ip}{all}"))
+    fn port_holds(&self, port: u16) -> bool {
+        self.port.as_ref().is_none_or(|ports| ports.contains(port))
+    }
+
+    fn transport_holds(&self, transport: Transport) -> bool {
+        self.transport.is_empty() || self.transport.contains(&transport)
+    }
+
+    fn network_holds(&self, ip: IpAddr) -> bool {
+        self.network.is_empty() || self.network.iter().any(|pin| pin.holds(ip))
+    }
+
+    /// It holds for every process, and there is one.
+    fn pin_holds(&self, key: RuleKey, subject: &Subject<'_>) -> bool {
+        !subject.processes.is_empty()
+            && subject.processes.iter().all(|process| self.pins.hold(key, process))
     }
 }
 
@@ -134,169 +169,6 @@ impl fmt::Display for AddressPin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(net) = self;
         if net.prefix_len() == net.max_prefix_len() { net.addr().fmt(f) } else { net.fmt(f) }
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// The compiled glob would fill pages.
-impl fmt::Debug for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.fmt(f)
-    }
-}
-
-/// The processes that a rule about the owner must hold for, each once.
-struct Owners<'a> {
-    processes: Vec<&'a Process>,
-    /// Why there is none, should there be none.
-    none: &'static str,
-}
-
-/// What a process has under a key of a rule.
-enum Fact {
-    Is(String),
-    HasNone,
-    Unreadable,
-}
-
-impl<'a> Owners<'a> {
-    /// Who is alive and opened, holds or used the socket: one that is not expected could answer on
-    /// it, whoever else has it.
-    fn of(listener: &ListenerView<'a>) -> Self {
-        let attribution = listener.attribution;
-        let mut processes: Vec<&Process> = Vec::new();
-        for owner in &attribution.owners {
-            let counts = match owner.role {
-                Role::Opener | Role::User | Role::Holder => !owner.exited,
-                Role::Releaser => false,
-            };
-            if counts && !processes.contains(&&*owner.process) {
-                processes.push(&owner.process);
-            }
-        }
-        let none = if attribution.ownership == Ownership::Kernel {
-            "the kernel owns it"
-        } else if attribution.owners.is_empty() {
-            "its owner is not known"
-        } else {
-            "its owners have exited"
-        };
-        Self { processes, none }
-    }
-
-    /// A sentence unless each owner satisfies one of the values allowed.
-    fn difference<T: fmt::Display>(
-        &self,
-        key: &str,
-        allowed: &[T],
-        holds: impl Fn(&T, &Process) -> bool,
-        fact: impl Fn(&Process) -> Fact,
-    ) -> Option<String> {
-        if allowed.is_empty() {
-            return None;
-        }
-        let says = alternatives(allowed);
-        if self.processes.is_empty() {
-            return Some(format!("{key}: rule says {says}, {}", self.none));
-        }
-        let mut readable = false;
-        let mut facts: Vec<String> = Vec::new();
-        for process in &self.processes {
-            if allowed.iter().any(|value| holds(value, process)) {
-                continue;
-            }
-            let fact = fact(process);
-            readable |= !matches!(fact, Fact::Unreadable);
-            let sentence = match fact {
-                Fact::Is(value) => format!("is {value}"),
-                Fact::HasNone => "has none".to_owned(),
-                Fact::Unreadable => "could not be read".to_owned(),
-            };
-            facts.push(match self.processes.len() {
-                1 => sentence,
-                _ => format!("{sentence} (pid {})", process.pid),
-            });
-        }
-        if facts.is_empty() {
-            return None;
-        }
-        let facts = enumerate(facts, ", ", "and");
-        if readable {
-            Some(format!("{key}: rule says {says}, {facts}"))
-        } else {
-            Some(format!("{key}: {facts}"))
-        }
-    }
-}
-
-/// A path of another mount namespace is whatever somebody made it: it counts only where the contents
-/// are pinned as well.
-fn exe_holds(pattern: &Pattern, process: &Process, contents_pinned: bool) -> bool {
-    if process.on_host != Some(true) && !contents_pinned {
-        return false;
-    }
-    // Not only by its `deleted` mark: a memfd's path looks like that of a file in the root.
-    let memfd = |path: &Path| path.as_os_str().as_encoded_bytes().starts_with(b"/memfd:");
-    match &process.executable {
-        Some(path) => {
-            !process.deleted && path.is_absolute() && !memfd(path) && pattern.matcher.is_match(path)
-        }
-        None => false,
-    }
-}
-
-fn exe_fact(process: &Process) -> Fact {
-    match &process.executable {
-        Some(path) => {
-            let place = match process.on_host {
-                _ if process.deleted => " (deleted)",
-                Some(true) => "",
-                Some(false) => " of another mount namespace, not this host's",
-                None => ", which may not be this host's",
-            };
-            let path = escape::text_from_bytes(path.as_os_str().as_encoded_bytes());
-            Fact::Is(format!("{path}{place}"))
-        }
-        None if process.deleted => Fact::Is("a deleted file".to_owned()),
-        None => Fact::Unreadable,
-    }
-}
-
-fn sha256_holds(allowed: &String, process: &Process) -> bool {
-    process.sha256.as_ref() == Some(allowed)
-}
-
-fn sha256_fact(process: &Process) -> Fact {
-    process.sha256.clone().map_or(Fact::Unreadable, Fact::Is)
-}
-
-fn user_holds(allowed: &String, process: &Process) -> bool {
-    user_name(process).as_ref() == Some(allowed)
-}
-
-fn user_fact(process: &Process) -> Fact {
-    user_name(process).map_or(Fact::Unreadable, Fact::Is)
-}
-
-/// The name, or the number of a user that has no name here, as in a container.
-fn user_name(process: &Process) -> Option<String> {
-    process.user.clone().or_else(|| process.uid.map(|uid| uid.to_string()))
-}
-
-fn unit_holds(pattern: &Pattern, process: &Process) -> bool {
-    process.unit.as_ref().is_some_and(|unit| pattern.matcher.is_match(unit))
-}
-
-fn unit_fact(process: &Process) -> Fact {
-    match (&process.unit, &process.cgroup) {
-        (Some(unit), _) => Fact::Is(unit.clone()),
-        (None, Some(_)) => Fact::HasNone,
-        (None, None) => Fact::Unreadable,
     }
 }
 

@@ -22,7 +22,9 @@ impl<'a> Document<'a> {
             kind: kind.name(),
             evidence,
             nearest_rule: nearest.as_ref().map(|NearMiss { rule, .. }| rule.as_str()),
-            differences: nearest.as_ref().map(|NearMiss { differences, .. }| &**differences),
+            differences: nearest.as_ref().map(|NearMiss { differences, .. }| {
+                differences.iter().map(ToString::to_string).collect()
+            }),
         });
     }
 }
@@ -35,7 +37,7 @@ pub(super) struct FindingFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     nearest_rule: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    differences: Option<&'a [String]>,
+    differences: Option<Vec<String>>,
 }
 
 /// `threat.*`: the technique an attacker would be using.

@@ -17,7 +17,7 @@ pub(super) fn block(mut line: Line<'_>, finding: &FindingReport, out: &mut Vec<u
     for proof in evidence {
         item(&margin, &format!("- {proof}"), out);
     }
-    if let Some(NearMiss { rule, differences }) = nearest {
+    if let Some(NearMiss { rule, is_change: _, differences }) = nearest {
         item(&margin, &format!("nearest rule: {rule}"), out);
         for difference in differences {
             item(&margin, &format!("  - {difference}"), out);

@@ -7,7 +7,11 @@ use jiff::civil::date;
 use proptest::prelude::*;
 
 use super::*;
-use crate::owner::{Evidence, Owner, Ownership, Process, Role};
+use crate::endpoint::{Endpoint, Transport};
+use crate::owner::{
+    Attribution, Evidence, Integrity, Owner, Ownership, Package, PackageFormat, Packaging, Process,
+    Role,
+};
 
 const SHA: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -33,6 +37,7 @@ fn each_key_that_differs_is_a_sentence_of_its_own() {
         executable: Some("/usr/bin/python3.11".into()),
         deleted: true,
         sha256: None,
+        packaging: Packaging::Unknown,
         user: Some("root".to_owned()),
         unit: None,
         ..cardbridged()
@@ -50,9 +55,10 @@ fn each_key_that_differs_is_a_sentence_of_its_own() {
             "transport: rule says tcp, is udp",
             "address: rule says 127.0.0.1 or ::1, is 0.0.0.0 (all addresses)",
             "exe: rule says /usr/sbin/cardbridged, is /usr/bin/python3.11 (deleted)",
-            "sha256: could not be read",
+            "sha256: rule says SHA, is not readable",
             "user: rule says cardbridge, is root",
-            "unit: rule says cardbridged.service or badge-*.service, has none",
+            "unit: rule says cardbridged.service or badge-*.service, is none",
+            "package: rule says cardbridge, is not known",
         ]
     );
 }
@@ -179,7 +185,7 @@ fn owners_that_are_gone_or_let_go_do_not_count() {
     let listener = Listener::of([gone]);
     assert_eq!(
         differences("user = 'root'", &listener),
-        ["user: rule says root, its owners have exited"]
+        ["user: rule says root, is not known: its owners have exited"]
     );
 }
 
@@ -193,11 +199,14 @@ fn an_owner_that_is_not_known_matches_no_key_about_owners() {
     assert_eq!(
         differences(&format!("sha256 = '{SHA}'\nunit = '*'"), &unknown),
         [
-            format!("sha256: rule says {SHA}, its owner is not known"),
-            "unit: rule says *, its owner is not known".to_owned(),
+            "sha256: rule says SHA, is not known: nobody is seen to own it",
+            "unit: rule says *, is not known: nobody is seen to own it",
         ]
     );
-    assert_eq!(differences("user = 'root'", &kernel), ["user: rule says root, the kernel owns it"]);
+    assert_eq!(
+        differences("user = 'root'", &kernel),
+        ["user: rule says root, is not known: the kernel owns it"]
+    );
 }
 
 #[test]
@@ -208,19 +217,19 @@ fn what_could_not_be_read_does_not_match() {
     assert_eq!(
         differences(&rule, &Listener::of([opener(blank.clone())])),
         [
-            "exe: could not be read",
-            "sha256: could not be read",
-            "user: could not be read",
-            "unit: could not be read",
+            "exe: rule says /**, is not readable",
+            "sha256: rule says SHA, is not readable",
+            "user: rule says a, is not readable",
+            "unit: rule says *, is not readable",
         ]
     );
     assert_eq!(
         differences(&rule, &Listener::of([opener(cardbridged()), opener(blank)])),
         [
-            "exe: could not be read (pid 7)",
-            "sha256: could not be read (pid 7)",
-            "user: rule says a, is cardbridge (pid 12), could not be read (pid 7)",
-            "unit: could not be read (pid 7)",
+            "exe: rule says /**, is not readable (pid 7)",
+            "sha256: rule says SHA, is not readable (pid 7)",
+            "user: rule says a, is cardbridge (pid 12), not readable (pid 7)",
+            "unit: rule says *, is not readable (pid 7)",
         ]
     );
 }
@@ -253,9 +262,7 @@ fn many_values_and_owners_are_named_by_three() {
 
     assert_eq!(
         differences("user = ['a', 'b', 'c', 'd']", &listener),
-        [
-            "user: rule says a or b or c or 1 more, is 1 (pid 1), is 2 (pid 2), is 3 (pid 3) and 2 more"
-        ]
+        ["user: rule says a or b or c or 1 more, is 1 (pid 1), 2 (pid 2), 3 (pid 3) and 2 more"]
     );
 }
 
@@ -272,7 +279,7 @@ fn a_rule_holds_through_its_last_day() {
     assert_eq!(
         next_day,
         Judgement {
-            verdict: unknown("a", ["expires: rule ended on 2027-06-30, today is 2027-07-01"]),
+            verdict: unknown("a", &[(RuleKey::Expires, "2027-06-30", "2027-07-01")]),
             expired: Some("a".to_owned()),
         }
     );
@@ -301,7 +308,7 @@ fn the_nearest_rule_has_the_fewest_differences_and_stands_first() {
 
     assert_eq!(
         policy.judge(&listener.view(), TODAY),
-        Judgement { verdict: unknown("one", ["port: rule says 2, is 3516"]), expired: None }
+        Judgement { verdict: unknown("one", &[(RuleKey::Port, "2", "3516")]), expired: None }
     );
 }
 
@@ -313,6 +320,106 @@ fn without_rules_nothing_is_expected_and_nothing_near() {
         Policy::default().judge(&listener.view(), TODAY),
         Judgement { verdict: Verdict::Unknown { nearest: None }, expired: None }
     );
+}
+
+#[test]
+fn a_package_holds_only_while_its_file_is_intact() {
+    let table = [
+        (packaged("cardbridge", Integrity::Unmodified), None),
+        (packaged("netcat", Integrity::Unmodified), Some("netcat")),
+        (
+            packaged("cardbridge", Integrity::Modified),
+            Some("cardbridge, but the file was modified"),
+        ),
+        (
+            packaged("cardbridge", Integrity::Unverifiable("no checksum".to_owned())),
+            Some("cardbridge, but whether the file is intact is open: no checksum"),
+        ),
+        (Packaging::NoPackage, Some("none")),
+        (Packaging::Unknown, Some("not known")),
+    ];
+    for (packaging, actual) in table {
+        let listener = Listener::of([opener(Process { packaging, ..cardbridged() })]);
+        let rule = "package = ['cardbridge', 'cardbridge-core']";
+        let Some(actual) = actual else {
+            assert!(is_expected(rule, &listener));
+            continue;
+        };
+        let difference = format!("package: rule says cardbridge or cardbridge-core, is {actual}");
+        assert_eq!(differences(rule, &listener), [difference]);
+    }
+}
+
+#[test]
+fn a_miss_by_nothing_but_identity_is_a_change() {
+    let changed = Process { sha256: Some("0".repeat(64)), ..cardbridged() };
+    let unread = Process { sha256: None, ..cardbridged() };
+    let table = [
+        ("port = 3516\nsha256 = 'SHA'", changed.clone(), true),
+        ("address = '127.0.0.1'\nuser = 'x'\nunit = 'y'", changed.clone(), true),
+        // Not about a port or an address, but about somebody who is there.
+        ("user = 'cardbridge'\nsha256 = 'SHA'", changed.clone(), true),
+        ("user = 'x'\nsha256 = 'SHA'", changed.clone(), false),
+        ("port = 22\nsha256 = 'SHA'", changed.clone(), false),
+        ("transport = 'udp'\nport = 3516\nsha256 = 'SHA'", changed.clone(), false),
+        ("port = 3516\nsha256 = 'SHA'\nexpires = 2026-08-31", changed, false),
+        // Perhaps it is the one.
+        ("port = 3516\nsha256 = 'SHA'", unread, false),
+        ("port = 22", cardbridged(), false),
+    ];
+    for (rule, process, is_change) in table {
+        let listener = Listener::of([opener(process)]);
+        let verdict = judge(&rule.replace("SHA", SHA), &listener).verdict;
+        let Verdict::Unknown { nearest: Some(nearest) } = verdict else { panic!("{rule}") };
+        assert_eq!(nearest.is_change, is_change, "{rule}");
+    }
+}
+
+#[test]
+fn a_rule_that_another_took_the_place_of_is_nearer_than_one_for_another_port() {
+    let listener = Listener::of([opener(cardbridged())]);
+    let policy = policy(
+        "[[listener]]\nid = 'elsewhere'\nport = 1\nuser = 'cardbridge'\n\
+         [[listener]]\nid = 'here'\nport = 3516\nuser = 'x'\nunit = 'y'\n",
+    );
+
+    let verdict = policy.judge(&listener.view(), TODAY).verdict;
+
+    let Verdict::Unknown { nearest: Some(nearest) } = verdict else { panic!("{verdict:?}") };
+    assert_eq!((&*nearest.rule, nearest.is_change), ("here", true));
+    let difference = Difference {
+        key: RuleKey::User,
+        expected: "x".to_owned(),
+        actual: "cardbridge".to_owned(),
+        is_known: true,
+    };
+    assert_eq!(nearest.differences[0], difference);
+}
+
+#[test]
+fn an_explanation_has_every_rule_and_every_key_that_was_given() {
+    let listener = Listener::of([opener(cardbridged())]);
+    let policy = policy(
+        "[[listener]]\nid = 'old'\nport = 3516\nexpires = 2026-08-31\n\
+         [[listener]]\nid = 'other'\nport = 3516\nuser = ['root', 'www']\n\
+         [[listener]]\nid = 'it'\nport = 3516\nuser = 'cardbridge'\n",
+    );
+
+    let answers = policy.explain(&listener.view(), TODAY);
+
+    let told: Vec<_> = answers.iter().map(|it| (&*it.rule, it.line, it.expects())).collect();
+    assert_eq!(told, [("old", 2, false), ("other", 6, false), ("it", 10, true)]);
+    assert_eq!(answers[0].expired, Some(date(2026, 8, 31)));
+    let keys: Vec<_> = answers[1]
+        .keys
+        .iter()
+        .map(|it| (it.difference.key.name(), it.holds, it.difference.to_string()))
+        .collect();
+    let expected = [
+        ("port", true, "port: rule says 3516, is 3516".to_owned()),
+        ("user", false, "user: rule says root or www, is cardbridge".to_owned()),
+    ];
+    assert_eq!(keys, expected);
 }
 
 proptest! {
@@ -362,6 +469,7 @@ fn cardbridged() -> Process {
         executable: Some("/usr/sbin/cardbridged".into()),
         on_host: Some(true),
         sha256: Some(SHA.to_owned()),
+        packaging: packaged("cardbridge", Integrity::Unmodified),
         uid: Some(990),
         user: Some("cardbridge".to_owned()),
         cgroup: Some("/system.slice/cardbridged.service".to_owned()),
@@ -391,7 +499,8 @@ fn full_rule() -> String {
     format!(
         "reason = 'SEC-112'\nport = [3516, '4000-4010']\ntransport = 'tcp'\n\
          address = ['127.0.0.1', '::1']\nexe = '/usr/sbin/cardbridged'\nsha256 = '{SHA}'\n\
-         user = 'cardbridge'\nunit = ['cardbridged.service', 'badge-*.service']"
+         user = 'cardbridge'\nunit = ['cardbridged.service', 'badge-*.service']\n\
+         package = 'cardbridge'"
     )
 }
 
@@ -411,12 +520,34 @@ fn is_expected(rule: &str, listener: &Listener) -> bool {
 
 fn differences(rule: &str, listener: &Listener) -> Vec<String> {
     match judge(rule, listener).verdict {
-        Verdict::Unknown { nearest: Some(nearest) } => nearest.differences,
+        Verdict::Unknown { nearest: Some(nearest) } => {
+            let sentences = nearest.differences.iter().map(ToString::to_string);
+            // Nobody reads 64 digits.
+            sentences.map(|it| it.replace(SHA, "SHA")).collect()
+        }
         verdict => panic!("{verdict:?}"),
     }
 }
 
-fn unknown<const N: usize>(rule: &str, differences: [&str; N]) -> Verdict {
-    let differences = differences.map(str::to_owned).to_vec();
-    Verdict::Unknown { nearest: Some(NearMiss { rule: rule.to_owned(), differences }) }
+/// A near miss that is no change: rule, and what differs for sure.
+fn unknown(rule: &str, differences: &[(RuleKey, &str, &str)]) -> Verdict {
+    let difference = |&(key, expected, actual): &(RuleKey, &str, &str)| Difference {
+        key,
+        expected: expected.to_owned(),
+        actual: actual.to_owned(),
+        is_known: true,
+    };
+    let differences = differences.iter().map(difference).collect();
+    let nearest = NearMiss { rule: rule.to_owned(), is_change: false, differences };
+    Verdict::Unknown { nearest: Some(nearest) }
+}
+
+fn packaged(name: &str, integrity: Integrity) -> Packaging {
+    Packaging::Package(Package {
+        format: PackageFormat::Dpkg,
+        name: name.to_owned(),
+        version: None,
+        architecture: None,
+        integrity,
+    })
 }

@@ -24,6 +24,18 @@ fn every_key_of_the_contract_is_read() {
         sha256 = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855"
         user = "cardbridge"
         unit = "cardbridged.service"
+        container_image = "registry.example/cardbridge@sha256:0123"
+        package = "cardbridge"
+
+        [[client]]
+        id = "badge-office"
+        reason = "who reads badges"
+        expires = 2027-06-30
+        port = 3516
+        transport = "tcp"
+        remote = ["10.20.0.0/16", "fd00::/8"]
+        exe = "/usr/bin/badge-ui"
+        user = "badge"
 
         [[listener]]
         id = "lists"
@@ -38,14 +50,25 @@ fn every_key_of_the_contract_is_read() {
     let [one, lists] = &*policy.listeners else { panic!("{policy:?}") };
     assert_eq!(one.id, "card-bridge");
     assert_eq!(one.expires, Some(jiff::civil::date(2027, 6, 30)));
-    assert_eq!(one.sha256, ["e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]);
+    assert_eq!(one.pins.package, ["cardbridge"]);
+    assert_eq!(one.pins.container_image, ["registry.example/cardbridge@sha256:0123"]);
+    assert_eq!(
+        one.pins.sha256,
+        ["e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]
+    );
     assert_eq!(lists.reason, None);
     assert_eq!(lists.port.as_ref().unwrap().to_string(), "22,80,443,8000-8010");
     assert_eq!(lists.transport.len(), 2);
     assert_eq!(
-        lists.address.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        lists.network.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["10.0.0.0/8", "::1", "::/0"]
     );
+    let [client] = &*policy.clients else { panic!("{policy:?}") };
+    assert_eq!(
+        (client.kind, &*client.id, client.network.len()),
+        (RuleKind::Client, "badge-office", 2)
+    );
+    assert_eq!((policy.counts(), policy.has_clients()), ((2, 1), true));
 }
 
 #[test]
@@ -77,18 +100,18 @@ fn a_bad_document_is_refused_with_its_place() {
         ("version = 1\nversion = 1", "p:2:1: duplicate key"),
         (
             "version = 1\n\nlisteners = 3",
-            "p:3:1: unknown key `listeners`, did you mean `listener`?",
+            "p:3:1: unknown key `listeners`; did you mean `listener`?",
         ),
-        ("version = 1\n[defaults]\n", "p:2:2: unknown key `defaults`, there are version, listener"),
+        (
+            "version = 1\n[defaults]\n",
+            "p:2:2: unknown key `defaults`; there are version, listener, client",
+        ),
         (
             "version = 1\n[listener]\nid = 'a'",
             "p:2:1: `listener` must be tables, write [[listener]]",
         ),
         ("version = 1\nlistener = ['a']", "p:2:12: `listener` must be tables, write [[listener]]"),
-        (
-            "version = 1\n[[client]]\nid = 'a'",
-            "p:2:3: `client` is not supported yet by this version",
-        ),
+        ("version = 1\nclient = 'a'", "p:2:10: `client` must be tables, write [[client]]"),
         ("version = 1\nx = \"\n", "p:2:6: invalid basic string, expected `\"`"),
         ("\u{feff}versin = 1", "p:1:1: `version = 1` is missing"),
         ("version = 1\n[[listener]\n", "p:2:12: unclosed array table, expected `]`"),
@@ -101,21 +124,24 @@ fn a_bad_document_is_refused_with_its_place() {
 #[test]
 fn a_bad_key_is_refused_with_its_place() {
     let table = [
-        ("sha265 = 'x'", "p:4:1: unknown key `sha265`, did you mean `sha256`?"),
-        ("  SHA-256 = 'x'", "p:4:3: unknown key `SHA-256`, did you mean `sha256`?"),
-        ("adress = 'x'", "p:4:1: unknown key `adress`, did you mean `address`?"),
-        ("users = 'x'", "p:4:1: unknown key `users`, did you mean `user`?"),
+        ("sha265 = 'x'", "p:4:1: unknown key `sha265`; did you mean `sha256`?"),
+        ("  SHA-256 = 'x'", "p:4:3: unknown key `SHA-256`; did you mean `sha256`?"),
+        ("adress = 'x'", "p:4:1: unknown key `adress`; did you mean `address`?"),
+        ("users = 'x'", "p:4:1: unknown key `users`; did you mean `user`?"),
         (
             "uid = 0",
-            "p:4:1: unknown key `uid`, there are id, reason, expires, port, transport, address, exe, \
-             sha256, user, unit",
+            "p:4:1: unknown key `uid`; there are id, reason, expires, port, transport, address, exe, \
+             sha256, user, unit, package, container_image",
         ),
         (
             "\"e\\u001bxe\\n\" = 0",
-            r"p:4:1: unknown key `e\x1bxe\n`, there are id, reason, expires, port, transport, address, exe, sha256, user, unit",
+            r"p:4:1: unknown key `e\x1bxe\n`; there are id, reason, expires, port, transport, address, exe, sha256, user, unit, package, container_image",
         ),
-        ("package = 'x'", "p:4:1: `package` is not supported yet by this version"),
-        ("container_image = 'x'", "p:4:1: `container_image` is not supported yet by this version"),
+        (
+            "remote = '::1'",
+            "p:4:1: a listener has no `remote`: write `address` for where it listens, or [[client]] for \
+             who may talk",
+        ),
         ("exe.path = '/x'", "p:4:1: `exe` must be a string or a list of strings, found table"),
         ("user = 0", "p:4:8: `user` must be a string or a list of strings, found integer"),
         ("user = ['a', 0]", "p:4:14: `user` must be a string or a list of strings, found integer"),
@@ -183,6 +209,12 @@ fn a_bad_value_is_refused_with_its_place() {
             "p:4:15: `exe`: `/{a` is not a glob: unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)",
         ),
         ("unit = '[z-a]'", "p:4:8: `unit`: `[z-a]` is not a glob: invalid range; 'z' > 'a'"),
+        (
+            "package = 'libc6:amd64'",
+            "p:4:11: `package`: `libc6:amd64`: write libc6, without the architecture",
+        ),
+        ("package = 'a b'", "p:4:11: `package`: `a b` is not the name of a package"),
+        ("container_image = 'a b'", "p:4:19: `container_image`: `a b` is not the name of an image"),
         ("sha256 = 'abc'", "p:4:10: `sha256`: has 3 hexadecimal digits instead of 64"),
         ("sha256 = 'xyz'", "p:4:10: `sha256`: `xyz` is not hexadecimal"),
     ];
@@ -203,6 +235,22 @@ fn a_rule_that_says_too_little_is_refused_at_its_header() {
             "version = 1\n[[listener]]\nid = 'a'\nport = 1\n[[listener]]\nport = 2\nid = 'a'",
             "p:7:6: `id` `a` is used already on line 3",
         ),
+        (
+            "version = 1\n[[client]]\nid = 'a'\nport = 1\n[[listener]]\nport = 2\nid = 'a'",
+            "p:7:6: `id` `a` is used already on line 3",
+        ),
+        (
+            "version = 1\n[[client]]\nid = 'a'\nport = 1\naddress = '::1'",
+            "p:5:1: a client has no `address`: write `remote`",
+        ),
+        (
+            "version = 1\n[[client]]\nid = 'a'\nremotes = '::1'",
+            "p:4:1: unknown key `remotes`; did you mean `remote`?",
+        ),
+        (
+            "version = 1\n[[client]]\nid = 'a'",
+            "p:2:1: rule `a` would match everything: say what is expected",
+        ),
     ];
     for (text, message) in table {
         assert_eq!(error(text), message, "{text:?}");
@@ -215,20 +263,20 @@ fn the_first_of_several_problems_is_reported() {
 
     assert_eq!(
         error(&format!("version = 1\n{rule}[zzz]\n")),
-        "p:4:1: unknown key `zzz`, there are id, reason, expires, port, transport, address, exe, \
-         sha256, user, unit"
+        "p:4:1: unknown key `zzz`; there are id, reason, expires, port, transport, address, exe, \
+         sha256, user, unit, package, container_image"
     );
     assert_eq!(
         error(&format!("version = 1\n[aaa]\n{rule}")),
-        "p:2:2: unknown key `aaa`, there are version, listener"
+        "p:2:2: unknown key `aaa`; there are version, listener, client"
     );
 }
 
 #[test]
 fn a_column_counts_characters() {
     assert_eq!(error("version = 1 # ü\nlistener = [{id = 'ü', x = 1}]"), {
-        "p:2:24: unknown key `x`, there are id, reason, expires, port, transport, address, exe, \
-         sha256, user, unit"
+        "p:2:24: unknown key `x`; there are id, reason, expires, port, transport, address, exe, \
+         sha256, user, unit, package, container_image"
     });
 }
 
@@ -268,11 +316,12 @@ proptest! {
 
     #[test]
     fn any_value_is_a_value_or_one_line(
-        key in prop::sample::select(&LISTENER_KEYS[..]),
+        key in prop::sample::select([&LISTENER_KEYS[..], &CLIENT_KEYS[..]].concat()),
         value in "(?s:[^']){0,30}|[0-9/.:a-f]{0,20}|[/*?{},\\[\\]a!^-]{0,30}",
     ) {
         one_line_at_most(&format!("version = 1\n[[listener]]\n{key} = '''{value}'''"))?;
         one_line_at_most(&format!("version = 1\n[[listener]]\n{key} = {value}"))?;
+        one_line_at_most(&format!("version = 1\n[[client]]\nid = 'a'\n{key} = '''{value}'''"))?;
     }
 }
 
