@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use rustix::time::{ClockId, Timespec, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 /// Converts `CLOCK_BOOTTIME`, which records carry, to Unix time. Fixed for a run, so that two events
 /// keep their order and distance even when somebody sets the wall clock.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Clock {
     unix_minus_boot_ns: i64,
 }

@@ -106,7 +106,7 @@ fn wait(observer: &mut Observer, acts: &[Act], netns: u64, deadline: Instant) {
 
 fn run_started(started: Started) -> RunStarted {
     RunStarted {
-        command: "doctor",
+        command: "doctor".into(),
         ports: scenes::PORTS.to_owned(),
         interfaces: Vec::new(),
         attached: started.attached,

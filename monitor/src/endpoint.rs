@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 /// A transport protocol that has ports we watch.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Transport {
     /// TCP.
     Tcp,
@@ -40,7 +42,7 @@ impl Transport {
 }
 
 /// An address family.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Family {
     /// IPv4.
     Ipv4,
@@ -59,7 +61,7 @@ impl Family {
 }
 
 /// Direction at an interface, as TC means it.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Direction {
     /// The packet came in through the interface.
     Ingress,
@@ -78,7 +80,7 @@ impl Direction {
 }
 
 /// An address and a port. IPv4-mapped IPv6 addresses never appear here: see [`Endpoint::from_mapped`].
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Endpoint {
     /// The address.
     pub ip: IpAddr,
@@ -117,7 +119,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// What a socket is, and the port it is bound to.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum SocketKind {
     /// TCP.
     Tcp(u16),
@@ -145,7 +147,7 @@ impl fmt::Display for SocketKind {
 pub const LOOPBACK_IFINDEX: u32 = 1;
 
 /// A network namespace: its inode on nsfs identifies it until reboot.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Netns {
     /// Inode number, as in `readlink /proc/PID/ns/net`.
     pub inode: u64,
@@ -164,7 +166,7 @@ impl fmt::Display for Netns {
 }
 
 /// An interface of a network namespace.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Interface {
     /// Interface index, unique within its network namespace.
     pub ifindex: u32,

@@ -198,7 +198,7 @@ impl Interfaces {
 
     fn describe(&self, interface: Interface, mode: Mode) -> InterfaceReport {
         let id = InterfaceId::new(self.number, interface.ifindex);
-        InterfaceReport { interface, id, netns: self.netns.clone(), mode: mode.name() }
+        InterfaceReport { interface, id, netns: self.netns.clone(), mode: mode.name().into() }
     }
 }
 

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 // Vocabulary.
+pub mod verbatim;
 pub mod escape;
 pub mod endpoint;
 pub mod ports;

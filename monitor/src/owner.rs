@@ -3,8 +3,11 @@
 mod context;
 mod package;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 pub use context::{Context, Login, Namespaces, Terminal};
 pub use package::{Integrity, Package, PackageFormat, Packaging};
@@ -12,7 +15,7 @@ pub use package::{Integrity, Package, PackageFormat, Packaging};
 /// A process, identified by pid **and** start time: a pid alone is reused.
 ///
 /// Everything here may have been chosen by an attacker: escape before showing.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Process {
     /// Thread group id in the initial pid namespace.
     pub pid: u32,
@@ -24,6 +27,7 @@ pub struct Process {
     /// `comm` of the thread group leader, or of the thread the kernel saw when that is all there is.
     pub name: String,
     /// What `/proc/PID/exe` points to, without the kernel's ` (deleted)` mark.
+    #[serde(with = "crate::verbatim::path")]
     pub executable: Option<PathBuf>,
     /// The executable was unlinked, or never had a name (memfd).
     pub deleted: bool,
@@ -75,19 +79,19 @@ pub struct Seen {
 }
 
 /// A container, as far as a cgroup path tells.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Container {
     /// 64 hex digits, or a name with LXC and systemd-nspawn.
     pub id: String,
     /// Who made it: `docker`, `podman`, `containerd`, `cri-o`, `lxc`, `systemd-nspawn`; `None` where
     /// the path does not say.
-    pub runtime: Option<&'static str>,
+    pub runtime: Option<Cow<'static, str>>,
     /// UID of the Kubernetes pod.
     pub pod_uid: Option<String>,
 }
 
 /// A parent (or its parent) of a process.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Ancestor {
     /// Thread group id.
     pub pid: u32,
@@ -96,6 +100,7 @@ pub struct Ancestor {
     /// `comm`.
     pub name: String,
     /// What `/proc/PID/exe` points to.
+    #[serde(with = "crate::verbatim::path")]
     pub executable: Option<PathBuf>,
     /// Arguments.
     pub args: Vec<String>,

@@ -1,14 +1,15 @@
 //! The whole way from records to reports, on one page: decode → ledger → flows and sockets →
 //! attribution → policy → reports.
 //!
-//! No I/O, no clock, no lock: one task owns it and hands it records, readings, answers and the time.
-//! The same records give the same reports, live or replayed.
+//! No I/O, no clock, no lock: one task owns it and hands it records, readings, answers and the time, each
+//! as an [`Input`]. The same inputs give the same reports, live or replayed.
 
 mod connections;
 mod counting;
 mod coverage;
 mod evidence;
 mod flows;
+mod input;
 mod listeners;
 mod observed;
 mod strangers;
@@ -34,6 +35,7 @@ use crate::ports::PortSet;
 use crate::report::{Body, FindingReport, InterfaceChange, InterfaceReport, Report};
 
 pub use counting::Kernel as KernelCounts;
+pub use input::{Input, Tap};
 
 /// Flows followed at once.
 const MAX_FLOWS: usize = 65_536;
@@ -98,8 +100,11 @@ pub struct Pipeline {
     strangers: strangers::Strangers,
     last_sweep_ns: u64,
     is_behind: bool,
+    is_finished: bool,
     reports: Vec<Report>,
     requests: Vec<Request>,
+    expired: Vec<u64>,
+    tap: Option<Box<dyn Tap>>,
 }
 
 impl Pipeline {
@@ -131,13 +136,16 @@ impl Pipeline {
             strangers: strangers::Strangers::default(),
             last_sweep_ns: 0,
             is_behind: false,
+            is_finished: false,
             reports: Vec::new(),
             requests: Vec::new(),
+            expired: Vec::new(),
+            tap: None,
         }
     }
 
     /// Takes in one record of either ring.
-    pub fn ingest(&mut self, record: &[u8], now_ns: u64) {
+    fn ingest(&mut self, record: &[u8], now_ns: u64) {
         self.counting.read(record);
         match decode::decode(record) {
             Ok(Event::Flow(flow)) => self.flow_record(&flow, now_ns),
@@ -157,7 +165,7 @@ impl Pipeline {
     }
 
     /// Takes in some slots of the kernel's flow table.
-    pub fn readings(&mut self, readings: &[Reading], now_ns: u64) {
+    fn readings(&mut self, readings: &[Reading], now_ns: u64) {
         for reading in readings {
             self.flows.touch(reading.slot);
         }
@@ -167,7 +175,7 @@ impl Pipeline {
     }
 
     /// Takes in one slot of the kernel's flow table.
-    pub fn reading(&mut self, reading: &Reading, now_ns: u64) {
+    fn reading(&mut self, reading: &Reading, now_ns: u64) {
         if let Some(credit) = self.ledger.read(reading.slot, &reading.content) {
             self.counting.credit(&credit, &self.ports);
             self.flows.credit(&credit, now_ns, &self.ports);
@@ -189,27 +197,21 @@ impl Pipeline {
         self.report(sample.header.ktime_ns, Body::Sample(Box::new(report)));
     }
 
-    /// Takes in the sockets and namespaces of the whole host.
-    pub fn snapshot(
-        &mut self,
-        namespaces: Vec<(Netns, Mark)>,
-        sockets: &[host::sockets::Socket],
-        now_ns: u64,
-    ) {
-        self.namespaces(namespaces);
+    /// Takes in sockets that were there before anything was seen of them.
+    fn sockets(&mut self, sockets: &[host::sockets::Socket], now_ns: u64) {
         for socket in sockets {
             self.known.sockets.found(socket, &self.known.namespaces, now_ns);
         }
     }
 
     /// Takes in the network namespaces of the host.
-    pub fn namespaces(&mut self, namespaces: Vec<(Netns, Mark)>) {
+    fn namespaces(&mut self, namespaces: Vec<(Netns, Mark)>) {
         self.known.namespaces.learn(namespaces);
         self.known.sockets.resolve(&mut self.known.namespaces);
     }
 
     /// Takes in who holds descriptors of these sockets now: `(cookie, pid)`, complete for all of them.
-    pub fn holders(&mut self, sockets: &[u64], holders: &[(u64, u32)], now_ns: u64) {
+    fn holders(&mut self, sockets: &[u64], holders: &[(u64, u32)], now_ns: u64) {
         let mut sorted = holders.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
@@ -234,7 +236,7 @@ impl Pipeline {
     }
 
     /// Takes in what `/proc` says of a process.
-    pub fn identified(&mut self, key: ProcessKey, process: Arc<Process>, now_ns: u64) {
+    fn identified(&mut self, key: ProcessKey, process: Arc<Process>, now_ns: u64) {
         let known = self.known.processes.identified(key, process, now_ns);
         if known != key {
             self.known.sockets.rename(key, known);
@@ -243,13 +245,13 @@ impl Pipeline {
     }
 
     /// Takes in the hash of a process's executable, or why there is none.
-    pub fn hashed(&mut self, key: ProcessKey, hash: Result<String, String>) {
+    fn hashed(&mut self, key: ProcessKey, hash: Result<String, String>) {
         self.known.processes.hashed(key, hash);
         self.known.sockets.process_changed(key);
     }
 
     /// Takes in the package of a process's executable, or why it is not known.
-    pub fn packaged(&mut self, key: ProcessKey, packaging: Result<Packaging, String>) {
+    fn packaged(&mut self, key: ProcessKey, packaging: Result<Packaging, String>) {
         self.known.processes.packaged(key, packaging);
         self.known.sockets.process_changed(key);
     }
@@ -260,7 +262,7 @@ impl Pipeline {
     }
 
     /// Takes in that a process has exited.
-    pub fn exited(&mut self, key: ProcessKey) {
+    fn exited(&mut self, key: ProcessKey) {
         self.known.processes.exited(key);
         self.known.sockets.process_changed(key);
     }
@@ -270,13 +272,8 @@ impl Pipeline {
         self.known.processes.get(key).map(|(process, _)| Arc::clone(process))
     }
 
-    /// Reports the flows that started, with what the last reading of the flow table counted.
-    pub fn flows_read(&mut self, now_ns: u64) {
-        self.report_started_flows(now_ns);
-    }
-
     /// Lets time pass: reports what is ready, ends what is over.
-    pub fn tick(&mut self, now_ns: u64) {
+    fn tick(&mut self, now_ns: u64) {
         self.report_listeners(now_ns, false);
         self.report_strangers(now_ns, false);
         if now_ns.saturating_sub(self.last_sweep_ns) >= SWEEP_NS {
@@ -292,11 +289,6 @@ impl Pipeline {
         self.take_up_requests();
     }
 
-    /// Says whether records or counts of the kernel wait to be read: then no conversation is over.
-    pub const fn behind(&mut self, is_behind: bool) {
-        self.is_behind = is_behind;
-    }
-
     /// Collects what is to be looked up, without waiting for the next tick.
     pub fn take_up_requests(&mut self) {
         self.requests.extend(self.known.processes.take_requests());
@@ -305,20 +297,29 @@ impl Pipeline {
         }
     }
 
-    /// Sockets that were closed but never released: the kernel side may forget them.
-    pub fn expire_sockets(&mut self, now_ns: u64) -> Vec<u64> {
-        self.known.sockets.expire(now_ns)
+    fn expire_sockets(&mut self, now_ns: u64) {
+        let expired = self.known.sockets.expire(now_ns);
+        self.expired.extend(expired);
     }
 
-    /// Ends everything that is going on, some flows at a time. True: there are more, call again once
-    /// the reports are taken.
-    pub fn finish(&mut self, now_ns: u64) -> bool {
+    /// Takes the cookies of sockets that were closed but never released: the kernel side may forget them.
+    pub fn take_expired(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.expired)
+    }
+
+    /// Ends everything that is going on, some flows at a time.
+    fn finish(&mut self, now_ns: u64) {
         self.report_listeners(now_ns, true);
         self.report_strangers(now_ns, true);
         let changes = self.flows.finish();
-        let is_more = !changes.is_empty();
+        self.is_finished = changes.is_empty();
         self.report_flows(changes, now_ns);
-        is_more
+    }
+
+    /// Everything that was going on has ended. Until then there is more to end, once the reports are
+    /// taken.
+    pub const fn is_finished(&self) -> bool {
+        self.is_finished
     }
 
     /// Reports of flows that were not made, because more flows came and went than anybody could read;
@@ -328,13 +329,13 @@ impl Pipeline {
     }
 
     /// An interface came or went.
-    pub fn interface(&mut self, change: InterfaceChange, interface: InterfaceReport, now_ns: u64) {
+    fn interface(&mut self, change: InterfaceChange, interface: InterfaceReport, now_ns: u64) {
         self.observe(&interface);
         self.report(now_ns, Body::Interface(change, interface));
     }
 
     /// Interfaces that are observed from the start, without an event of their own.
-    pub fn observe(&mut self, interface: &InterfaceReport) {
+    fn observe(&mut self, interface: &InterfaceReport) {
         self.observed.learn(interface);
         if let Some(id) = interface.id {
             self.known.observed.insert(id.netns(), interface.netns.inode);
@@ -352,8 +353,8 @@ impl Pipeline {
         self.report(now_ns, Body::Finding(Box::new(finding)));
     }
 
-    /// Adds a report of the caller's making, dated.
-    pub fn report(&mut self, time_ns: u64, body: Body) {
+    /// Adds a report, dated.
+    fn report(&mut self, time_ns: u64, body: Body) {
         let time_unix_ns = self.clock.unix_ns(time_ns);
         self.reports.push(Report { time_unix_ns, body });
     }

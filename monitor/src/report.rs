@@ -6,11 +6,13 @@
 mod check;
 mod verdict;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
 use monitor_ebpf::wire::InterfaceId;
+use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::Attribution;
@@ -51,10 +53,10 @@ pub enum Body {
 }
 
 /// What a run observes and how.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct RunStarted {
     /// The command: `watch`, `scan` or `doctor`.
-    pub command: &'static str,
+    pub command: Cow<'static, str>,
     /// The watched ports as the user wrote them, normalised.
     pub ports: String,
     /// Interfaces observed at the start.
@@ -338,7 +340,7 @@ pub struct FindingReport {
 }
 
 /// Whether an interface came or went.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum InterfaceChange {
     /// Programs are attached.
     Attached,
@@ -347,16 +349,17 @@ pub enum InterfaceChange {
 }
 
 /// An interface and how its traffic is seen.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct InterfaceReport {
     /// The interface.
     pub interface: Interface,
     /// Its namespace.
     pub netns: Netns,
     /// What packets call it; `None`: they cannot, and are not followed as flows.
+    #[serde(with = "crate::verbatim::interface")]
     pub id: Option<InterfaceId>,
     /// `tcx` or `clsact`.
-    pub mode: &'static str,
+    pub mode: Cow<'static, str>,
 }
 
 impl InterfaceReport {
@@ -446,7 +449,7 @@ pub struct RecordCounts {
 }
 
 /// What became of reports at one output.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct SinkCount {
     /// `stdout`, …
     pub name: String,

@@ -19,10 +19,10 @@ use crate::kernel::object::{self, Object};
 use crate::kernel::preflight::{self, Needs};
 use crate::lookup::{Answer, Lookup};
 use crate::output::{Output, Style};
-use crate::pipeline::{Payload, Pipeline, Settings};
+use crate::pipeline::{Input, Payload, Pipeline, Settings};
 use crate::ports::PortSet;
 use crate::privilege::{self, Thread, Work};
-use crate::report::{Body, RunStarted};
+use crate::report::RunStarted;
 use crate::session::{self, Snapshot};
 
 /// A scan waits this long for `/proc` and for hashes; what is not known by then is said to be missing.
@@ -58,27 +58,27 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
     let output = Output::stdout(style)?;
     privilege::reduce(Thread::Main, work);
     let started = RunStarted {
-        command: "scan",
+        command: "scan".into(),
         ports: ports.to_string(),
         interfaces: Vec::new(),
         attached: Vec::new(),
         resumed: false,
         degraded,
     };
-    pipeline.report(clock::boot_ns(), Body::RunStarted(started));
+    pipeline.apply(Input::Started { started, now_ns: clock::boot_ns() });
     settle(&mut pipeline, &lookup, &mut answers).await;
     let now_ns = clock::boot_ns();
-    pipeline.finish(now_ns);
-    pipeline.report_connections(&sockets, now_ns);
-    let ended = pipeline.run_ended("looked once", None);
-    pipeline.report(clock::boot_ns(), Body::RunEnded(Box::new(ended.clone())));
+    pipeline.apply(Input::Finish { now_ns });
+    pipeline.apply(Input::Connections { found: sockets.into(), now_ns });
+    let reason = "looked once".to_owned();
+    pipeline.apply(Input::Ended { reason, counts: None, now_ns: clock::boot_ns() });
     for report in pipeline.take_reports() {
         output.send_last(report);
     }
     output.drain();
     Ok(if output.has_failed() {
         failure::OUTPUT_FAILED
-    } else if ended.findings > 0 {
+    } else if pipeline.findings() > 0 {
         failure::FINDINGS
     } else {
         failure::DONE

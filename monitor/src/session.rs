@@ -3,7 +3,8 @@
 //! Start order: load → hooks → only then the snapshot of what is already there, so that nothing falls
 //! between the two.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use anyhow::{Context as _, Result};
@@ -25,13 +26,16 @@ use crate::kernel::tally::Tally;
 use crate::kernel::tracepoint::{self, Tracepoints};
 use crate::kernel::{cgroup, holders};
 use crate::lookup::{Answer, Lookup};
-use crate::pipeline::{KernelCounts, Pipeline};
+use crate::pipeline::{Input, KernelCounts, Pipeline};
 use crate::policy::Policy;
 use crate::ports::PortSet;
 
 /// Packet records read in one go, before anything else gets its turn. What is not read in time finds
 /// the ring full, which the kernel side counts.
 const RECORDS_PER_READ: usize = 5_000;
+
+/// Sockets that are told of at a time: an input is no larger than a recording takes.
+const SOCKETS_AT_ONCE: usize = 1024;
 
 /// Slots that are read before they are handed on: their copies stay in the nearest cache.
 const SLOTS_AT_ONCE: usize = 256;
@@ -104,7 +108,7 @@ impl Readers {
         let waits = self.to_pass > 0;
         if waits {
             self.to_pass -= 1;
-            pipeline.flows_read(now_ns);
+            pipeline.apply(Input::TableRead { now_ns });
         } else {
             self.read_table(pipeline, now_ns);
         }
@@ -117,7 +121,7 @@ impl Readers {
         let packets = self.tally.packets();
         let stands_still = packets == self.read_at;
         if stands_still && self.read_again {
-            pipeline.flows_read(now_ns);
+            pipeline.apply(Input::TableRead { now_ns });
             return;
         }
         (self.read_at, self.read_again) = (packets, stands_still);
@@ -146,10 +150,12 @@ impl Readers {
             let part = start..start + SLOTS_AT_ONCE;
             self.table.read_part(part, is_news, |reading| news.push(reading));
             count += news.len();
-            pipeline.readings(&news, now_ns);
+            if !news.is_empty() {
+                pipeline.apply(Input::Readings { readings: (&news).into(), now_ns });
+            }
             news.clear();
         }
-        pipeline.flows_read(now_ns);
+        pipeline.apply(Input::TableRead { now_ns });
         count
     }
 
@@ -171,7 +177,7 @@ impl Readers {
             self.read_whole_table(pipeline, now_ns);
             if self.counts()? == before {
                 if !self.knows_earlier {
-                    pipeline.take_as_earlier(&before);
+                    pipeline.apply(Input::Earlier(before));
                     self.knows_earlier = true;
                 }
                 return Ok(true);
@@ -199,7 +205,7 @@ impl Readers {
 pub fn read_ring(ring: &mut RingBuf<MapData>, pipeline: &mut Pipeline, now_ns: u64) -> bool {
     for _ in 0..RECORDS_PER_READ {
         let Some(record) = ring.next() else { return false };
-        pipeline.ingest(&record, now_ns);
+        pipeline.apply(Input::Record { bytes: Cow::Borrowed(&record), now_ns });
     }
     true
 }
@@ -252,7 +258,10 @@ impl Snapshot {
         degraded: &mut Vec<String>,
     ) -> Result<Vec<Socket>> {
         let now_ns = clock::boot_ns();
-        pipeline.snapshot(std::mem::take(&mut self.namespaces), &self.sockets, now_ns);
+        pipeline.apply(Input::Namespaces(std::mem::take(&mut self.namespaces)));
+        for some in self.sockets.chunks(SOCKETS_AT_ONCE) {
+            pipeline.apply(Input::Sockets { found: some.into(), now_ns });
+        }
         let cookies: Vec<u64> = self.sockets.iter().map(|socket| socket.cookie).collect();
         let held = match object {
             Some(object) if holders::is_available(object) => {
@@ -262,9 +271,22 @@ impl Snapshot {
             }
             _ => by_proc(&self.sockets, degraded)?,
         };
-        pipeline.holders(&cookies, &held, now_ns);
+        tell_holders(pipeline, &cookies, &held, now_ns);
         degraded.append(&mut self.degraded);
         Ok(self.sockets)
+    }
+}
+
+/// Hands on who holds these sockets: `(cookie, pid)`, complete for all of them.
+pub fn tell_holders(pipeline: &mut Pipeline, sockets: &[u64], held: &[(u64, u32)], now_ns: u64) {
+    let mut held = held.to_vec();
+    held.sort_unstable();
+    held.dedup();
+    for sockets in sockets.chunks(SOCKETS_AT_ONCE) {
+        let of_these: HashSet<u64> = sockets.iter().copied().collect();
+        let held = held.iter().filter(|(cookie, _)| of_these.contains(cookie)).copied();
+        let held = held.collect::<Vec<_>>().into();
+        pipeline.apply(Input::Holders { sockets: sockets.into(), held, now_ns });
     }
 }
 
@@ -326,16 +348,18 @@ pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
 
 /// Hands an answer to the pipeline.
 pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
-    match answer {
-        Answer::Identified { key, process, at_ns } => pipeline.identified(key, process, at_ns),
-        Answer::Hashed { key, hash } => pipeline.hashed(key, hash),
-        Answer::Packaged { key, packaging } => pipeline.packaged(key, *packaging),
-        Answer::Recognised { cookie, kind } => {
-            pipeline.recognised(cookie, kind, clock::boot_ns());
+    pipeline.apply(match answer {
+        Answer::Identified { key, process, at_ns } => {
+            Input::Identified { key, process, now_ns: at_ns }
         }
-        Answer::Namespaces(namespaces) => pipeline.namespaces(namespaces),
-        Answer::Exited(keys) => keys.into_iter().for_each(|key| pipeline.exited(key)),
-    }
+        Answer::Hashed { key, hash } => Input::Hashed { key, hash },
+        Answer::Packaged { key, packaging } => Input::Packaged { key, packaging: *packaging },
+        Answer::Recognised { cookie, kind } => {
+            Input::Recognised { cookie, kind, now_ns: clock::boot_ns() }
+        }
+        Answer::Namespaces(namespaces) => Input::Namespaces(namespaces),
+        Answer::Exited(keys) => Input::Exited(keys),
+    });
 }
 
 /// Attaches the socket hooks.

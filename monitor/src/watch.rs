@@ -33,7 +33,7 @@ use crate::kernel::preflight::{self, Needs};
 use crate::kernel::tracepoint::Tracepoints;
 use crate::lookup::{Answer, Hooks, Lookup};
 use crate::output::{Output, Style};
-use crate::pipeline::{Payload, Pipeline, Settings};
+use crate::pipeline::{Input, Payload, Pipeline, Settings};
 use crate::policy::Policy;
 use crate::privilege::{self, Thread, Work};
 use crate::report::{Body, InterfaceReport, RunStarted};
@@ -176,10 +176,10 @@ impl Watch {
         let output = Output::stdout(style)?;
         privilege::reduce(Thread::Main, work);
         for interface in &observed {
-            pipeline.observe(interface);
+            pipeline.apply(Input::Observed(interface.clone()));
         }
         let started = RunStarted {
-            command: "watch",
+            command: "watch".into(),
             ports: args.common.ports().to_string(),
             interfaces: observed,
             attached,
@@ -187,11 +187,11 @@ impl Watch {
             degraded,
         };
         let now_ns = clock::boot_ns();
-        pipeline.report(now_ns, Body::RunStarted(started));
+        pipeline.apply(Input::Started { started, now_ns });
         if resumed {
             readers.read_all(&mut sockets, &mut pipeline, QUIET_TRIES)?;
         }
-        pipeline.coverage(gaps, now_ns);
+        pipeline.apply(Input::Coverage { gaps, now_ns });
         Ok(Self {
             args,
             object,
@@ -276,10 +276,11 @@ impl Watch {
         let now_ns = clock::boot_ns();
         let is_more =
             !self.pace.has_time() || self.readers.read_packets(&mut self.pipeline, now_ns);
-        self.pipeline.behind(is_more || self.table_read.elapsed() > 2 * TABLE);
+        let is_behind = is_more || self.table_read.elapsed() > 2 * TABLE;
+        self.pipeline.apply(Input::Behind(is_behind));
         // Usually empty: whoever writes there wakes us. What one reading left behind wakes nobody.
         session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns);
-        self.pipeline.tick(now_ns);
+        self.pipeline.apply(Input::Tick { now_ns });
         session::ask(&mut self.pipeline, &self.lookup);
     }
 
@@ -298,7 +299,8 @@ impl Watch {
     /// Asks who has exited; with each fifth answer comes the time to ask who holds the listeners.
     fn ask_who_exited(&mut self) -> Result<()> {
         self.lookup.ask_who_exited(self.pipeline.alive());
-        for cookie in self.pipeline.expire_sockets(clock::boot_ns()) {
+        self.pipeline.apply(Input::SocketsExpire { now_ns: clock::boot_ns() });
+        for cookie in self.pipeline.take_expired() {
             self.object.forget_socket(cookie)?;
         }
         self.tracepoints.follow(&mut self.object, self.pipeline.anybody_listens());
@@ -339,7 +341,8 @@ impl Watch {
             return Ok(());
         }
         let held = self.object.holders_of_strangers(&cookies)?;
-        self.pipeline.strangers_held(&cookies, &held, clock::boot_ns());
+        let (sockets, held, now_ns) = (cookies.into(), held.into(), clock::boot_ns());
+        self.pipeline.apply(Input::StrangersHeld { sockets, held, now_ns });
         session::ask(&mut self.pipeline, &self.lookup);
         Ok(())
     }
@@ -348,7 +351,7 @@ impl Watch {
         let listeners = self.pipeline.open_listeners();
         if !listeners.is_empty() && crate::kernel::holders::is_available(&self.object) {
             let held = session::by_iterator(&mut self.object)?;
-            self.pipeline.holders(&listeners, &held, clock::boot_ns());
+            session::tell_holders(&mut self.pipeline, &listeners, &held, clock::boot_ns());
         }
         Ok(())
     }
@@ -364,7 +367,7 @@ impl Watch {
         self.gaps_due |= !changes.is_empty();
         let now_ns = clock::boot_ns();
         for (change, interface) in changes {
-            self.pipeline.interface(change, interface, now_ns);
+            self.pipeline.apply(Input::Interface { change, interface, now_ns });
         }
     }
 
@@ -372,7 +375,7 @@ impl Watch {
     fn look_for_gaps(&mut self) {
         self.gaps_due = false;
         match self.interfaces.get_mut().gaps() {
-            Ok(gaps) => self.pipeline.coverage(gaps, clock::boot_ns()),
+            Ok(gaps) => self.pipeline.apply(Input::Coverage { gaps, now_ns: clock::boot_ns() }),
             Err(error) => tracing::warn!("gaps in coverage are not looked for: {error:#}"),
         }
     }
@@ -385,8 +388,8 @@ impl Watch {
             self.readers.read_table(&mut self.pipeline, now_ns);
         }
         self.lost_told = self.output.lost();
-        let counters = self.pipeline.counters(&self.readers.counts()?, self.output.counts());
-        self.pipeline.report(now_ns, Body::Counters(Box::new(counters)));
+        let (kernel, sinks) = (self.readers.counts()?, self.output.counts());
+        self.pipeline.apply(Input::Counters { kernel, sinks, now_ns });
         Ok(())
     }
 
@@ -417,7 +420,8 @@ fn classifiers(observed: &InterfaceReport) -> [(String, String); 2] {
     if observed.is_elsewhere() {
         place = format!("{place}@{}", observed.netns);
     }
-    ["pw_ingress", "pw_egress"].map(|name| (format!("{name}@{place}"), observed.mode.to_owned()))
+    ["pw_ingress", "pw_egress"]
+        .map(|name| (format!("{name}@{place}"), observed.mode.clone().into_owned()))
 }
 
 /// What is left to do once everything is attached; makes the programs ready for interfaces to come.

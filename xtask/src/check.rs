@@ -62,11 +62,12 @@ impl Check {
     }
 }
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     Check { name: "format", perform: format },
     Check { name: "file-purpose", perform: || faults(structure::file_purpose) },
     Check { name: "file-length", perform: || faults(structure::file_length) },
     Check { name: "module-order", perform: || faults(structure::module_order) },
+    Check { name: "pipeline-inputs", perform: || faults(structure::pipeline_inputs) },
     Check { name: "clippy", perform: clippy },
     Check { name: "clippy-kernel", perform: clippy_kernel },
     Check { name: "documentation", perform: documentation },

@@ -26,6 +26,32 @@ pub(crate) fn module_order() -> Result<Vec<String>> {
     Ok(sources.iter().flat_map(|source| downward_uses(source, &modules)).collect())
 }
 
+/// Complains of ways into the core past `Pipeline::apply`: what it is told there can be recorded.
+pub(crate) fn pipeline_inputs() -> Result<Vec<String>> {
+    let sources = sources("monitor/src")?;
+    let core = sources.iter().filter(|source| source.module() == Some("pipeline"));
+    Ok(core.filter(|source| !source.is_of_tests()).flat_map(side_entrances).collect())
+}
+
+/// Public methods that change the pipeline. What only takes out what is there is none.
+fn side_entrances(source: &Source) -> Vec<String> {
+    let signature = |text: &'_ str| -> Option<String> {
+        let (name, rest) = text.split_once('(')?;
+        let changes = rest.trim_start().starts_with("&mut self");
+        let is_known = name.starts_with("take_") || ["apply", "tap"].contains(&name);
+        (changes && !is_known).then(|| name.to_owned())
+    };
+    let code = without_comments(&source.text);
+    let public = code.split("pub fn ").skip(1).chain(code.split("pub const fn ").skip(1));
+    public
+        .filter_map(signature)
+        .map(|name| {
+            let path = source.path.display();
+            format!("{path}: `{name}` goes past `Pipeline::apply`: make it an `Input`")
+        })
+        .collect()
+}
+
 /// Complains of files that are too long to read.
 pub(crate) fn file_length() -> Result<Vec<String>> {
     let complaint = |source: &Source| {
@@ -78,6 +104,11 @@ impl Source {
         let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         let path = path.strip_prefix(command::workspace()).unwrap_or(path).to_path_buf();
         Ok(Self { path, text })
+    }
+
+    /// It holds nothing but tests.
+    fn is_of_tests(&self) -> bool {
+        self.path.iter().any(|part| part == "tests" || part == "tests.rs")
     }
 
     /// The module of the library that this file is, or is part of.
@@ -235,6 +266,24 @@ pub use host::Host;
         let main = source("main.rs", "use crate::policy;\n");
 
         assert!(downward_uses(&main, &declared_modules(ROOT)).is_empty());
+    }
+
+    #[test]
+    fn a_way_into_the_core_past_its_inputs_is_a_complaint() {
+        let text = "impl Pipeline {\n    pub fn hear(\n        &mut self,\n    ) {}\n}\n";
+        let hearing = source("pipeline/hearing.rs", text);
+
+        let expected = "monitor/src/pipeline/hearing.rs: `hear` goes past `Pipeline::apply`: make it an \
+                        `Input`";
+        assert_eq!(side_entrances(&hearing), [expected]);
+    }
+
+    #[test]
+    fn what_is_told_asked_or_taken_out_is_no_way_past_the_inputs() {
+        let text = "pub fn apply(&mut self, input: Input<'_>) {}\npub fn is_settled(&self) {}\n\
+                    pub const fn take_reports(&mut self) {}\npub(super) fn hear(&mut self) {}\n";
+
+        assert!(side_entrances(&source("pipeline.rs", text)).is_empty());
     }
 
     #[test]

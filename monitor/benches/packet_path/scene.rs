@@ -11,7 +11,7 @@ use monitor::host::netns::Mark;
 use monitor::kernel::flow_table::Reading;
 use monitor::kernel::object;
 use monitor::owner::{Packaging, Process};
-use monitor::pipeline::{Payload, Pipeline, Settings};
+use monitor::pipeline::{Input, Payload, Pipeline, Settings};
 use monitor::policy::Policy;
 use monitor_ebpf::packet::tcp;
 use monitor_ebpf::wire::{
@@ -41,7 +41,7 @@ pub(crate) fn pipeline(slots: usize) -> Result<Pipeline> {
         netns: netns(),
         clock: Clock::of_host(),
     });
-    pipeline.namespaces(vec![(netns(), Mark::Cookie(NETNS))]);
+    pipeline.apply(Input::Namespaces(vec![(netns(), Mark::Cookie(NETNS))]));
     Ok(pipeline)
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn listen(pipeline: &mut Pipeline) {
     (record.cookie, record.netns_cookie, record.family, record.protocol) = (10, NETNS, 4, 6);
     (record.tgid, record.in_process, record.action) = (4712, 1, action::LISTEN);
     (record.local, record.local_port) = (mapped(SERVER), WATCHED);
-    pipeline.ingest(record.as_bytes(), boot_ns());
+    pipeline.apply(Input::Record { bytes: record.as_bytes().into(), now_ns: boot_ns() });
     answer(pipeline);
 }
 
@@ -65,15 +65,20 @@ fn answer(pipeline: &mut Pipeline) {
             return;
         }
         for request in requests {
-            match request {
-                Request::Hash { key } => pipeline.hashed(key, Ok("00".repeat(32))),
-                Request::Package { key } => pipeline.packaged(key, Ok(Packaging::NoPackage)),
-                Request::Identify { key, pid, .. } => {
-                    pipeline.identified(key, Arc::new(process(pid)), boot_ns());
+            let now_ns = boot_ns();
+            pipeline.apply(match request {
+                Request::Hash { key } => Input::Hashed { key, hash: Ok("00".repeat(32)) },
+                Request::Package { key } => {
+                    Input::Packaged { key, packaging: Ok(Packaging::NoPackage) }
                 }
-                Request::Recognise { cookie, .. } => pipeline.recognised(cookie, None, boot_ns()),
-                Request::Namespaces => pipeline.namespaces(Vec::new()),
-            }
+                Request::Identify { key, pid, .. } => {
+                    Input::Identified { key, process: Arc::new(process(pid)), now_ns }
+                }
+                Request::Recognise { cookie, .. } => {
+                    Input::Recognised { cookie, kind: None, now_ns }
+                }
+                Request::Namespaces => Input::Namespaces(Vec::new()),
+            });
         }
     }
 }

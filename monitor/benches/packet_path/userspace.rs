@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use monitor::clock::boot_ns;
 use monitor::output::ecs::RunIdentity;
 use monitor::output::{Output, Style};
-use monitor::pipeline::Pipeline;
+use monitor::pipeline::{Input, Pipeline};
 use monitor::report::{Body, FlowChange};
 use monitor_ebpf::packet::tcp;
 use zerocopy::IntoBytes as _;
@@ -70,7 +70,8 @@ pub(crate) fn samples(count: u32) -> Result<Time> {
     let record = scene::sample(0)?;
     Time::of(|| {
         for _ in 0..count {
-            pipeline.ingest(&record, boot_ns());
+            let bytes = record.as_slice().into();
+            pipeline.apply(Input::Record { bytes, now_ns: boot_ns() });
             deliver(&mut pipeline, &output);
         }
         output.drain();
@@ -86,13 +87,16 @@ pub(crate) fn connections(count: u32) -> Result<Time> {
     let begin_ns = boot_ns();
     Time::of(|| {
         for number in 0..count {
-            pipeline.ingest(scene::begins(number, 1).as_bytes(), begin_ns);
+            let record = scene::begins(number, 1);
+            let bytes = record.as_bytes().into();
+            pipeline.apply(Input::Record { bytes, now_ns: begin_ns });
         }
         for number in 0..count {
             let reading = scene::counted(number, 1, 10, tcp::SYN | tcp::RST);
-            pipeline.reading(&reading, begin_ns);
+            let readings = std::slice::from_ref(&reading).into();
+            pipeline.apply(Input::Readings { readings, now_ns: begin_ns });
         }
-        pipeline.flows_read(begin_ns);
+        pipeline.apply(Input::TableRead { now_ns: begin_ns });
         deliver(&mut pipeline, &output);
         // What is under way has arrived by then; reports come a part at a time.
         let mut now_ns = begin_ns + 5 * SECOND_NS;
@@ -100,7 +104,7 @@ pub(crate) fn connections(count: u32) -> Result<Time> {
         while ended < count {
             ended += deliver(&mut pipeline, &output);
             now_ns += SECOND_NS;
-            pipeline.tick(now_ns);
+            pipeline.apply(Input::Tick { now_ns });
         }
         output.drain();
         Ok(())

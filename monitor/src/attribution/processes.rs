@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::attribution::Request;
 use crate::escape;
 use crate::owner::{Packaging, Process, Seen};
 
 /// A process in [`Processes`]. Never reused within a run.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ProcessKey(u64);
 
 /// A pid that was verified this recently is still the same process, if its name and user are too:

@@ -84,7 +84,8 @@ pub fn container(path: &str) -> Option<Container> {
     let mut parent = "";
     for name in path.split('/') {
         if let Some((id, runtime)) = contained(parent, name) {
-            return Some(Container { id: id.into_owned(), runtime, pod_uid: pod_uid(path) });
+            let (id, runtime) = (id.into_owned(), runtime.map(Cow::Borrowed));
+            return Some(Container { id, runtime, pod_uid: pod_uid(path) });
         }
         parent = name;
     }
@@ -352,7 +353,7 @@ mod tests {
         for (path, expected) in table {
             let full = path.replace("ID", ID).replace("POD", &"f".repeat(64));
             let found = container(&full);
-            let found = found.as_ref().map(|it| (it.id.as_str(), it.runtime));
+            let found = found.as_ref().map(|it| (it.id.as_str(), it.runtime.as_deref()));
             assert_eq!(found, expected, "{path}");
         }
     }
@@ -417,7 +418,7 @@ mod tests {
 
         let placement = Placement::parse(file.as_bytes()).unwrap();
 
-        let container = Container { id: ID.into(), runtime: Some("docker"), pod_uid: None };
+        let container = Container { id: ID.into(), runtime: Some("docker".into()), pod_uid: None };
         let expected =
             Placement { path: "/".into(), container: Some(container), ..Placement::default() };
         assert_eq!(placement, expected);

@@ -16,6 +16,7 @@ use std::thread;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::LinkNameSpaceType;
+use serde::{Deserialize, Serialize};
 
 use super::proc;
 use crate::endpoint::Netns;
@@ -33,7 +34,7 @@ pub struct Namespace {
 }
 
 /// How records of the kernel side name a network namespace.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Mark {
     /// By this cookie (`SO_NETNS_COOKIE`, Linux 5.14).
     Cookie(u64),

@@ -14,6 +14,7 @@ use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use serde::{Deserialize, Serialize};
 
 use super::netlink::Connection;
 use super::netns::{self, Namespace};
@@ -21,7 +22,7 @@ use super::proc;
 use crate::endpoint::{Endpoint, Family, Transport};
 
 /// A TCP or UDP socket.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Socket {
     /// Socket cookie, unique on the host until reboot; 0 if it is not known.
     pub cookie: u64,
@@ -57,7 +58,7 @@ impl Socket {
 }
 
 /// State of a socket, from `include/net/tcp_states.h`.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum State {
     /// Connected.
     Established,

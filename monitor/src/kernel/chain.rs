@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io;
 
 use aya::programs::loaded_programs;
+use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{Direction, Interface, Netns};
 use crate::host::filters::{self, Filter};
@@ -16,7 +17,7 @@ use crate::kernel::interface::{Attached, Mode};
 use crate::sys;
 
 /// Packets of an interface that are not seen, or may not be.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Gap {
     /// Where.
     pub interface: Interface,
@@ -29,7 +30,7 @@ pub struct Gap {
 }
 
 /// What keeps packets from us.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum GapKind {
     /// Nothing could be attached.
     NotAttached,

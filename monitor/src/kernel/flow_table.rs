@@ -2,12 +2,13 @@
 //! a hundred thousand slots.
 
 use std::ops::Range;
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
 use monitor_ebpf::wire::Slot;
-use std::os::fd::AsFd as _;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::layout::Layout;
 use crate::sys::Mapping;
@@ -24,11 +25,12 @@ pub struct FlowTable {
 }
 
 /// A slot as it stood at one moment.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Reading {
     /// Index of the slot.
     pub slot: u32,
     /// Its content.
+    #[serde(with = "crate::verbatim")]
     pub content: Slot,
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, PerCpuArray};
 use monitor_ebpf::wire::{Fates, PROGRAMS, Total, aside};
+use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Direction;
 use crate::kernel::layout::Layout;
@@ -31,13 +32,14 @@ impl fmt::Debug for Tally {
 }
 
 /// Totals of one port in one direction over all CPUs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct PortTotal {
     /// The watched port.
     pub port: u16,
     /// Direction.
     pub direction: Direction,
     /// The counters.
+    #[serde(with = "crate::verbatim")]
     pub total: Total,
 }
 

@@ -115,7 +115,7 @@ fn doctor_ended() -> RunEnded {
 pub(super) fn scan() -> Vec<Report> {
     let found = |report| Body::Listener(ListenerChange::Found, Box::new(report));
     dated([
-        (0, Body::RunStarted(RunStarted { command: "scan", ..run_started() })),
+        (0, Body::RunStarted(RunStarted { command: "scan".into(), ..run_started() })),
         (0, found(listener())),
         (0, found(expected_listener())),
         (0, found(hostile_listener())),
@@ -149,7 +149,7 @@ fn dated(bodies: impl IntoIterator<Item = (i64, Body)>) -> Vec<Report> {
 
 pub(super) fn run_started() -> RunStarted {
     RunStarted {
-        command: "watch",
+        command: "watch".into(),
         ports: "3516".to_owned(),
         interfaces: vec![eth0()],
         attached: [("pw_ingress", "tcx"), ("pw_egress", "tcx"), ("pw_post_bind4", "cgroup")]

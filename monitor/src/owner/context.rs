@@ -3,14 +3,17 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// Facts about the surroundings of a process, as `/proc/PID` gives them; see proc(5).
 ///
 /// `None` is for what the process or the host does not have, and for what could not be read: then
 /// `Process::missing` says so.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Context {
     /// Working directory when it was looked at, in the mount namespace of the process; with the
     /// kernel's ` (deleted)` where it was removed.
+    #[serde(with = "crate::verbatim::path")]
     pub working_directory: Option<PathBuf>,
     /// What its Linux security module calls it (`attr/current`): the profile and mode of `AppArmor`, the
     /// context of `SELinux`.
@@ -28,7 +31,7 @@ pub struct Context {
 }
 
 /// Namespaces by the inode numbers of `/proc/PID/ns/*`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Namespaces {
     /// Mounts.
     pub mnt: Option<u64>,
@@ -39,7 +42,7 @@ pub struct Namespaces {
 }
 
 /// A terminal, by device number.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Terminal {
     /// Major number.
     pub major: u32,
@@ -76,7 +79,7 @@ impl fmt::Display for Terminal {
 
 /// A login as the kernel's audit subsystem keeps it: it cannot be changed by `su`, `sudo` or
 /// `setsid`, and is inherited.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Login {
     /// Who logged in (`loginuid`).
     pub uid: u32,

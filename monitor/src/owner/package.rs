@@ -1,7 +1,9 @@
 //! Where an executable comes from: the package that installed it, and whether it is still that file.
 
+use serde::{Deserialize, Serialize};
+
 /// What the package database of the host says of an executable.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Packaging {
     /// Not looked up, or it could not be: then `Process::missing` says why.
     #[default]
@@ -32,7 +34,7 @@ impl Packaging {
 }
 
 /// The package that installed a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Package {
     /// Whose database says so.
     pub format: PackageFormat,
@@ -47,7 +49,7 @@ pub struct Package {
 }
 
 /// A package system.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum PackageFormat {
     /// Debian's, with `/var/lib/dpkg`.
     Dpkg,
@@ -67,7 +69,7 @@ impl PackageFormat {
 
 /// Whether the contents of a file are those that its package installed, by the checksum in the
 /// package database: who can write there can deceive us.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Integrity {
     /// They are.
     Unmodified,

@@ -16,7 +16,7 @@ type Ends = (Transport, Endpoint, Endpoint, Option<u64>);
 
 impl Pipeline {
     /// Reports each connection once, also when both of its ends are on this host.
-    pub fn report_connections(&mut self, sockets: &[Found], now_ns: u64) {
+    pub(super) fn report_connections(&mut self, sockets: &[Found], now_ns: u64) {
         let mut connections: BTreeMap<Ends, Vec<FlowReport>> = BTreeMap::new();
         for found in sockets.iter().filter(|socket| !socket.is_listener()) {
             let Some(report) = self.connection_report(found, now_ns) else { continue };

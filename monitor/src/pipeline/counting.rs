@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use monitor_ebpf::wire::{Fates, Header, InterfaceId, PROGRAMS, Place, aside};
+use serde::{Deserialize, Serialize};
 use zerocopy::FromBytes as _;
 
 use crate::endpoint::Direction;
@@ -16,11 +17,12 @@ use crate::report::{
 };
 
 /// The kernel's half of the counters, read at one moment.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Kernel {
     /// Totals per port and direction.
     pub totals: Vec<PortTotal>,
     /// Fates by program, in the order of [`PROGRAMS`].
+    #[serde(with = "crate::verbatim::slice")]
     pub fates: Vec<Fates>,
     /// Packets counted apart, by the indexes of [`aside`].
     pub aside: Vec<u64>,
@@ -86,7 +88,7 @@ impl Counting {
 impl Pipeline {
     /// Takes what the kernel counted and this run has not read as what the run before it had: kernel
     /// and user space stand at one moment, and both rings are empty.
-    pub fn take_as_earlier(&mut self, kernel: &Kernel) {
+    pub(super) fn take_as_earlier(&mut self, kernel: &Kernel) {
         let counting = &mut self.counting;
         let mut in_flows: BTreeMap<(u16, Direction), (u64, u64)> = BTreeMap::new();
         for (&(_, port, direction), &(packets, bytes)) in &counting.places {

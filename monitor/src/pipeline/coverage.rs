@@ -21,7 +21,7 @@ pub(super) struct Coverage {
 
 impl Pipeline {
     /// Takes in all gaps there are now; those that are new or have changed become findings.
-    pub fn coverage(&mut self, gaps: Vec<Gap>, now_ns: u64) {
+    pub(super) fn coverage(&mut self, gaps: Vec<Gap>, now_ns: u64) {
         let before = std::mem::take(&mut self.coverage.open);
         for Gap { interface, netns, kind, evidence } in gaps {
             let key = (netns.inode, interface.ifindex, kind);

@@ -110,7 +110,8 @@ fn place(process: &Process) -> Vec<String> {
         lines.push(format!("systemd unit: {unit}"));
     }
     if let Some(container) = &process.container {
-        let runtime = container.runtime.map(|runtime| format!(" ({runtime})")).unwrap_or_default();
+        let runtime =
+            container.runtime.as_ref().map(|runtime| format!(" ({runtime})")).unwrap_or_default();
         let pod = container.pod_uid.as_ref().map(|uid| format!(", pod {uid}")).unwrap_or_default();
         let inner = process.context.inner_pid;
         let inner = inner.map(|pid| format!(", pid {pid} in there")).unwrap_or_default();

@@ -59,7 +59,7 @@ impl Pipeline {
     }
 
     /// Takes in who holds descriptors of these sockets, complete for all of them.
-    pub fn strangers_held(&mut self, cookies: &[u64], holders: &[Holder], now_ns: u64) {
+    pub(super) fn strangers_held(&mut self, cookies: &[u64], holders: &[Holder], now_ns: u64) {
         for &cookie in cookies {
             let Some((id, _end)) = self.strangers.met.get(&cookie).copied() else { continue };
             let held = || holders.iter().filter(|holder| holder.cookie == cookie);
@@ -77,7 +77,7 @@ impl Pipeline {
     }
 
     /// Takes in what kind of socket it is, where that can be told.
-    pub fn recognised(&mut self, cookie: u64, kind: Option<SocketKind>, now_ns: u64) {
+    pub(super) fn recognised(&mut self, cookie: u64, kind: Option<SocketKind>, now_ns: u64) {
         match kind {
             Some(kind) if self.strangers.met.contains_key(&cookie) => {
                 self.known.sockets.recognise(cookie, kind);

@@ -140,5 +140,10 @@ fn run(clock: Clock) -> Vec<Report> {
 
 fn interface(ifindex: u32, name: &str) -> InterfaceReport {
     let interface = Interface { ifindex, name: name.to_owned() };
-    InterfaceReport { interface, netns: netns(), id: InterfaceId::new(0, ifindex), mode: "tcx" }
+    InterfaceReport {
+        interface,
+        netns: netns(),
+        id: InterfaceId::new(0, ifindex),
+        mode: "tcx".into(),
+    }
 }

@@ -13,7 +13,8 @@ use crate::failure::{self, Failure};
 use crate::kernel::cgroup;
 use crate::lookup;
 use crate::output::text;
-use crate::report::{Body, RunEnded};
+use crate::pipeline::Input;
+use crate::report::RunEnded;
 use crate::session;
 use crate::watch::{QUIET_TRIES, Stop, Watch, command};
 
@@ -108,12 +109,13 @@ impl Watch {
         let counts = self.readers.counts()?;
         self.settle();
         // The ends of all flows may be more than the queue has room for, and than memory should hold.
-        while self.pipeline.finish(clock::boot_ns()) {
+        while !self.pipeline.is_finished() {
+            self.pipeline.apply(Input::Finish { now_ns: clock::boot_ns() });
             self.hand_over(deadline);
         }
-        self.hand_over(deadline);
         self.output.drain();
-        let counters = self.pipeline.counters(&counts, self.output.counts());
+        let sinks = self.output.counts();
+        let counters = self.pipeline.counters(&counts, sinks.clone());
         if self.is_exact {
             for broken in counters.broken_equations() {
                 tracing::error!("the counters contradict each other: {broken}");
@@ -122,7 +124,8 @@ impl Watch {
             tracing::warn!("traffic went on while the counters were read for the last time");
         }
         let ended = self.pipeline.run_ended(reason, Some(counters));
-        self.pipeline.report(clock::boot_ns(), Body::RunEnded(Box::new(ended.clone())));
+        let (reason, counts) = (reason.to_owned(), Some((counts, sinks)));
+        self.pipeline.apply(Input::Ended { reason, counts, now_ns: clock::boot_ns() });
         for report in self.pipeline.take_reports() {
             self.output.send_last(report);
         }
@@ -156,10 +159,8 @@ impl Watch {
         while let Ok(answer) = self.answers.try_recv() {
             session::answer(&mut self.pipeline, answer);
         }
-        for (key, pid, start_ticks) in self.pipeline.alive() {
-            if !lookup::is_alive(pid, start_ticks) {
-                self.pipeline.exited(key);
-            }
-        }
+        let alive = self.pipeline.alive().into_iter();
+        let gone = alive.filter(|(_, pid, start_ticks)| !lookup::is_alive(*pid, *start_ticks));
+        self.pipeline.apply(Input::Exited(gone.map(|(key, _, _)| key).collect()));
     }
 }

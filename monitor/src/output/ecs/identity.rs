@@ -168,7 +168,7 @@ pub(super) struct Container<'a> {
 
 impl<'a> Container<'a> {
     pub(super) fn of(container: &'a owner::Container) -> Self {
-        Self { id: &container.id, runtime: container.runtime }
+        Self { id: &container.id, runtime: container.runtime.as_deref() }
     }
 }
 

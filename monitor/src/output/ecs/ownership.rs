@@ -125,7 +125,7 @@ impl<'a> OwnerFields<'a> {
             slice: process.slice.as_deref(),
             cgroup: process.cgroup.as_deref(),
             container_id: container.map(|container| container.id.as_str()),
-            container_runtime: container.and_then(|container| container.runtime),
+            container_runtime: container.and_then(|container| container.runtime.as_deref()),
             pod_uid: container.and_then(|container| container.pod_uid.as_deref()),
             label: context.label.as_deref(),
             namespaces: NamespaceFields {

@@ -93,7 +93,7 @@ pub(super) struct InterfaceFields<'a> {
     name: Option<&'a str>,
     ifindex: u32,
     netns: NetnsFields<'a>,
-    mode: &'static str,
+    mode: &'a str,
 }
 
 impl<'a> InterfaceFields<'a> {

@@ -41,7 +41,7 @@ pub(in crate::output) fn expected_listener() -> ListenerReport {
         slice: Some("kubepods-burstable.slice".to_owned()),
         container: Some(Container {
             id: "4f1d2b".to_owned(),
-            runtime: Some("containerd"),
+            runtime: Some("containerd".into()),
             pod_uid: Some("1a2b3c4d-0000-4aaa-8bbb-123456789abc".to_owned()),
         }),
         on_host: Some(false),
@@ -231,7 +231,7 @@ pub(in crate::output) fn eth0() -> InterfaceReport {
         interface: Interface { ifindex: 2, name: "eth0".to_owned() },
         netns: host_netns(),
         id: InterfaceId::new(0, 2),
-        mode: "tcx",
+        mode: "tcx".into(),
     }
 }
 

@@ -124,7 +124,7 @@ fn connections_come_in_the_order_of_their_ends_and_listeners_are_none() {
 fn report(there: &[Socket], holders: &[(u64, u32)]) -> Vec<FlowReport> {
     let mut scene = Scene::new();
     let cookies: Vec<u64> = there.iter().map(|socket| socket.cookie).collect();
-    scene.pipeline.snapshot(Vec::new(), there, SECOND);
+    scene.pipeline.sockets(there, SECOND);
     scene.pipeline.holders(&cookies, holders, SECOND);
     scene.answer(SECOND);
     scene.pipeline.report_connections(there, SECOND);

@@ -253,7 +253,7 @@ fn read_table(kernel: &Kernel, scene: &mut Scene) {
             scene.pipeline.reading(&Reading { slot, content }, kernel.now_ns());
         }
     }
-    scene.pipeline.flows_read(kernel.now_ns());
+    scene.pipeline.report_started_flows(kernel.now_ns());
 }
 
 /// Both directions of three flows, one of them between two watched ports.

@@ -164,7 +164,7 @@ fn a_listener_about_which_nothing_is_news_is_not_reported_again() {
 fn a_listener_that_was_there_is_found_with_its_holders() {
     let mut scene = Scene::new();
     scene.pipeline.observe(&interface(2, "eth0"));
-    scene.pipeline.snapshot(Vec::new(), &[there()], SECOND);
+    scene.pipeline.sockets(&[there()], SECOND);
     scene.pipeline.holders(&[LISTENER], &[(LISTENER, PID), (LISTENER + 1, 7)], SECOND);
     scene.answer(SECOND);
 
@@ -178,7 +178,7 @@ fn a_listener_that_was_there_is_found_with_its_holders() {
 #[test]
 fn a_listener_nobody_holds_is_reported_and_a_finding() {
     let mut scene = Scene::new();
-    scene.pipeline.snapshot(Vec::new(), &[there()], SECOND);
+    scene.pipeline.sockets(&[there()], SECOND);
 
     let reports = scene.tick(SECOND);
 
@@ -215,7 +215,7 @@ fn who_holds_a_connection_is_no_news_of_a_listener() {
     let mut scene = Scene::new();
     let remote = Some(Endpoint::new(CLIENT.0.into(), CLIENT.1));
     let connection = host::sockets::Socket { state: State::Established, remote, ..there() };
-    scene.pipeline.snapshot(Vec::new(), &[connection], SECOND);
+    scene.pipeline.sockets(&[connection], SECOND);
     scene.pipeline.holders(&[LISTENER], &[(LISTENER, PID)], SECOND);
     scene.answer(SECOND);
 

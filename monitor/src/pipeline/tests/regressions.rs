@@ -145,7 +145,7 @@ fn a_listener_on_another_address_makes_no_server() {
     let state = State::Established;
     let connection = Socket { cookie: 2, state, local, remote: Some(remote), ..listener.clone() };
     let mut scene = Scene::new();
-    scene.pipeline.snapshot(Vec::new(), &[listener, connection.clone()], SECOND);
+    scene.pipeline.sockets(&[listener, connection.clone()], SECOND);
 
     scene.pipeline.report_connections(&[connection], SECOND);
 

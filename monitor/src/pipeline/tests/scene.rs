@@ -72,7 +72,7 @@ impl Scene {
         for &(slot, content) in slots {
             self.pipeline.reading(&Reading { slot, content }, now_ns);
         }
-        self.pipeline.flows_read(now_ns);
+        self.pipeline.report_started_flows(now_ns);
         self.pipeline.take_reports()
     }
 

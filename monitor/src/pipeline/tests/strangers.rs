@@ -58,7 +58,7 @@ fn a_socket_that_nobody_holds_is_the_kernels_and_asked_for_once() {
 fn a_client_that_makes_its_packets_by_hand_is_named_and_no_finding() {
     let mut scene = Scene::new();
     scene.ingest(&FlowRecord { cookie: STRANGER, ..opening() });
-    scene.pipeline.flows_read(2 * SECOND);
+    scene.pipeline.report_started_flows(2 * SECOND);
     held(&mut scene, SocketKind::Packet);
 
     let reports = scene.tick(100 * SECOND);
@@ -87,7 +87,7 @@ fn answered(scene: &mut Scene) {
     let back = announce(key(SERVER, CLIENT, true), 1, SECOND);
     let tcp_flags = tcp::SYN | tcp::ACK;
     scene.ingest(&FlowRecord { cookie: STRANGER, slot: BACK, tcp_flags, ..back });
-    scene.pipeline.flows_read(2 * SECOND);
+    scene.pipeline.report_started_flows(2 * SECOND);
     scene.pipeline.take_reports();
 }
 

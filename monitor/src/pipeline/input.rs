@@ -1,0 +1,241 @@
+//! Everything the core is ever told: one [`Input`] after the other, and [`Pipeline::apply`] is the only
+//! way in.
+//!
+//! The same inputs in the same order give the same reports, byte for byte. So a run can be recorded
+//! by writing down its inputs, and whoever replays them does what the live run did. To tell the core
+//! something new, add a variant here: nothing that changes what is reported may go past it
+//! (`cargo xtask check` looks for methods of `Pipeline` that would).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attribution::ProcessKey;
+use crate::endpoint::{Netns, SocketKind};
+use crate::host::netns::Mark;
+use crate::host::sockets::Socket;
+use crate::kernel::chain::Gap;
+use crate::kernel::flow_table::Reading;
+use crate::kernel::holders::Holder;
+use crate::owner::{Packaging, Process};
+use crate::pipeline::{KernelCounts, Pipeline};
+use crate::report::{Body, InterfaceChange, InterfaceReport, RunStarted, SinkCount};
+
+/// Something the core is told. Times are nanoseconds of `CLOCK_BOOTTIME`.
+///
+/// What is written down is named by variant and field, so that a field can be added with
+/// `#[serde(default)]` and older recordings are still read.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum Input<'a> {
+    /// The run begins.
+    Started {
+        /// How.
+        started: RunStarted,
+        /// When.
+        now_ns: u64,
+    },
+    /// An interface is observed from the start.
+    Observed(InterfaceReport),
+    /// An interface came or went.
+    Interface {
+        /// Which of both.
+        change: InterfaceChange,
+        /// The interface.
+        interface: InterfaceReport,
+        /// When.
+        now_ns: u64,
+    },
+    /// A record of either ring, as the kernel wrote it.
+    Record {
+        /// The record.
+        #[serde(borrow, with = "serde_bytes")]
+        bytes: Cow<'a, [u8]>,
+        /// When it was read.
+        now_ns: u64,
+    },
+    /// Slots of the kernel's flow table.
+    Readings {
+        /// Those that may be news.
+        readings: Cow<'a, [Reading]>,
+        /// When they were read.
+        now_ns: u64,
+    },
+    /// The flow table was looked at; flows that started may be reported.
+    TableRead {
+        /// When.
+        now_ns: u64,
+    },
+    /// All network namespaces of the host, and how records name them.
+    Namespaces(Vec<(Netns, Mark)>),
+    /// Sockets that were there when portwatch looked.
+    Sockets {
+        /// Some of them.
+        found: Cow<'a, [Socket]>,
+        /// When.
+        now_ns: u64,
+    },
+    /// Who holds descriptors of these sockets now, complete for all of them.
+    Holders {
+        /// Cookies.
+        sockets: Cow<'a, [u64]>,
+        /// `(cookie, pid)`.
+        held: Cow<'a, [(u64, u32)]>,
+        /// When.
+        now_ns: u64,
+    },
+    /// The same for the sockets of [`Pipeline::take_strangers`].
+    StrangersHeld {
+        /// Cookies.
+        sockets: Cow<'a, [u64]>,
+        /// Their descriptors.
+        #[serde(with = "crate::verbatim::slice")]
+        held: Cow<'a, [Holder]>,
+        /// When.
+        now_ns: u64,
+    },
+    /// What `/proc` says of a process.
+    Identified {
+        /// Of whom.
+        key: ProcessKey,
+        /// What is known.
+        process: Arc<Process>,
+        /// When it was read.
+        now_ns: u64,
+    },
+    /// The hash of a process's executable, or why there is none.
+    Hashed {
+        /// Of whose.
+        key: ProcessKey,
+        /// Lower-case hex, or a line for [`Process::missing`].
+        hash: Result<String, String>,
+    },
+    /// The package of a process's executable, or why it is not known.
+    Packaged {
+        /// Of whose.
+        key: ProcessKey,
+        /// What is known, or a line for [`Process::missing`].
+        packaging: Result<Packaging, String>,
+    },
+    /// What kind of socket it is, where that can be told.
+    Recognised {
+        /// Its cookie.
+        cookie: u64,
+        /// The kind.
+        kind: Option<SocketKind>,
+        /// When.
+        now_ns: u64,
+    },
+    /// Processes that are no longer there.
+    Exited(Vec<ProcessKey>),
+    /// All gaps in what is observed that there are now.
+    Coverage {
+        /// The gaps.
+        gaps: Vec<Gap>,
+        /// When.
+        now_ns: u64,
+    },
+    /// Whether records or counts of the kernel wait to be read: then no conversation is over.
+    Behind(bool),
+    /// Time passes.
+    Tick {
+        /// It is now.
+        now_ns: u64,
+    },
+    /// Sockets that have been closed for long are to be forgotten.
+    SocketsExpire {
+        /// It is now.
+        now_ns: u64,
+    },
+    /// What a run before this one had taken over: all that the kernel counted and this run has not read.
+    Earlier(KernelCounts),
+    /// The kernel's counters and those of the outputs, to be reported with our own.
+    Counters {
+        /// The kernel's, of one moment.
+        kernel: KernelCounts,
+        /// What became of the reports so far.
+        sinks: Vec<SinkCount>,
+        /// When.
+        now_ns: u64,
+    },
+    /// The connections that a look at the sockets found are to be reported.
+    Connections {
+        /// All sockets.
+        found: Cow<'a, [Socket]>,
+        /// When.
+        now_ns: u64,
+    },
+    /// Everything that is going on ends, some flows at a time: to be told until
+    /// [`Pipeline::is_finished`].
+    Finish {
+        /// When.
+        now_ns: u64,
+    },
+    /// The run is over.
+    Ended {
+        /// Why.
+        reason: String,
+        /// The last counters, of a run that counts.
+        counts: Option<(KernelCounts, Vec<SinkCount>)>,
+        /// When.
+        now_ns: u64,
+    },
+}
+
+/// Whoever wants to know what the core is told.
+pub trait Tap: fmt::Debug + Send {
+    /// The core will be told this next.
+    fn note(&mut self, input: &Input<'_>);
+}
+
+impl Pipeline {
+    /// Takes in one input.
+    pub fn apply(&mut self, input: Input<'_>) {
+        if let Some(tap) = &mut self.tap {
+            tap.note(&input);
+        }
+        match input {
+            Input::Started { started, now_ns } => self.report(now_ns, Body::RunStarted(started)),
+            Input::Observed(interface) => self.observe(&interface),
+            Input::Interface { change, interface, now_ns } => {
+                self.interface(change, interface, now_ns);
+            }
+            Input::Record { bytes, now_ns } => self.ingest(&bytes, now_ns),
+            Input::Readings { readings, now_ns } => self.readings(&readings, now_ns),
+            Input::TableRead { now_ns } => self.report_started_flows(now_ns),
+            Input::Namespaces(namespaces) => self.namespaces(namespaces),
+            Input::Sockets { found, now_ns } => self.sockets(&found, now_ns),
+            Input::Holders { sockets, held, now_ns } => self.holders(&sockets, &held, now_ns),
+            Input::StrangersHeld { sockets, held, now_ns } => {
+                self.strangers_held(&sockets, &held, now_ns);
+            }
+            Input::Identified { key, process, now_ns } => self.identified(key, process, now_ns),
+            Input::Hashed { key, hash } => self.hashed(key, hash),
+            Input::Packaged { key, packaging } => self.packaged(key, packaging),
+            Input::Recognised { cookie, kind, now_ns } => self.recognised(cookie, kind, now_ns),
+            Input::Exited(keys) => keys.into_iter().for_each(|key| self.exited(key)),
+            Input::Coverage { gaps, now_ns } => self.coverage(gaps, now_ns),
+            Input::Behind(is_behind) => self.is_behind = is_behind,
+            Input::Tick { now_ns } => self.tick(now_ns),
+            Input::SocketsExpire { now_ns } => self.expire_sockets(now_ns),
+            Input::Earlier(kernel) => self.take_as_earlier(&kernel),
+            Input::Counters { kernel, sinks, now_ns } => {
+                let counters = self.counters(&kernel, sinks);
+                self.report(now_ns, Body::Counters(Box::new(counters)));
+            }
+            Input::Connections { found, now_ns } => self.report_connections(&found, now_ns),
+            Input::Finish { now_ns } => self.finish(now_ns),
+            Input::Ended { reason, counts, now_ns } => {
+                let counters = counts.map(|(kernel, sinks)| self.counters(&kernel, sinks));
+                let ended = self.run_ended(&reason, counters);
+                self.report(now_ns, Body::RunEnded(Box::new(ended)));
+            }
+        }
+    }
+
+    /// Lets somebody know of every input from now on.
+    pub fn tap(&mut self, tap: Box<dyn Tap>) {
+        self.tap = Some(tap);
+    }
+}
