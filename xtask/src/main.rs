@@ -24,9 +24,11 @@ mod structure;
 mod check;
 mod vm;
 mod test;
+mod fuzz;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -82,6 +84,14 @@ enum Task {
     /// On Debian's 5.10, 6.1, 6.12 and newest cloud kernels unless told otherwise. They are
     /// downloaded once, into target/vm, from the archive that apt uses on this machine.
     Vm(vm::Options),
+    /// Feed what reads foreign bytes with anything at all, for some seconds each.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value = "20", value_name = "N")]
+        seconds: u64,
+        /// Only targets whose name contains this.
+        filter: Option<String>,
+    },
     /// Measure what portwatch costs; needs root. A command, not a test: it judges nothing.
     Bench {
         /// Measure only the groups that have this in their name: idle, scan, known-flow, sampled,
@@ -109,6 +119,10 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Check => return Ok(check::check()?.exit_code()),
         Task::Test { vm, filter } => return test::test(filter.as_deref(), vm),
         Task::Vm(options) => return vm::vm(&options),
+        Task::Fuzz { seconds, filter } => {
+            let duration = Duration::from_secs(seconds);
+            return Ok(fuzz::fuzz(filter.as_deref(), duration)?.exit_code());
+        }
         Task::Bench { filter, quick } => bench::bench(quick, filter.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -149,12 +149,13 @@ struct Tool {
     package: &'static str,
 }
 
-const TEST_TOOLS: [Tool; 7] = [
+const TEST_TOOLS: [Tool; 8] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "nft", package: "nftables" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "tshark", package: "tshark" },
     Tool { program: "ethtool", package: "ethtool" },
+    Tool { program: "bpftool", package: "bpftool" },
     // rustup's directory always has these two.
     Tool { program: "cargo-fmt", package: "rustfmt-web" },
     Tool { program: "cargo-clippy", package: "rust-web-clippy" },

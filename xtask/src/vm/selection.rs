@@ -12,6 +12,7 @@ const SELECTION: &[(&[&str], &[&str])] = &[
     (EVERYWHERE, &["5.10", "6.1", "6.12", NEWEST]),
     (ON_CLSACT, &["5.10", "6.1"]),
     (ON_TCX, &["6.12", NEWEST]),
+    (WITH_MODULES, &[NEWEST]),
 ];
 
 /// What holds on every kernel.
@@ -44,6 +45,9 @@ const ON_TCX: &[&str] = &[
     "coverage::a_link_of_ours_that_somebody_detaches_is_reported_and_stays_detached",
     "pinning::counting_goes_on_while_no_portwatch_runs_and_the_next_one_has_it_all",
 ];
+
+/// What takes devices that come as modules, which the machine that builds need not have.
+const WITH_MODULES: &[&str] = &["tunnels::geneve", "tunnels::gre", "tunnels::sit"];
 
 /// The kernels, oldest first.
 pub(super) fn kernels() -> Vec<&'static str> {
