@@ -32,6 +32,8 @@ setting! {
     total_rows: u32,
     /// Bytes of a packet that a sample carries.
     snaplen: u32,
+    /// Bytes that a sample of one of the first packets of a flow carries.
+    head_snaplen: u32,
     /// Sample 1 in this many packets of a flow; 0: none.
     sample_every: u32,
     /// Sample this many first packets with payload of each flow.

@@ -44,6 +44,8 @@ pub(crate) enum Accounted {
     Followed,
     /// Counted in its flow; the packet is to be sampled and stands for this many.
     Sample(u32),
+    /// Counted in its flow; it is one of the first with payload, which are sampled at greater length.
+    Head,
     /// There was no room: count it as overflow.
     Overflow,
 }
@@ -162,7 +164,7 @@ fn hit(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Accoun
         }
         if packet.has_payload && slot.head_samples & Slot::MAX_HEAD_SAMPLES != 0 {
             slot.head_samples -= 1;
-            return Accounted::Sample(1);
+            return Accounted::Head;
         }
     }
     if config::sample_every() != 0 {
@@ -202,7 +204,7 @@ fn start(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Acco
     }
     if packet.has_payload && config::head_samples() != 0 {
         slot.head_samples -= 1;
-        return Accounted::Sample(1);
+        return Accounted::Head;
     }
     Accounted::Followed
 }

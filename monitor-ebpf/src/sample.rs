@@ -9,7 +9,7 @@ use monitor_ebpf::bytes::{Bytes, pin};
 use monitor_ebpf::packet::Headers;
 use monitor_ebpf::wire::{Budget, SampleRecord, kind};
 
-use crate::emit::{self, Fate, PACKET_RING};
+use crate::emit::{self, Fate, PACKET_RING, Reserved};
 use crate::flows::{Packet, write_key};
 use crate::tc::bytes;
 use crate::{budget, clock, config};
@@ -21,31 +21,70 @@ static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 pub(crate) fn take(ctx: &TcContext, packet: Packet, headers: Headers, represents: u32) {
     let snaplen = config::snaplen();
-    if !budget::take(&BUDGET, u64::from(config::sample_budget())) {
-        emit::count(packet.program, Fate::Filtered);
-        return;
-    }
-    let size = size_of::<SampleRecord>() + snaplen as usize;
-    let Some(reserved) = emit::reserve::<SampleRecord>(&PACKET_RING, packet.program, size) else {
+    let Some(reserved) = reserve(packet, snaplen) else {
         return;
     };
     let record = reserved.as_mut_ptr();
     // SAFETY: the reserved record, `snaplen` bytes longer than the struct; every field is written.
+    unsafe {
+        describe(record, packet, headers, represents);
+        let wanted = if packet.length < snaplen { packet.length } else { snaplen };
+        let wanted = pin(wanted as usize);
+        let data = record.add(1).cast();
+        let in_reach = snaplen <= LOOP_MAX && wanted >= CHUNK;
+        let is_copied = in_reach && copy(bytes(ctx), headers.network, data, wanted)
+            || load(ctx, headers.network, data, wanted, snaplen);
+        (*record).captured = if is_copied { wanted as u32 } else { 0 };
+    }
+    reserved.submit();
+}
+
+/// As [`take`], for one of the first packets with payload of a flow, which tell what it speaks: as
+/// much of it as that takes, where that is more.
+#[inline(always)]
+pub(crate) fn take_head(ctx: &TcContext, packet: Packet, headers: Headers) {
+    let snaplen = config::head_snaplen();
+    let Some(reserved) = reserve(packet, snaplen) else {
+        return;
+    };
+    let record = reserved.as_mut_ptr();
+    // SAFETY: as in `take`.
+    unsafe {
+        describe(record, packet, headers, 1);
+        let wanted = if packet.length < snaplen { packet.length } else { snaplen };
+        let wanted = pin(wanted as usize);
+        let is_copied = load(ctx, headers.network, record.add(1).cast(), wanted, snaplen);
+        (*record).captured = if is_copied { wanted as u32 } else { 0 };
+    }
+    reserved.submit();
+}
+
+/// Room for a sample of `snaplen` bytes, if this CPU's budget allows and the ring has it.
+#[inline(always)]
+fn reserve(packet: Packet, snaplen: u32) -> Option<Reserved<SampleRecord>> {
+    if !budget::take(&BUDGET, u64::from(config::sample_budget())) {
+        emit::count(packet.program, Fate::Filtered);
+        return None;
+    }
+    let size = size_of::<SampleRecord>() + snaplen as usize;
+    emit::reserve(&PACKET_RING, packet.program, size)
+}
+
+/// Writes every field but [`SampleRecord::captured`].
+///
+/// # Safety
+///
+/// `record` is a reserved one.
+#[inline(always)]
+unsafe fn describe(record: *mut SampleRecord, packet: Packet, headers: Headers, represents: u32) {
+    // SAFETY: the caller's contract.
     unsafe {
         (*record).header = emit::header(kind::SAMPLE, packet.program, clock::exact());
         write_key(&raw mut (*record).key, packet.key);
         (*record).length = packet.length;
         (*record).represents = represents;
         (*record).payload_offset = (headers.payload - headers.network) as u32;
-        let wanted = if packet.length < snaplen { packet.length } else { snaplen };
-        let wanted = pin(wanted as usize);
-        let data = record.add(1).cast();
-        let in_reach = snaplen <= LOOP_MAX && wanted >= CHUNK;
-        let is_copied = in_reach && copy(bytes(ctx), headers.network, data, wanted)
-            || load(ctx, headers.network, data, wanted);
-        (*record).captured = if is_copied { wanted as u32 } else { 0 };
     }
-    reserved.submit();
 }
 
 /// The most bytes that are copied in a loop, each turn of which the verifier looks at.
@@ -109,13 +148,13 @@ unsafe fn copy_chunk(packet: Bytes, offset: usize, to: *mut u64) -> bool {
 ///
 /// # Safety
 ///
-/// `to` has room for `len` bytes.
+/// `to` has room for `len` bytes, which are at most `snaplen`.
 #[inline(always)]
-unsafe fn load(ctx: &TcContext, offset: usize, to: *mut u64, len: usize) -> bool {
+unsafe fn load(ctx: &TcContext, offset: usize, to: *mut u64, len: usize, snaplen: u32) -> bool {
     let skb = ctx.skb.skb.cast();
     // The helper refuses a length of 0. Verifiers before 6.2 see that it is more only like this.
     let last = pin(len.wrapping_sub(1));
     // SAFETY: the skb the kernel called us with, and the caller's contract.
-    last < config::snaplen() as usize
+    last < snaplen as usize
         && unsafe { bpf_skb_load_bytes(skb, offset as u32, to.cast(), last as u32 + 1) == 0 }
 }

@@ -140,7 +140,17 @@ pub(crate) fn count(
                 program: hook.program,
             };
             let accounted = flows::account(ctx, packet);
-            if let Accounted::Sample(represents) = accounted {
+            let represents = match accounted {
+                Accounted::Sample(represents) => represents,
+                Accounted::Head if length > config::snaplen() => {
+                    cold_path();
+                    sample::take_head(ctx, packet, headers);
+                    0
+                }
+                Accounted::Head => 1,
+                Accounted::Followed | Accounted::Overflow => 0,
+            };
+            if represents != 0 {
                 sample::take(ctx, packet, headers, represents);
             }
             accounted

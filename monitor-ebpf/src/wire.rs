@@ -10,7 +10,7 @@ pub use crate::key::{FlowKey, InterfaceId, Place};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. User space refuses records of another version.
-pub const WIRE_VERSION: u16 = 4;
+pub const WIRE_VERSION: u16 = 5;
 
 /// `TASK_COMM_LEN` of `include/linux/sched.h`.
 pub const COMM_LEN: usize = 16;
@@ -359,6 +359,9 @@ pub struct Settings {
     pub total_rows: u32,
     /// Bytes of a packet that a sample carries, from the IP header on.
     pub snaplen: u32,
+    /// The same for the first packets with payload of each flow, which tell what it speaks; at least
+    /// [`Settings::snaplen`].
+    pub head_snaplen: u32,
     /// Sample 1 in this many packets of a flow, at most `u16::MAX`; 0: none.
     pub sample_every: u32,
     /// Sample this many first packets with payload of each flow, at most [`Slot::MAX_HEAD_SAMPLES`].
@@ -391,6 +394,8 @@ pub struct Settings {
     pub inode_mode_offset: u32,
     /// The watched port if there is only one, else 0.
     pub only_port: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Settings {
@@ -401,6 +406,7 @@ impl Settings {
         sets: 0,
         total_rows: 0,
         snaplen: 0,
+        head_snaplen: 0,
         sample_every: 0,
         head_samples: 0,
         sample_budget: 0,
@@ -417,6 +423,7 @@ impl Settings {
         file_private_data_offset: 0,
         inode_mode_offset: 0,
         only_port: 0,
+        reserved: 0,
     };
 }
 

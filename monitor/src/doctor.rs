@@ -111,6 +111,7 @@ fn run_started(started: Started) -> RunStarted {
         interfaces: Vec::new(),
         attached: started.attached,
         resumed: false,
+        payload: None,
         degraded: started.degraded,
     }
 }

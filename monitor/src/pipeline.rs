@@ -60,6 +60,17 @@ pub enum Payload {
     Full,
 }
 
+impl Payload {
+    /// The name in `portwatch.run.payload`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Masked => "masked",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// What a pipeline is made for.
 #[derive(Debug)]
 pub struct Settings {
@@ -69,6 +80,9 @@ pub struct Settings {
     pub policy: Policy,
     /// What may be shown of samples.
     pub payload: Payload,
+    /// Bytes of a packet, from its IP header on, that are shown at most. What tells the protocol of a
+    /// flow is looked at at greater length.
+    pub snaplen: usize,
     /// Time between two reports of an active flow.
     pub interval: Duration,
     /// A flow without a packet for this long is over.
@@ -89,6 +103,7 @@ pub struct Pipeline {
     ports: PortSet,
     policy: Policy,
     payload: Payload,
+    snaplen: usize,
     observed: observed::Observed,
     clock: Clock,
     ledger: Ledger,
@@ -120,6 +135,7 @@ impl Pipeline {
             ports: settings.ports,
             policy: settings.policy,
             payload: settings.payload,
+            snaplen: settings.snaplen,
             clock: settings.clock,
             ledger: Ledger::new(settings.slots),
             flows: FlowTable::new(limits),

@@ -65,6 +65,9 @@ pub struct RunStarted {
     pub attached: Vec<(String, String)>,
     /// Counting goes on from an earlier run that pinned it.
     pub resumed: bool,
+    /// How much of a sampled packet's payload is shown: `none`, `masked` or `full`; `None` where none
+    /// is looked at.
+    pub payload: Option<Cow<'static, str>>,
     /// What is not seen on this host, and why, a sentence each.
     pub degraded: Vec<String>,
 }

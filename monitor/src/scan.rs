@@ -45,6 +45,7 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
         ports: ports.clone(),
         policy,
         payload: Payload::None,
+        snaplen: 0,
         interval: Duration::MAX,
         idle_timeout: Duration::MAX,
         slots: 0,
@@ -63,6 +64,7 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
         interfaces: Vec::new(),
         attached: Vec::new(),
         resumed: false,
+        payload: None,
         degraded,
     };
     pipeline.apply(Input::Started { started, now_ns: clock::boot_ns() });

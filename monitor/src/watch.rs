@@ -184,6 +184,7 @@ impl Watch {
             interfaces: observed,
             attached,
             resumed,
+            payload: Some(payload(args.payload).name().into()),
             degraded,
         };
         let now_ns = clock::boot_ns();
@@ -451,11 +452,8 @@ fn settings(args: &cli::Watch, policy: Policy, slots: usize, netns: Netns) -> Re
     Ok(Settings {
         ports: args.common.ports(),
         policy,
-        payload: match args.payload {
-            cli::Payload::None => Payload::None,
-            cli::Payload::Masked => Payload::Masked,
-            cli::Payload::Full => Payload::Full,
-        },
+        payload: payload(args.payload),
+        snaplen: usize::try_from(args.snaplen).unwrap_or(usize::MAX),
         interval: args.interval,
         idle_timeout: args.idle_timeout,
         slots,
@@ -470,6 +468,14 @@ fn wanted(args: &cli::Watch) -> Wanted {
         interfaces: args.interfaces.clone(),
         hook: hook(args.attach),
         everywhere: args.netns == cli::NetnsScope::All,
+    }
+}
+
+const fn payload(shown: cli::Payload) -> Payload {
+    match shown {
+        cli::Payload::None => Payload::None,
+        cli::Payload::Masked => Payload::Masked,
+        cli::Payload::Full => Payload::Full,
     }
 }
 

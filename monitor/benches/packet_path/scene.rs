@@ -34,6 +34,7 @@ pub(crate) fn pipeline(slots: usize) -> Result<Pipeline> {
         ports: WATCHED.to_string().parse().map_err(|error| anyhow!("{error}"))?,
         policy: Policy::default(),
         payload: Payload::Masked,
+        snaplen: 128,
         interval: Duration::from_secs(10),
         idle_timeout: Duration::from_mins(1),
         slots,

@@ -25,8 +25,11 @@ use crate::sys;
 /// The compiled kernel object. Dual MIT/GPL.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portwatch-ebpf"));
 
-/// First packets with payload of each flow that are sampled.
+/// First packets with payload of each flow that are sampled. Length and body may come separately, and
+/// be two messages before it is clear who speaks.
 const HEAD_SAMPLES: u32 = 4;
+/// Bytes of those that are looked at: a `ClientHello` has up to 2000.
+const HEAD_SNAPLEN: u16 = 2048;
 /// Samples a second over all CPUs: what user space follows at a few per cent of a core.
 const SAMPLES_PER_SECOND: u64 = 5_000;
 /// The sampling budget is whole again this many times a second, so that a burst does not eat a
@@ -387,6 +390,7 @@ fn wire_settings(
         sets: layout.sets,
         total_rows: layout.total_rows,
         snaplen: u32::from(settings.snaplen),
+        head_snaplen: u32::from(settings.snaplen.max(HEAD_SNAPLEN)),
         sample_every: u32::from(settings.sample_every),
         head_samples: if sampling { HEAD_SAMPLES.min(Slot::MAX_HEAD_SAMPLES.into()) } else { 0 },
         sample_budget: u32::try_from(budget.max(1)).unwrap_or(u32::MAX),
@@ -403,6 +407,7 @@ fn wire_settings(
         file_private_data_offset: files.map_or(0, |files| files.private_data),
         inode_mode_offset: files.map_or(0, |files| files.inode_mode),
         only_port: only_port(&settings.ports),
+        reserved: 0,
     })
 }
 

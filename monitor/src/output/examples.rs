@@ -156,6 +156,7 @@ pub(super) fn run_started() -> RunStarted {
             .map(|(program, mode)| (program.to_owned(), mode.to_owned()))
             .to_vec(),
         resumed: false,
+        payload: Some("masked".into()),
         degraded: vec![
             "who reads and writes a socket is not seen: no BTF on this kernel".to_owned(),
         ],

@@ -107,6 +107,7 @@ impl Pipeline {
         let (id, sender) = FlowId::of(&sample.key);
         let (source, destination) = (id.endpoint(sender), id.endpoint(sender.other()));
         let (interface, netns) = self.observed.at(place.interface());
+        let data = data.get(..self.snaplen).unwrap_or(data);
         let headers = usize::try_from(sample.payload_offset).unwrap_or(0).min(data.len());
         let shown = match self.payload {
             Payload::None => &[],
@@ -123,7 +124,7 @@ impl Pipeline {
             direction: if place.is_egress() { Direction::Egress } else { Direction::Ingress },
             length: sample.length,
             represents: sample.represents,
-            captured: sample.captured,
+            captured: u32::try_from(data.len()).unwrap_or(u32::MAX),
             data: Bytes::copy_from_slice(shown),
         }
     }

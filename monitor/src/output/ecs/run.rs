@@ -11,13 +11,14 @@ use super::network::NetnsFields;
 impl<'a> Document<'a> {
     /// The first document of a run.
     pub(super) fn run_started(&mut self, run: &'a RunStarted) {
-        let RunStarted { command, ports, interfaces, attached, resumed, degraded } = run;
+        let RunStarted { command, ports, interfaces, attached, resumed, payload, degraded } = run;
         self.portwatch.run = Some(RunFields {
             command: Some(command),
             ports: known(ports),
             interfaces: Some(interfaces.iter().map(InterfaceFields::of).collect()),
             attached: Some(attached.iter().map(AttachedFields::of).collect()),
             resumed: resumed.then_some(true),
+            payload: payload.as_deref(),
             degraded: Some(degraded),
             ..RunFields::default()
         });
@@ -61,6 +62,8 @@ pub(super) struct RunFields<'a> {
     attached: Option<Vec<AttachedFields<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resumed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     degraded: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]

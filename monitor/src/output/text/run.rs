@@ -12,7 +12,7 @@ const NAMED_INTERFACES: usize = 6;
 
 /// `watch 3516 on eth0 (tcx), lo (tcx); 9 programs attached`.
 pub(super) fn started(mut line: Line<'_>, run: &RunStarted, out: &mut Vec<u8>) {
-    let RunStarted { command, ports, interfaces, attached, resumed, degraded } = run;
+    let RunStarted { command, ports, interfaces, attached, resumed, payload, degraded } = run;
     line.foreign(Ink::Strong, &format!("{command} {ports}"));
     if !interfaces.is_empty() {
         line.foreign(Ink::Plain, &format!(" on {}", on(interfaces)));
@@ -22,6 +22,9 @@ pub(super) fn started(mut line: Line<'_>, run: &RunStarted, out: &mut Vec<u8>) {
     }
     if *resumed {
         line.put(Ink::Plain, "; counts go on from the run before");
+    }
+    if payload.as_deref() == Some("full") {
+        line.put(Ink::Notable, "; payload is shown in full, secrets included");
     }
     let margin = line.continued();
     line.end(out);

@@ -55,6 +55,17 @@ fn payload_is_shown_as_far_as_was_asked_for() {
 }
 
 #[test]
+fn no_more_is_shown_than_was_asked_for() {
+    let settings = Settings { payload: Payload::Full, snaplen: 42, ..settings() };
+    let mut scene = Scene::with(settings);
+
+    let report = sampled(&mut scene, &sample(HEADERS, 900), &packet(HEADERS, 900));
+
+    assert_eq!(report.data, packet(HEADERS, 2));
+    assert_eq!((report.length, report.captured), (940, 42));
+}
+
+#[test]
 fn a_sample_counts_and_is_dated_by_the_kernel() {
     let mut scene = Scene::new();
     let record = [sample(HEADERS, PAYLOAD).as_bytes(), &packet(HEADERS, PAYLOAD)].concat();

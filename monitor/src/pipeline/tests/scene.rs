@@ -153,6 +153,7 @@ pub(super) fn settings() -> Settings {
         ports: "3516,4000".parse().unwrap(),
         policy: Policy::default(),
         payload: Payload::Masked,
+        snaplen: 128,
         interval: Duration::from_secs(10),
         idle_timeout: Duration::from_mins(1),
         slots: 16,
