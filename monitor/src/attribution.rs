@@ -38,6 +38,11 @@ pub enum Request {
         /// Whom the answer is for.
         key: ProcessKey,
     },
+    /// Ask the container's runtime for its name and image.
+    Container {
+        /// Whom the answer is for.
+        key: ProcessKey,
+    },
     /// Look what kind of socket a descriptor is.
     Recognise {
         /// Whom the answer is for.

@@ -14,6 +14,7 @@
 //! - [`holders`]: which processes have a descriptor of a socket, without BPF
 //! - [`descriptor`]: what kind of socket a descriptor of a process is
 //! - [`cgroup`]: systemd unit and container of a cgroup path
+//! - `containers`: name and image of a container, as its runtime says
 //! - [`executable`]: what a process really runs, and its SHA-256
 //! - [`packages`]: which package installed a file
 //! - [`process`]: who a pid is, safe against pid reuse
@@ -30,6 +31,7 @@ pub mod sockets;
 pub mod holders;
 pub mod descriptor;
 pub mod cgroup;
+mod containers;
 mod executable;
 pub mod packages;
 pub mod process;

@@ -19,14 +19,11 @@ use crate::host::descriptor;
 use crate::host::identity::Identity;
 use crate::host::netns::{self, Mark};
 use crate::host::process::Reader;
-use crate::owner::{Packaging, Process, Seen};
+use crate::owner::{Container, Packaging, Process, Seen};
 use crate::privilege::{self, Thread, Work};
 
 /// Requests that wait for one of the threads.
 const QUEUE: usize = 4096;
-
-/// Why nothing is known of an executable, when the queue is full.
-const TOO_MANY: &str = "too many executables at once";
 
 /// What came of a request.
 #[derive(Clone, Debug)]
@@ -54,6 +51,13 @@ pub enum Answer {
         /// What is known of it, or a line for [`Process::missing`].
         packaging: Box<Result<Packaging, String>>,
     },
+    /// What its runtime says of the container of a process.
+    Contained {
+        /// Whom it is about.
+        key: ProcessKey,
+        /// What is known of it, or a line for [`Process::missing`].
+        container: Box<Result<Container, String>>,
+    },
     /// The network namespaces of the host, and how records name them.
     Namespaces(Vec<(Netns, Mark)>),
     /// What kind of socket it is, if that can be told.
@@ -67,14 +71,15 @@ pub enum Answer {
     Exited(Vec<ProcessKey>),
 }
 
-/// A question about what a process runs.
+/// A question about what a process runs, or what it runs in.
 type Executable = (Question, ProcessKey, Arc<Process>);
 
-/// What to find out about an executable.
+/// What to find out.
 #[derive(Clone, Copy, Debug)]
 enum Question {
     Hash,
     Package,
+    Container,
 }
 
 enum Job {
@@ -139,16 +144,9 @@ impl Lookup {
                     Answer::Identified { key, process: Arc::new(process), at_ns: seen.at_ns }
                 })
             }
-            Request::Hash { key } => {
-                let hash = Err(format!("sha256: {TOO_MANY}"));
-                let asked = self.ask_of_executable(Question::Hash, key, process);
-                (!asked).then_some(Answer::Hashed { key, hash })
-            }
-            Request::Package { key } => {
-                let packaging = Box::new(Err(format!("package: {TOO_MANY}")));
-                let asked = self.ask_of_executable(Question::Package, key, process);
-                (!asked).then_some(Answer::Packaged { key, packaging })
-            }
+            Request::Hash { key } => self.examine(Question::Hash, key, process),
+            Request::Package { key } => self.examine(Question::Package, key, process),
+            Request::Container { key } => self.examine(Question::Container, key, process),
             Request::Recognise { cookie, pid, fd } => {
                 let job = Job::Recognise { cookie, pid, fd };
                 let full = self.identities.try_send(job).is_err();
@@ -164,14 +162,16 @@ impl Lookup {
         }
     }
 
-    /// False when the queue is full, or there is no such process.
-    fn ask_of_executable(
+    /// The answer where the queue is full, or there is no such process.
+    fn examine(
         &self,
         question: Question,
         key: ProcessKey,
         process: Option<Arc<Process>>,
-    ) -> bool {
-        process.is_some_and(|process| self.executables.try_send((question, key, process)).is_ok())
+    ) -> Option<Answer> {
+        let asked =
+            process.map(|process| self.executables.try_send((question, key, process)).is_ok());
+        (asked != Some(true)).then(|| question.refused(key))
     }
 
     /// Asks which of these processes have exited.
@@ -212,10 +212,36 @@ fn identify(
     }
 }
 
-/// Answers about hashes before those about packages, whoever asked first: searching a package database
-/// takes longer than most hashes do.
+impl Question {
+    fn answer(self, reader: &Reader, key: ProcessKey, process: &Process) -> Answer {
+        match self {
+            Self::Hash => Answer::Hashed { key, hash: reader.hash(process) },
+            Self::Package => {
+                Answer::Packaged { key, packaging: Box::new(reader.packaging(process)) }
+            }
+            Self::Container => {
+                Answer::Contained { key, container: Box::new(reader.container(process)) }
+            }
+        }
+    }
+
+    /// The answer that there are too many of them.
+    fn refused(self, key: ProcessKey) -> Answer {
+        let why = |what: &str| format!("{what}: too many at once");
+        match self {
+            Self::Hash => Answer::Hashed { key, hash: Err(why("sha256")) },
+            Self::Package => Answer::Packaged { key, packaging: Box::new(Err(why("package"))) },
+            Self::Container => {
+                Answer::Contained { key, container: Box::new(Err(why("container"))) }
+            }
+        }
+    }
+}
+
+/// Answers about hashes before the others, whoever asked first: searching a package database and
+/// asking a runtime take longer than most hashes do.
 fn examine(reader: &Reader, questions: &Receiver<Executable>, answers: &mpsc::Sender<Answer>) {
-    let mut later: VecDeque<(ProcessKey, Arc<Process>)> = VecDeque::new();
+    let mut later: VecDeque<Executable> = VecDeque::new();
     loop {
         let next = if later.is_empty() {
             questions.recv().map_err(TryRecvError::from)
@@ -223,20 +249,15 @@ fn examine(reader: &Reader, questions: &Receiver<Executable>, answers: &mpsc::Se
             questions.try_recv()
         };
         let answer = match next {
-            Ok((Question::Hash, key, process)) => {
-                Answer::Hashed { key, hash: reader.hash(&process) }
-            }
-            Ok((Question::Package, key, process)) if later.len() < QUEUE => {
-                later.push_back((key, process));
+            Ok((question @ Question::Hash, key, process)) => question.answer(reader, key, &process),
+            Ok(question) if later.len() < QUEUE => {
+                later.push_back(question);
                 continue;
             }
-            Ok((Question::Package, key, _)) => {
-                let packaging = Box::new(Err(format!("package: {TOO_MANY}")));
-                Answer::Packaged { key, packaging }
-            }
+            Ok((question, key, _)) => question.refused(key),
             Err(TryRecvError::Empty) => {
-                let Some((key, process)) = later.pop_front() else { continue };
-                Answer::Packaged { key, packaging: Box::new(reader.packaging(&process)) }
+                let Some((question, key, process)) = later.pop_front() else { continue };
+                question.answer(reader, key, &process)
             }
             Err(TryRecvError::Disconnected) => return,
         };

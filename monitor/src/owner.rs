@@ -1,14 +1,15 @@
 //! The vocabulary of the process side: who has to do with a socket, in which role, on what evidence.
 
+mod container;
 mod context;
 mod package;
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use container::{Container, Image};
 pub use context::{Context, Login, Namespaces, Terminal};
 pub use package::{Integrity, Package, PackageFormat, Packaging};
 
@@ -76,18 +77,6 @@ pub struct Seen {
     pub uid: Option<u32>,
     /// Id of its cgroup in the v2 hierarchy.
     pub cgroup_id: Option<u64>,
-}
-
-/// A container, as far as a cgroup path tells.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Container {
-    /// 64 hex digits, or a name with LXC and systemd-nspawn.
-    pub id: String,
-    /// Who made it: `docker`, `podman`, `containerd`, `cri-o`, `lxc`, `systemd-nspawn`; `None` where
-    /// the path does not say.
-    pub runtime: Option<Cow<'static, str>>,
-    /// UID of the Kubernetes pod.
-    pub pod_uid: Option<String>,
 }
 
 /// A parent (or its parent) of a process.

@@ -29,7 +29,7 @@ use crate::host;
 use crate::host::netns::Mark;
 use crate::kernel::flow_table::Reading;
 use crate::ledger::Ledger;
-use crate::owner::{Packaging, Process};
+use crate::owner::{Container, Packaging, Process};
 use crate::policy::Policy;
 use crate::ports::PortSet;
 use crate::report::{Body, FindingReport, InterfaceChange, InterfaceReport, Report};
@@ -269,6 +269,12 @@ impl Pipeline {
     /// Takes in the package of a process's executable, or why it is not known.
     fn packaged(&mut self, key: ProcessKey, packaging: Result<Packaging, String>) {
         self.known.processes.packaged(key, packaging);
+        self.known.sockets.process_changed(key);
+    }
+
+    /// Takes in what its container's runtime says of the container of a process.
+    fn contained(&mut self, key: ProcessKey, container: Result<Container, String>) {
+        self.known.processes.contained(key, container);
         self.known.sockets.process_changed(key);
     }
 

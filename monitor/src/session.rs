@@ -337,7 +337,9 @@ fn owner(socket: &Socket) -> (u64, SocketOwner) {
 pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
     for request in pipeline.take_requests() {
         let process = match request {
-            Request::Hash { key } | Request::Package { key } => pipeline.process(key),
+            Request::Hash { key } | Request::Package { key } | Request::Container { key } => {
+                pipeline.process(key)
+            }
             Request::Identify { .. } | Request::Recognise { .. } | Request::Namespaces => None,
         };
         if let Some(refusal) = lookup.ask(request, process) {
@@ -354,6 +356,7 @@ pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
         }
         Answer::Hashed { key, hash } => Input::Hashed { key, hash },
         Answer::Packaged { key, packaging } => Input::Packaged { key, packaging: *packaging },
+        Answer::Contained { key, container } => Input::Contained { key, container: *container },
         Answer::Recognised { cookie, kind } => {
             Input::Recognised { cookie, kind, now_ns: clock::boot_ns() }
         }

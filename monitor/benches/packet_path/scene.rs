@@ -75,6 +75,9 @@ fn answer(pipeline: &mut Pipeline) {
                 Request::Identify { key, pid, .. } => {
                     Input::Identified { key, process: Arc::new(process(pid)), now_ns }
                 }
+                Request::Container { key } => {
+                    Input::Contained { key, container: Err(String::new()) }
+                }
                 Request::Recognise { cookie, .. } => {
                     Input::Recognised { cookie, kind: None, now_ns }
                 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribution::Request;
 use crate::escape;
-use crate::owner::{Packaging, Process, Seen};
+use crate::owner::{Container, Packaging, Process, Seen};
 
 /// A process in [`Processes`]. Never reused within a run.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -19,7 +19,7 @@ pub struct ProcessKey(u64);
 /// the kernel does not reuse a pid before it has gone through all others.
 const TRUST_NS: u64 = 1_000_000_000;
 
-/// What is looked up of a process: who it is, the hash and the package of what it runs.
+/// What is looked up of every process: who it is, the hash and the package of what it runs.
 const ANSWERS: u8 = 3;
 
 /// What a hook captured of the task that made a system call.
@@ -158,11 +158,15 @@ impl Processes {
         if found.start_ticks.is_none() {
             entry.process = Arc::new(merge(&entry.process, &found));
             (entry.answers_due, entry.exited) = (0, true);
-            return key;
+        } else {
+            entry.process = found;
+            entry.verified_ns = entry.verified_ns.max(now_ns);
+            self.requests.extend([Request::Hash { key }, Request::Package { key }]);
         }
-        entry.process = found;
-        entry.verified_ns = entry.verified_ns.max(now_ns);
-        self.requests.extend([Request::Hash { key }, Request::Package { key }]);
+        if entry.process.container.is_some() {
+            entry.answers_due = entry.answers_due.saturating_add(1);
+            self.requests.push(Request::Container { key });
+        }
         key
     }
 
@@ -184,6 +188,17 @@ impl Processes {
         let process = Arc::make_mut(&mut entry.process);
         match packaging {
             Ok(packaging) => process.packaging = packaging,
+            Err(reason) => process.missing.push(reason),
+        }
+    }
+
+    /// What its container's runtime said.
+    pub fn contained(&mut self, key: ProcessKey, container: Result<Container, String>) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.answers_due = entry.answers_due.saturating_sub(1);
+        let process = Arc::make_mut(&mut entry.process);
+        match container {
+            Ok(container) => process.container = Some(container),
             Err(reason) => process.missing.push(reason),
         }
     }

@@ -85,7 +85,8 @@ pub fn container(path: &str) -> Option<Container> {
     for name in path.split('/') {
         if let Some((id, runtime)) = contained(parent, name) {
             let (id, runtime) = (id.into_owned(), runtime.map(Cow::Borrowed));
-            return Some(Container { id, runtime, pod_uid: pod_uid(path) });
+            let pod_uid = pod_uid(path);
+            return Some(Container { id, runtime, pod_uid, ..Container::default() });
         }
         parent = name;
     }
@@ -418,7 +419,8 @@ mod tests {
 
         let placement = Placement::parse(file.as_bytes()).unwrap();
 
-        let container = Container { id: ID.into(), runtime: Some("docker".into()), pod_uid: None };
+        let runtime = Some("docker".into());
+        let container = Container { id: ID.into(), runtime, ..Container::default() };
         let expected =
             Placement { path: "/".into(), container: Some(container), ..Placement::default() };
         assert_eq!(placement, expected);

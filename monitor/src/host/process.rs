@@ -23,12 +23,13 @@ use uzers::{Users as _, UsersCache};
 
 use self::facts::Signs;
 use super::cgroup::{Hierarchy, Placement};
+use super::containers::Runtimes;
 use super::executable::{ANOTHER_PROGRAM, Algorithm, Executable, FileKey, Hashes};
 use super::identity::Identity;
 use super::packages::{Checksum, Packages};
 use super::proc::{self, Directory};
 use crate::escape;
-use crate::owner::{Ancestor, Integrity, Package, Packaging, Process, Seen};
+use crate::owner::{Ancestor, Container, Integrity, Package, Packaging, Process, Seen};
 
 /// Reads processes. Its methods block and may be called from several threads.
 pub struct Reader {
@@ -41,6 +42,7 @@ pub struct Reader {
     parents: Mutex<LruCache<Incarnation, (Signs, Ancestor)>>,
     hashes: Hashes,
     packages: Packages,
+    runtimes: Runtimes,
     cgroups: Option<Hierarchy>,
 }
 
@@ -69,6 +71,7 @@ impl Reader {
             parents: Mutex::new(LruCache::new(PARENTS)),
             hashes: Hashes::new(),
             packages: Packages::of_host(),
+            runtimes: Runtimes::of_host(),
             cgroups: None,
         }
     }
@@ -176,6 +179,14 @@ impl Reader {
             Ok(packaging)
         });
         packaging.map_err(|why| format!("package: {why}"))
+    }
+
+    /// The container of a process that [`Self::read`] gave, with name and image as the runtime tells
+    /// them, or the line for [`Process::missing`].
+    pub fn container(&self, process: &Process) -> Result<Container, String> {
+        let described = process.container.as_ref().ok_or_else(|| "none".to_owned());
+        let described = described.and_then(|container| self.runtimes.describe(container));
+        described.map_err(|why| format!("container: {why}"))
     }
 
     /// Remembers of a process what reading this executable of it gave.

@@ -1,11 +1,12 @@
 //! What a finding about a process rests on, a line for each fact.
 
 use std::borrow::Cow;
+use std::iter;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::escape::text_from_bytes;
-use crate::owner::{Ancestor, Attribution, Context, Integrity, Owner, Packaging, Process};
+use crate::owner::{Ancestor, Attribution, Context, Image, Integrity, Owner, Packaging, Process};
 use crate::report::ListenerReport;
 
 /// What a finding about a listener rests on, a line each; `now_unix_ns` is when it was made.
@@ -116,6 +117,8 @@ fn place(process: &Process) -> Vec<String> {
         let inner = process.context.inner_pid;
         let inner = inner.map(|pid| format!(", pid {pid} in there")).unwrap_or_default();
         lines.push(format!("container: {}{runtime}{pod}{inner}", container.id));
+        lines.extend(container.name.as_ref().map(|name| format!("container name: {name}")));
+        lines.extend(container.image.as_ref().map(image));
     } else if let Some(pid) = process.context.inner_pid {
         lines.push(format!("pid in its own pid namespace: {pid}"));
     }
@@ -123,6 +126,13 @@ fn place(process: &Process) -> Vec<String> {
         lines.push(format!("security label: {label}"));
     }
     lines
+}
+
+/// `container image: registry.example/web:1.4, registry.example/web@sha256:…`.
+fn image(image: &Image) -> String {
+    let names: Vec<&str> =
+        iter::once(&image.name).chain(&image.digests).map(String::as_str).collect();
+    format!("container image: {}", names.join(", "))
 }
 
 /// Two units of time, as a person would say it: `4 d 3 h`.

@@ -19,7 +19,7 @@ use crate::host::sockets::Socket;
 use crate::kernel::chain::Gap;
 use crate::kernel::flow_table::Reading;
 use crate::kernel::holders::Holder;
-use crate::owner::{Packaging, Process};
+use crate::owner::{Container, Packaging, Process};
 use crate::pipeline::{KernelCounts, Pipeline};
 use crate::report::{Body, InterfaceChange, InterfaceReport, RunStarted, SinkCount};
 
@@ -118,6 +118,13 @@ pub enum Input<'a> {
         /// What is known, or a line for [`Process::missing`].
         packaging: Result<Packaging, String>,
     },
+    /// What its container's runtime says of the container of a process.
+    Contained {
+        /// Of whose.
+        key: ProcessKey,
+        /// What is known, or a line for [`Process::missing`].
+        container: Result<Container, String>,
+    },
     /// What kind of socket it is, where that can be told.
     Recognised {
         /// Its cookie.
@@ -213,6 +220,7 @@ impl Pipeline {
             Input::Identified { key, process, now_ns } => self.identified(key, process, now_ns),
             Input::Hashed { key, hash } => self.hashed(key, hash),
             Input::Packaged { key, packaging } => self.packaged(key, packaging),
+            Input::Contained { key, container } => self.contained(key, container),
             Input::Recognised { cookie, kind, now_ns } => self.recognised(cookie, kind, now_ns),
             Input::Exited(keys) => keys.into_iter().for_each(|key| self.exited(key)),
             Input::Coverage { gaps, now_ns } => self.coverage(gaps, now_ns),

@@ -163,12 +163,41 @@ struct Leader {
 pub(super) struct Container<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<Image<'a>>,
 }
 
 impl<'a> Container<'a> {
     pub(super) fn of(container: &'a owner::Container) -> Self {
-        Self { id: &container.id, runtime: container.runtime.as_deref() }
+        Self {
+            id: &container.id,
+            name: container.name.as_deref().and_then(known),
+            runtime: container.runtime.as_deref(),
+            image: container.image.as_ref().map(Image::of),
+        }
+    }
+}
+
+/// `container.image.*`.
+#[derive(Debug, Serialize)]
+struct Image<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<Hashes<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Hashes<'a> {
+    all: Vec<&'a str>,
+}
+
+impl<'a> Image<'a> {
+    fn of(image: &'a owner::Image) -> Self {
+        let all = image.hashes();
+        Self { name: &image.name, hash: (!all.is_empty()).then_some(Hashes { all }) }
     }
 }
 

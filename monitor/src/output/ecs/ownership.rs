@@ -83,6 +83,12 @@ pub(super) struct OwnerFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     container_runtime: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    container_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_image: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    container_image_digests: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
     pod_uid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
@@ -100,6 +106,7 @@ impl<'a> OwnerFields<'a> {
     fn of(owner: &'a Owner) -> Self {
         let Owner { side, role, evidence, exited, process } = owner;
         let (context, container) = (&process.context, process.container.as_ref());
+        let image = container.and_then(|container| container.image.as_ref());
         let executable_known = process.executable.is_some() || process.deleted;
         Self {
             side: side.map(Side::name),
@@ -126,6 +133,9 @@ impl<'a> OwnerFields<'a> {
             cgroup: process.cgroup.as_deref(),
             container_id: container.map(|container| container.id.as_str()),
             container_runtime: container.and_then(|container| container.runtime.as_deref()),
+            container_name: container.and_then(|container| container.name.as_deref()),
+            container_image: image.map(|image| image.name.as_str()),
+            container_image_digests: image.map(|image| &*image.digests).unwrap_or_default(),
             pod_uid: container.and_then(|container| container.pod_uid.as_deref()),
             label: context.label.as_deref(),
             namespaces: NamespaceFields {

@@ -7,8 +7,8 @@ use monitor_ebpf::wire::InterfaceId;
 
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::{
-    Attribution, Container, Context, Evidence, Integrity, Owner, Ownership, Package, Packaging,
-    Process, Role, Side,
+    Attribution, Container, Context, Evidence, Image, Integrity, Owner, Ownership, Package,
+    Packaging, Process, Role, Side,
 };
 use crate::report::{
     FlowChange, FlowReport, FlowRole, InterfaceReport, ListenerReport, PlaceCount, SampleReport,
@@ -43,6 +43,12 @@ pub(in crate::output) fn expected_listener() -> ListenerReport {
             id: "4f1d2b".to_owned(),
             runtime: Some("containerd".into()),
             pod_uid: Some("1a2b3c4d-0000-4aaa-8bbb-123456789abc".to_owned()),
+            name: Some("card-bridge".to_owned()),
+            image: Some(Image {
+                name: "registry.example/cardbridge:1.4".to_owned(),
+                id: Some("sha256:41d2".to_owned()),
+                digests: vec!["registry.example/cardbridge@sha256:9f2c".to_owned()],
+            }),
         }),
         on_host: Some(false),
         context: Context { inner_pid: Some(1), ..Context::default() },

@@ -90,7 +90,9 @@ impl Scene {
                         self.pipeline.packaged(key, Ok(Packaging::NoPackage));
                     }
                     Request::Identify { .. } => self.identify(request, now_ns),
-                    Request::Recognise { .. } | Request::Namespaces => panic!("{request:?}"),
+                    Request::Container { .. } | Request::Recognise { .. } | Request::Namespaces => {
+                        panic!("{request:?}")
+                    }
                 }
             }
         }
