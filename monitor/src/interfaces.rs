@@ -219,7 +219,12 @@ pub fn names(everywhere: bool) -> Result<Vec<String>> {
     let mut links = links::list().context("listing interfaces")?;
     if everywhere {
         // The first is our own.
-        for namespace in netns::list().context("listing network namespaces")?.found.iter().skip(1) {
+        for namespace in netns::list(&mut netns::Descriptors::default())
+            .context("listing network namespaces")?
+            .found
+            .iter()
+            .skip(1)
+        {
             // One that cannot be entered is told of by those who attach there.
             links.extend(netns::within(namespace, links::list).flatten().unwrap_or_default());
         }

@@ -99,6 +99,15 @@ pub(crate) fn namespace_id(namespace: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(id) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether an open namespace is one of the network (`NS_GET_NSTYPE` of `ioctl_nsfs(2)`, Linux 4.11).
+pub(crate) fn is_network_namespace(namespace: BorrowedFd<'_>) -> bool {
+    // `_IO(0xb7, 3)`: include/uapi/linux/nsfs.h.
+    const NS_GET_NSTYPE: libc::Ioctl = libc::_IO(0xb7, 3);
+    // SAFETY: the call takes no argument, and answers with the type.
+    let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) };
+    kind == libc::CLONE_NEWNET
+}
+
 /// Moves the calling thread into a new network namespace, which takes `CAP_SYS_ADMIN`. It is gone with
 /// the last process in it.
 pub(crate) fn unshare_network() -> io::Result<()> {

@@ -6,10 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-
-use rustix::fs::{CWD, Mode, OFlags, RawDir};
 
 use super::proc;
 
@@ -54,9 +50,8 @@ pub fn find(inodes: &BTreeSet<u64>) -> io::Result<Holders> {
 struct Walk<'a> {
     inodes: &'a BTreeSet<u64>,
     held: BTreeSet<Holding>,
-    budget: usize,
     denied: Vec<(u32, String)>,
-    entries: Vec<MaybeUninit<u8>>,
+    descriptors: proc::Descriptors,
 }
 
 impl<'a> Walk<'a> {
@@ -64,45 +59,28 @@ impl<'a> Walk<'a> {
         Self {
             inodes,
             held: BTreeSet::new(),
-            budget: DESCRIPTORS,
             denied: Vec::new(),
-            entries: vec![MaybeUninit::uninit(); ENTRY_BYTES],
+            descriptors: proc::Descriptors::new(DESCRIPTORS),
         }
     }
 
     /// Looks at one descriptor table.
     fn table(&mut self, pid: u32, path: &str) -> io::Result<()> {
-        let directory = open_directory(path)?;
-        let mut entries = RawDir::new(&directory, &mut self.entries);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let Some(fd) = number(entry.file_name().to_bytes()) else { continue };
-            let Some(budget) = self.budget.checked_sub(1) else { return Ok(()) };
-            self.budget = budget;
-            let mut target = [MaybeUninit::uninit(); TARGET_BYTES];
-            let target = rustix::fs::readlinkat_raw(&directory, entry.file_name(), &mut target);
-            // Closed meanwhile.
-            let Ok((target, _)) = target else { continue };
-            let Some(inode) = socket_inode(target) else { continue };
-            if inode != 0 && self.inodes.contains(&inode) && self.held.len() < HOLDINGS {
-                self.held.insert(Holding { inode, pid, fd });
+        let Self { inodes, held, descriptors, denied: _ } = self;
+        descriptors.read(path, |fd, target| {
+            let Some(inode) = socket_inode(target) else { return };
+            if inode != 0 && inodes.contains(&inode) && held.len() < HOLDINGS {
+                held.insert(Holding { inode, pid, fd });
             }
-        }
-        Ok(())
+        })
     }
 
     /// Looks at the descriptor tables of the other threads of a process. What is denied here was
     /// denied for the process before, and is counted there.
     fn threads(&mut self, pid: u32) {
-        let Ok(directory) = open_directory(&format!("/proc/{pid}/task")) else { return };
-        let mut entries = vec![MaybeUninit::uninit(); ENTRY_BYTES];
-        let mut entries = RawDir::new(&directory, &mut entries);
-        while let Some(Ok(entry)) = entries.next() {
-            match number(entry.file_name().to_bytes()) {
-                Some(tid) if tid != pid => {
-                    self.table(pid, &format!("/proc/{pid}/task/{tid}/fd")).unwrap_or_default();
-                }
-                _ => {}
+        for tid in proc::threads(pid).unwrap_or_default() {
+            if tid != pid {
+                self.table(pid, &format!("/proc/{pid}/task/{tid}/fd")).unwrap_or_default();
             }
         }
     }
@@ -122,7 +100,7 @@ impl<'a> Walk<'a> {
     fn finish(self) -> Holders {
         let mut unseen = Vec::new();
         unseen.extend(proc::denial("descriptors", &self.denied));
-        if self.budget == 0 {
+        if self.descriptors.is_exhausted() {
             unseen.push(format!("cannot look at more than {DESCRIPTORS} descriptors"));
         }
         if self.held.len() >= HOLDINGS {
@@ -133,35 +111,20 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn open_directory(path: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
-}
-
-/// The inode in `socket:[INODE]`.
-/// The inode of a socket, from where the link of its descriptor leads.
+/// The inode of a socket, from where the link of its descriptor leads: `socket:[INODE]`.
 pub(super) fn socket_inode(target: &[u8]) -> Option<u64> {
-    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-fn number(name: &[u8]) -> Option<u32> {
-    std::str::from_utf8(name).ok()?.parse().ok()
+    proc::inode(target, b"socket")
 }
 
 /// Descriptors looked at in all: some seconds of work, and more than a sane host has.
 const DESCRIPTORS: usize = 4_000_000;
 /// Holdings remembered: 1 MB.
 const HOLDINGS: usize = 65_536;
-/// Room for the directory entries of one `getdents64`.
-const ENTRY_BYTES: usize = 16 << 10;
-/// `socket:[` and 20 digits fit; what is longer is a path.
-const TARGET_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
-    use std::os::fd::AsRawFd as _;
+    use std::os::fd::{AsRawFd as _, OwnedFd};
     use std::os::unix::fs::MetadataExt as _;
     use std::process::{Command, Stdio};
     use std::sync::mpsc::sync_channel;

@@ -1,19 +1,21 @@
 //! Every network namespace of the host, and how to do something in one.
 //!
-//! Found are those of a process and those bound to a path of our mount namespace. One that only an
-//! open descriptor, a socket or a single thread keeps alive is not; its sockets still are, by the
-//! hooks. The caller's thread never moves: what runs in a namespace runs on a thread made for it.
+//! Found are those of a process, those bound to a path of a mount namespace that a process is in, and those
+//! of which a process has a descriptor. One that only a socket, a descriptor under way between two
+//! processes, or a single thread keeps alive is not; its sockets still are, by the hooks. The caller's
+//! thread never moves: what runs in a namespace runs on a thread made for it.
 
+mod descriptors;
 mod mounts;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::thread;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use super::proc;
 use crate::endpoint::Netns;
 use crate::sys;
+
+pub use descriptors::Descriptors;
 
 /// A network namespace, held open: it lives at least as long as this.
 #[derive(Debug)]
@@ -59,7 +63,7 @@ pub struct Namespaces {
 /// `watched`: a port that the hooks watch, if they are attached: then kernels that do not tell the cookie
 /// of a namespace are asked by way of the hooks.
 pub fn enumerate(watched: Option<u16>) -> io::Result<Namespaces> {
-    let mut namespaces = list()?;
+    let mut namespaces = list(&mut Descriptors::default())?;
     if let Err(error) = read_marks(&mut namespaces.found, watched) {
         let reason = proc::words(&error);
         namespaces.unseen.push(format!("cannot read cookies of network namespaces: {reason}"));
@@ -68,12 +72,16 @@ pub fn enumerate(watched: Option<u16>) -> io::Result<Namespaces> {
 }
 
 /// As [`enumerate`], but asks only for the mark of our own: enters no namespace.
-pub fn list() -> io::Result<Namespaces> {
+///
+/// Whoever asks again and again keeps the `descriptors` that were found.
+pub fn list(descriptors: &mut Descriptors) -> io::Result<Namespaces> {
     let own = own()?;
     let mut unseen = Vec::new();
     let mut files = BTreeMap::new();
-    of_processes(&mut files, &mut unseen)?;
+    let views = of_processes(&mut files, &mut unseen)?;
     let names = of_mounts(&mut files, &mut unseen);
+    of_other_mounts(&views, &mut files, &mut unseen);
+    descriptors.open(&mut files, &mut unseen);
     files.remove(&own.netns.inode);
 
     let others = files.into_iter().map(|(inode, file)| Namespace {
@@ -186,27 +194,35 @@ fn witness(watched: u16) -> io::Result<Mark> {
     Ok(Mark::Witness(rustix::net::sockopt::socket_cookie(&socket)?))
 }
 
-/// Opens the namespace of each process that is in another one than those before.
-fn of_processes(files: &mut BTreeMap<u64, OwnedFd>, unseen: &mut Vec<String>) -> io::Result<()> {
+/// Opens the namespace of each process that is in another one than those before. Gives a process of each
+/// mount namespace but ours, by inode.
+fn of_processes(
+    files: &mut BTreeMap<u64, OwnedFd>,
+    unseen: &mut Vec<String>,
+) -> io::Result<BTreeMap<u64, u32>> {
+    let inode = |link: &str| rustix::fs::statat(CWD, link, AtFlags::empty()).map(|it| it.st_ino);
+    let own_view = inode("/proc/self/ns/mnt")?;
+    let mut views = BTreeMap::new();
     let mut denied = Vec::new();
     for pid in proc::pids()? {
         let link = format!("/proc/{pid}/ns/net");
-        let opened = rustix::fs::statat(CWD, &link, AtFlags::empty())
-            .map_err(io::Error::from)
-            .and_then(|stat| {
-                // The pid may name another process by now; the inode says what was opened.
-                let open = || open_nsfs(&link);
-                (!files.contains_key(&stat.st_ino)).then(open).transpose()
-            });
+        let opened = inode(&link).map_err(io::Error::from).and_then(|inode| {
+            // The pid may name another process by now; the inode says what was opened.
+            (!files.contains_key(&inode)).then(|| open_nsfs(&link)).transpose()
+        });
         match opened {
             Ok(Some((inode, file))) => drop(files.insert(inode, file)),
             Ok(None) => {}
             Err(error) if proc::is_gone(&error) => {}
             Err(error) => denied.push((pid, proc::words(&error))),
         }
+        if let Ok(view) = inode(&format!("/proc/{pid}/ns/mnt")) {
+            views.entry(view).or_insert(pid);
+        }
     }
+    views.remove(&own_view);
     unseen.extend(proc::denial("network namespace", &denied));
-    Ok(())
+    Ok(views)
 }
 
 /// Opens those that are mounted somewhere; gives the names of those that have one.
@@ -233,7 +249,7 @@ fn of_mounts(
         match open_nsfs(&mount.path) {
             Ok((inode, file)) if inode == mount.inode => drop(files.insert(inode, file)),
             Ok(_) => unseen.push(format!(
-                "cannot look at network namespace {} at {}: something else is mounted over it",
+                "cannot look at network namespace {} at {}: another one is mounted over it",
                 mount.inode,
                 mount.path.display()
             )),
@@ -249,13 +265,57 @@ fn of_mounts(
     names
 }
 
+/// Opens those that are mounted somewhere in the mount namespaces of these processes, by inode.
+fn of_other_mounts(
+    views: &BTreeMap<u64, u32>,
+    files: &mut BTreeMap<u64, OwnedFd>,
+    unseen: &mut Vec<String>,
+) {
+    for pid in views.values() {
+        // Of a process that is gone, or that nobody may look at, which was said before.
+        let Ok(mounts) = mounts::seen_by(*pid) else { continue };
+        for mount in mounts {
+            if files.contains_key(&mount.inode) {
+                continue;
+            }
+            match mount.open_as_seen_by(*pid) {
+                Ok(Some(file)) => drop(files.insert(mount.inode, file)),
+                // Something else is mounted over it.
+                Ok(None) => {}
+                Err(error) if proc::is_gone(&error) => {}
+                Err(error) => unseen.push(format!(
+                    "cannot look at network namespace {} as pid {pid} sees it at {}: {}",
+                    mount.inode,
+                    mount.path.display(),
+                    proc::words(&error)
+                )),
+            }
+        }
+    }
+}
+
 /// Opens a namespace file; its inode is that of the namespace.
 fn open_nsfs(path: impl rustix::path::Arg) -> io::Result<(u64, OwnedFd)> {
-    // NONBLOCK and NOCTTY: at a mount point there may be anything by now, a fifo too.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-    let inode = rustix::fs::fstat(&file)?.st_ino;
-    Ok((inode, file))
+    // By now there may be anything, of which merely opening it may do something: a fifo, a device.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    reopen_nsfs(rustix::fs::openat(CWD, path, flags, Mode::empty())?.as_fd())
+}
+
+/// Opens for use what was only looked up, if it is a network namespace. Asks no file server what it is.
+fn reopen_nsfs(found: BorrowedFd<'_>) -> io::Result<(u64, OwnedFd)> {
+    let is_none = || io::Error::new(io::ErrorKind::InvalidInput, "it is no network namespace");
+    let device = |file: BorrowedFd<'_>, path: &str, flags| {
+        let flags = flags | AtFlags::STATX_DONT_SYNC;
+        let stat = rustix::fs::statx(file, path, flags, StatxFlags::INO)?;
+        io::Result::Ok(((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
+    };
+    let (found_on, inode) = device(found, "", AtFlags::EMPTY_PATH)?;
+    if found_on != device(CWD, OWN, AtFlags::empty())?.0 {
+        return Err(is_none());
+    }
+    let link = format!("/proc/thread-self/fd/{}", found.as_raw_fd());
+    let file = rustix::fs::openat(CWD, link, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    if sys::is_network_namespace(file.as_fd()) { Ok((inode, file)) } else { Err(is_none()) }
 }
 
 /// The network namespace of the calling thread, which need not be that of the process.
@@ -263,6 +323,9 @@ const OWN: &str = "/proc/thread-self/ns/net";
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::io::Read as _;
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -309,6 +372,90 @@ pub(super) mod tests {
         assert!(result.unwrap_err().to_string().contains("panicked"));
     }
 
+    #[test]
+    fn a_namespace_of_which_only_a_descriptor_is_left_is_found_and_let_go_with_it() {
+        let Some(named) = Named::create("held") else { return };
+        let inode = named.among(&enumerate(None).unwrap()).netns.inode;
+        let file = File::open(format!("/run/netns/{}", named.0)).unwrap();
+        drop(named);
+        let mut holder = Command::new("cat");
+        let holder = holder.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(file);
+        let mut holder = Reaped(holder.spawn().unwrap());
+
+        let found = enumerate(None).unwrap();
+        let there = found.found.iter().find(|it| it.netns.inode == inode).unwrap();
+        let entered = within(there, || own().unwrap().netns.inode).unwrap();
+        drop(found);
+        holder.end();
+        let after = enumerate(None).unwrap();
+
+        assert_eq!(entered, inode);
+        assert!(after.found.iter().all(|it| it.netns.inode != inode));
+    }
+
+    #[test]
+    fn descriptors_that_were_found_are_looked_at_again_without_a_walk() {
+        let Some(named) = Named::create("again") else { return };
+        let inode = named.among(&enumerate(None).unwrap()).netns.inode;
+        let file = File::open(format!("/run/netns/{}", named.0)).unwrap();
+        drop(named);
+        let mut holder = Command::new("cat");
+        let holder = holder.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(file);
+        let mut holder = Reaped(holder.spawn().unwrap());
+        let mut descriptors = Descriptors::default();
+
+        let mut is_there = || {
+            let found = list(&mut descriptors).unwrap().found;
+            found.iter().any(|it| it.netns.inode == inode)
+        };
+        let before = [is_there(), is_there()];
+        holder.end();
+
+        assert_eq!((before, is_there()), ([true, true], false));
+    }
+
+    #[test]
+    fn a_namespace_that_only_another_mount_namespace_has_a_path_of_is_found() {
+        let Some(named) = Named::create("elsewhere") else { return };
+        let inode = named.among(&enumerate(None).unwrap()).netns.inode;
+        let place = tempfile::NamedTempFile::new().unwrap();
+        let mount = format!(
+            "mount --bind /run/netns/{} {} && echo mounted && exec cat",
+            named.0,
+            place.path().display()
+        );
+        let mut holder = Command::new("unshare");
+        let holder = holder.args(["--mount", "sh", "-c", &mount]);
+        let mut holder =
+            Reaped(holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+        let mut mounted = [0; 7];
+        holder.0.stdout.as_mut().unwrap().read_exact(&mut mounted).unwrap();
+        drop(named);
+
+        let found = enumerate(None).unwrap();
+        let there = found.found.iter().find(|it| it.netns.inode == inode);
+        let entered = within(there.unwrap(), || own().unwrap().netns.inode).unwrap();
+        holder.end();
+
+        assert_eq!(entered, inode);
+    }
+
+    /// A process that ends with the test.
+    struct Reaped(Child);
+
+    impl Reaped {
+        fn end(&mut self) {
+            drop(self.0.stdin.take());
+            self.0.wait().unwrap();
+        }
+    }
+
+    impl Drop for Reaped {
+        fn drop(&mut self) {
+            self.end();
+        }
+    }
+
     /// A network namespace of the test, gone with it.
     pub(in super::super) struct Named(String);
 
@@ -336,7 +483,7 @@ pub(super) mod tests {
     }
 
     fn ip(arguments: &[&str]) -> bool {
-        let status = std::process::Command::new("ip").args(arguments).status();
+        let status = Command::new("ip").args(arguments).status();
         status.is_ok_and(|status| status.success())
     }
 }

@@ -3,6 +3,8 @@
 //! A pid is reused, but the kernel ties an open `/proc/PID` to the process it was opened for: once
 //! that one is reaped every read gives `ESRCH`, never an answer about its successor.
 
+mod descriptors;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -14,6 +16,8 @@ use procfs::FromRead as _;
 use procfs::process::Stat;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
+
+pub(super) use descriptors::{Descriptors, inode};
 
 /// A process' directory in `/proc`.
 #[derive(Debug)]
@@ -69,12 +73,21 @@ impl AsFd for Directory {
 
 /// The pids there are now.
 pub(super) fn pids() -> io::Result<Vec<u32>> {
-    let mut pids = Vec::with_capacity(512);
-    for entry in std::fs::read_dir("/proc")? {
+    numbers_in("/proc")
+}
+
+/// The threads of a process.
+pub(super) fn threads(pid: u32) -> io::Result<Vec<u32>> {
+    numbers_in(&format!("/proc/{pid}/task"))
+}
+
+fn numbers_in(directory: &str) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name();
-        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+        numbers.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
     }
-    Ok(pids)
+    Ok(numbers)
 }
 
 /// The process ended before it was looked at: nothing that anybody did wrong.

@@ -2,7 +2,8 @@
 //! every namespace of the host, also of namespaces that appear later.
 //!
 //! What is attached in a namespace, and the subscription to its changes, keep it alive. So a namespace
-//! that no process and no path names any more is let go of at the next look, within about a second.
+//! that no process, no path and no descriptor of others leads to any more is let go of at the next look,
+//! within about a second.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -56,6 +57,8 @@ struct Elsewhere {
     entered: BTreeMap<u64, Entered>,
     /// Why one cannot be observed.
     refused: BTreeMap<u64, (Netns, String)>,
+    /// Of namespaces that are kept alive by nothing else.
+    descriptors: netns::Descriptors,
     /// Numbers are not given twice: reports of what was seen there may come later.
     last_number: u32,
 }
@@ -90,7 +93,8 @@ impl Scope {
     /// Takes in namespaces that are new, and lets go of those that are gone.
     pub fn follow_namespaces(&mut self) -> Result<Vec<Change>> {
         let Some(elsewhere) = &mut self.elsewhere else { return Ok(Vec::new()) };
-        let namespaces = netns::list().context("listing network namespaces")?.found;
+        let namespaces = netns::list(&mut elsewhere.descriptors);
+        let namespaces = namespaces.context("listing network namespaces")?.found;
         let others = namespaces.into_iter().filter(|it| it.netns.inode != self.own_inode);
         Ok(elsewhere.follow(others.collect(), &self.events))
     }
@@ -155,6 +159,7 @@ impl Elsewhere {
             ways: object.open_gates()?,
             entered: BTreeMap::new(),
             refused: BTreeMap::new(),
+            descriptors: netns::Descriptors::default(),
             last_number: 0,
         })
     }

@@ -7,8 +7,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use crate::escape;
 
@@ -30,11 +33,29 @@ impl Mount {
         }
         Some(escape::text_from_bytes(self.path.file_name()?.as_bytes()).into_owned())
     }
+
+    /// Opens the namespace, at the path where a process in another mount namespace has it; `None`: there is
+    /// something else by now.
+    ///
+    /// Never leaves that process's root, and never waits for a file server: somebody else has chosen the path.
+    pub(super) fn open_as_seen_by(&self, pid: u32) -> io::Result<Option<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, format!("/proc/{pid}/root"), flags, Mode::empty())?;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
+        let found = rustix::fs::openat2(&root, &self.path, flags, Mode::empty(), resolve)?;
+        let (inode, file) = super::reopen_nsfs(found.as_fd())?;
+        Ok((inode == self.inode).then_some(file))
+    }
 }
 
 /// Those in the mount namespace portwatch runs in, each once, by inode and path.
 pub(super) fn of_network_namespaces() -> io::Result<BTreeSet<Mount>> {
     Ok(parse(&fs::read("/proc/self/mountinfo")?))
+}
+
+/// Those in the mount namespace that a process is in.
+pub(super) fn seen_by(pid: u32) -> io::Result<BTreeSet<Mount>> {
+    Ok(parse(&fs::read(format!("/proc/{pid}/mountinfo"))?))
 }
 
 /// `36 35 0:4 net:[4026532577] /run/netns/blue rw shared:5 - nsfs nsfs rw`, see proc(5).
