@@ -10,6 +10,11 @@
 //! - [`links`]: the interfaces of a namespace, and a subscription to their changes
 //! - [`loopback`]: its loopback device
 //! - [`filters`]: who is on the clsact hooks of an interface
+//! - [`nftables`]: the rules that send what comes for a port to somewhere else
+//! - [`conntrack`]: what a connection is called on the other side of a translation of addresses
+//! - [`ipvs`]: the services of the kernel's load balancer
+//! - [`bpf_holders`]: which processes have descriptors of BPF programs
+//! - [`serving`]: who serves at an address, in whatever namespace that is
 //! - [`sockets`]: the TCP and UDP sockets of a namespace on given ports
 //! - [`holders`]: which processes have a descriptor of a socket, without BPF
 //! - [`descriptor`]: what kind of socket a descriptor of a process is
@@ -20,13 +25,20 @@
 //! - [`process`]: who a pid is, safe against pid reuse
 
 mod proc;
+mod modules;
 mod netlink;
+mod netfilter;
 pub mod identity;
 pub mod netns;
 pub mod links;
 pub mod loopback;
 pub mod qdisc;
 pub mod filters;
+pub mod nftables;
+pub mod conntrack;
+pub mod ipvs;
+pub mod bpf_holders;
+pub mod serving;
 pub mod sockets;
 pub mod holders;
 pub mod descriptor;

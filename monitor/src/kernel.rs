@@ -35,6 +35,7 @@ pub mod classifiers;
 pub mod gate;
 pub mod interface;
 pub mod chain;
+pub mod programs;
 pub mod holders;
 pub mod log;
 

@@ -66,6 +66,23 @@ impl Connection {
         Ok(sink.into_dump(true))
     }
 
+    /// Asks for one thing, and keeps what `keep` makes of the answer. That there is no such thing is the
+    /// error `ENOENT`.
+    pub(super) fn ask<I: NetlinkSerializable, T>(
+        &mut self,
+        request: I,
+        mut keep: impl FnMut(&[u8]) -> Result<Option<T>, DecodeError>,
+    ) -> io::Result<Option<T>> {
+        let mut message =
+            NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(request));
+        // With ACK there is an end to wait for, whatever the answer is.
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        self.send(&mut message)?;
+        let mut sink = Sink { items: Vec::new(), limit: 1, left_out: 0, undecodable: 0 };
+        self.receive(&mut sink, &mut keep)?;
+        Ok(sink.items.pop())
+    }
+
     /// Asks for something to be done; an error code the kernel answers with is the error.
     pub(super) fn order<I: NetlinkSerializable>(&mut self, order: I) -> io::Result<()> {
         let mut message =

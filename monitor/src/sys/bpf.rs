@@ -70,7 +70,7 @@ pub(crate) struct Instruction {
 #[repr(C)]
 #[expect(clippy::struct_field_names, reason = "the kernel's names")]
 struct Query {
-    target_ifindex: u32,
+    target: u32,
     attach_type: u32,
     query_flags: u32,
     attach_flags: u32,
@@ -117,13 +117,27 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
 /// Only numbers: reading more of a program takes `CAP_SYS_ADMIN`, this `CAP_NET_ADMIN`.
 pub(crate) fn tcx_programs(ifindex: u32, egress: bool) -> io::Result<Vec<u32>> {
     const BPF_TCX_INGRESS: u32 = 46;
-    /// A chain holds no more: `BPF_MPROG_MAX` of kernel/bpf/mprog.c.
+
+    query(ifindex, BPF_TCX_INGRESS + u32::from(egress))
+}
+
+/// Numbers of the programs that choose sockets in a network namespace: Linux 5.9, `CAP_NET_ADMIN`.
+pub(crate) fn sk_lookup_programs(namespace: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    const BPF_SK_LOOKUP: u32 = 36;
+
+    query(namespace.as_raw_fd().unsigned_abs(), BPF_SK_LOOKUP)
+}
+
+/// Numbers of the programs on a hook. The target is a descriptor or the index of an interface, as the hook
+/// has it.
+fn query(target: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    /// No hook holds more: `BPF_MPROG_MAX` of kernel/bpf/mprog.c, `MAX_BPF_LINKS` in a namespace.
     const MAX: u32 = 64;
 
     let mut ids = [0_u32; MAX as usize];
     let mut query = Query {
-        target_ifindex: ifindex,
-        attach_type: BPF_TCX_INGRESS + u32::from(egress),
+        target,
+        attach_type,
         query_flags: 0,
         attach_flags: 0,
         prog_ids: ids.as_mut_ptr().expose_provenance() as u64,

@@ -1,0 +1,168 @@
+//! BPF programs of others that can answer for a port, or choose who does: by number, name and holder.
+//!
+//! Which programs are on a hook takes `CAP_NET_ADMIN`. Their names take `CAP_SYS_ADMIN`, so they are those of
+//! when the names were read, while portwatch still had it; who holds a program can be told at any time.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use aya::programs::loaded_programs;
+
+use crate::endpoint::Direction;
+use crate::escape;
+use crate::host::bpf_holders::Holder;
+use crate::host::{filters, links};
+use crate::sys;
+
+/// What is known of loaded programs.
+#[derive(Clone, Debug, Default)]
+pub struct Programs {
+    known: BTreeMap<u32, Known>,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Known {
+    /// Foreign text.
+    name: Option<String>,
+    /// Number of the type: `BPF_PROG_TYPE_*`.
+    kind: u32,
+    /// Who loaded it, and when: seconds since the Unix epoch.
+    loaded: Option<(u32, u64)>,
+}
+
+/// A program at a place where it can answer for a port.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Placed {
+    /// Number of the program.
+    pub id: u32,
+    /// Where it runs: `TCX ingress of eth0`. Foreign text: escape before showing.
+    pub place: String,
+}
+
+impl Programs {
+    /// All that are loaded now; none without `CAP_SYS_ADMIN`.
+    pub fn read() -> Self {
+        let known = loaded_programs().map_while(Result::ok).take(MAX).map(|program| {
+            let name = escape::text_from_bytes(program.name()).into_owned();
+            let time =
+                program.loaded_at().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+            let loaded = program.created_by_uid().zip(time.map(|time| time.as_secs()));
+            let name = Some(name).filter(|name| !name.is_empty());
+            (program.id(), Known { name, kind: program.program_type() as u32, loaded })
+        });
+        Self { known: known.collect() }
+    }
+
+    /// Programs of a sockmap: they hand what comes for one socket to another. To which namespace they
+    /// belong cannot be told.
+    pub fn of_sockmaps(&self) -> Vec<Placed> {
+        let is_of_sockmap = |known: &Known| [SK_SKB, SK_MSG].contains(&known.kind);
+        let of_sockmaps = self.known.iter().filter(|(_, known)| is_of_sockmap(known));
+        of_sockmaps.map(|(id, _)| Placed { id: *id, place: "a sockmap".to_owned() }).collect()
+    }
+
+    /// `program 57 (steer), loaded by uid 0 at 2026-11-29T02:00:00Z, held by steerd (pid 812)`, as far as it
+    /// is known.
+    pub fn describe(&self, id: u32, holders: &BTreeMap<u32, Vec<Holder>>) -> String {
+        let mut text = format!("program {id}");
+        let known = self.known.get(&id);
+        if let Some(name) = known.and_then(|known| known.name.as_ref()) {
+            _ = write!(text, " ({name})");
+        }
+        if let Some((uid, seconds)) = known.and_then(|known| known.loaded) {
+            _ = write!(text, ", loaded by uid {uid}");
+            let at =
+                i64::try_from(seconds).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
+            if let Some(at) = at {
+                _ = write!(text, " at {at}");
+            }
+        }
+        match holders.get(&id).map(Vec::as_slice) {
+            Some(holders) if !holders.is_empty() => {
+                let names: Vec<String> = holders
+                    .iter()
+                    .take(NAMED)
+                    .map(|holder| format!("{} (pid {})", holder.name, holder.pid))
+                    .collect();
+                _ = write!(text, ", held by {}", names.join(", "));
+            }
+            _ => text.push_str(", held by no process: pinned, or only attached"),
+        }
+        text
+    }
+}
+
+/// The `sk_lookup` programs of a network namespace: they choose the socket that gets a packet, on whatever
+/// port it is. Linux 5.9.
+pub fn that_choose_sockets(namespace: BorrowedFd<'_>) -> io::Result<Vec<Placed>> {
+    let ids = sys::bpf::sk_lookup_programs(namespace)?;
+    let place = || "sk_lookup of the namespace".to_owned();
+    Ok(ids.into_iter().map(|id| Placed { id, place: place() }).collect())
+}
+
+/// Programs at the hooks of the interfaces of the calling thread's namespace that packets pass: XDP, TCX and
+/// clsact.
+pub fn on_the_way() -> io::Result<Vec<Placed>> {
+    let mut found = Vec::new();
+    for link in links::list()?.into_iter().take(MAX) {
+        if let Some(xdp) = &link.xdp {
+            found.push(Placed { id: xdp.program, place: format!("XDP of {}", link.name) });
+        }
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let is_egress = direction == Direction::Egress;
+            let place = |hook: &str| format!("{hook} {} of {}", direction.name(), link.name);
+            // Before Linux 6.6 there is no TCX.
+            let on_tcx = sys::bpf::tcx_programs(link.ifindex, is_egress).unwrap_or_default();
+            found.extend(on_tcx.into_iter().map(|id| Placed { id, place: place("TCX") }));
+            let filters = filters::list(link.ifindex, direction).unwrap_or_default();
+            let of_filters = filters.into_iter().filter_map(|filter| filter.program?.id);
+            found.extend(of_filters.map(|id| Placed { id, place: place("clsact") }));
+        }
+    }
+    Ok(found)
+}
+
+/// `BPF_PROG_TYPE_*` of include/uapi/linux/bpf.h.
+const SK_SKB: u32 = 14;
+const SK_MSG: u32 = 16;
+
+/// Programs and interfaces looked at.
+const MAX: usize = 4096;
+/// Holders named.
+const NAMED: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_told_with_name_user_time_and_holder_as_far_as_they_are_known() {
+        let known =
+            Known { name: Some("steer".to_owned()), kind: 30, loaded: Some((0, 1_790_000_000)) };
+        let programs = Programs { known: BTreeMap::from([(57, known)]) };
+        let holder = Holder { pid: 812, name: "steerd".to_owned() };
+        let holders = BTreeMap::from([(57, vec![holder])]);
+
+        assert_eq!(
+            programs.describe(57, &holders),
+            "program 57 (steer), loaded by uid 0 at 2026-09-21T14:13:20Z, held by steerd (pid 812)"
+        );
+        assert_eq!(
+            programs.describe(58, &holders),
+            "program 58, held by no process: pinned, or only attached"
+        );
+    }
+
+    #[test]
+    fn only_programs_of_sockmaps_are_programs_of_sockmaps() {
+        let of_kind = |kind| Known { kind, ..Known::default() };
+        let known = BTreeMap::from([(1, of_kind(SK_SKB)), (2, of_kind(3)), (3, of_kind(SK_MSG))]);
+        let programs = Programs { known };
+
+        let ids: Vec<u32> = programs.of_sockmaps().into_iter().map(|it| it.id).collect();
+
+        assert_eq!(ids, [1, 3]);
+    }
+}
