@@ -3,7 +3,9 @@
 #![cfg(test)]
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 
 use portwatch_tests::{Count, Event, Host, Lab, Performed, Run, finish};
 
@@ -101,6 +103,25 @@ fn a_namespace_that_appears_later_is_observed_and_not_kept_alive() {
 }
 
 #[test]
+fn a_namespace_that_only_a_descriptor_keeps_alive_is_observed_as_long_as_that_is_open() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let hidden = Lab::loopback_only(ACTOR).expect("make a namespace");
+    let netns = hidden.netns();
+    let mut holder = hold(&hidden);
+    drop(hidden);
+
+    let run = host.portwatch(&ALL).stop();
+    let observed = run.events[0].list("portwatch.run.interfaces");
+    drop(holder.stdin.take());
+    holder.wait().expect("wait for a process");
+    let after = host.portwatch(&ALL).stop();
+
+    assert!(observed.iter().any(|it| it["netns"]["inode"] == netns), "{observed:?}");
+    let observed = after.events[0].list("portwatch.run.interfaces");
+    assert!(observed.iter().all(|it| it["netns"]["inode"] != netns), "{observed:?}");
+}
+
+#[test]
 fn filters_in_other_namespaces_count_as_well_and_go_with_portwatch() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let hooks = || {
@@ -136,6 +157,14 @@ fn an_interface_may_be_named_that_only_another_namespace_has() {
     assert_eq!(places, [(&"there0".into(), &lab.left.netns().into())]);
     assert_eq!(nowhere.code, Some(2));
     assert!(nowhere.stderr.contains("there0"), "{}", nowhere.stderr);
+}
+
+/// A process outside that has a descriptor of the namespace of a host until its input is closed.
+fn hold(host: &Host) -> Child {
+    let namespace = File::open(format!("/run/netns/{}", host.name())).expect("open a namespace");
+    let mut command = Command::new("cat");
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(namespace);
+    command.spawn().expect("start a process")
 }
 
 /// Inode of the namespace, name of the interface, direction.
