@@ -45,7 +45,7 @@ pub fn find() -> BTreeMap<u32, Vec<Holder>> {
     found
 }
 
-/// `prog_id:	57`, a line of several.
+/// Of one of several lines: `prog_id:` and the number.
 fn program(info: &str) -> Option<u32> {
     let line = info.lines().find_map(|line| line.strip_prefix("prog_id:"))?;
     line.trim().parse().ok()

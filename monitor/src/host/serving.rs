@@ -66,7 +66,7 @@ fn has_address(process: &Directory, ip: IpAddr) -> bool {
             false
         }
         IpAddr::V6(ip) => {
-            let digits: String = ip.octets().iter().map(|byte| format!("{byte:02x}")).collect();
+            let digits = format!("{:032x}", u128::from(ip));
             lines.any(|line| line.starts_with(&digits))
         }
     }
@@ -139,6 +139,7 @@ const MAX_LINES: usize = 1 << 18;
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsFd as _;
 
     use super::*;
     use crate::host::conntrack::Ends;
@@ -183,7 +184,6 @@ mod tests {
         ];
 
         let inode = |fd: std::os::fd::BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_ino;
-        use std::os::fd::AsFd as _;
         let expected = [accepted.as_fd(), listener.as_fd(), datagrams.as_fd()]
             .map(|fd| BTreeSet::from([inode(fd)]));
         assert_eq!(found, expected);

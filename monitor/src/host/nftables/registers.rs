@@ -131,7 +131,7 @@ fn payload(base: u32, offset: u32, length: u32) -> Field {
     match (base, offset, length) {
         (TRANSPORT, 0, 2) => Field::Port { is_source: true },
         (TRANSPORT, 2, 2) => Field::Port { is_source: false },
-        (NETWORK, 9, 1) | (NETWORK, 6, 1) => Field::Transport,
+        (NETWORK, 9 | 6, 1) => Field::Transport,
         (NETWORK, 12, 1..=4) => address(true, false),
         (NETWORK, 16, 1..=4) => address(false, false),
         (NETWORK, 8, 1..=16) => address(true, true),

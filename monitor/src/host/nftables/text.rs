@@ -325,8 +325,7 @@ fn range(first: u16, last: u16) -> String {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("0x{digits}")
+    bytes.iter().fold("0x".to_owned(), |digits, byte| format!("{digits}{byte:02x}"))
 }
 
 /// `IFNAMSIZ`.

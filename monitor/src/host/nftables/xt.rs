@@ -79,7 +79,7 @@ fn tproxy(revision: u32, info: &[u8]) -> Option<Action> {
     })
 }
 
-/// include/uapi/linux/netfilter/nf_nat.h.
+/// `include/uapi/linux/netfilter/nf_nat.h`.
 const NF_NAT_RANGE_MAP_IPS: u32 = 1;
 const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
 
