@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use portwatch_tests::{Count, Host, Lab, Nft, Performed, Portwatch, Run};
+use portwatch_tests::{Count, Host, Lab, Nft, Performed, Portwatch, Run, skip};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const PORT: u16 = 3516;
@@ -189,14 +189,17 @@ fn datagrams_that_are_segmented_late_count_on_the_wire_one_by_one() {
     }
     let run = portwatch.stop();
 
+    let [wire, _] = on_wire(&run);
+    let each = [IPV4_AND_UDP, IPV6_AND_UDP].map(|headers| Count::of(SEGMENTS, headers + SIZE));
+    assert_eq!(wire, each.into_iter().sum());
     let [whole, _] = counted(&run);
+    if whole == wire {
+        return skip("this kernel segments datagrams before a veth device sees them");
+    }
     assert_eq!(
         whole,
         Count { packets: 2, bytes: 2 * SEGMENTS * SIZE + IPV4_AND_UDP + IPV6_AND_UDP }
     );
-    let [wire, _] = on_wire(&run);
-    let each = [IPV4_AND_UDP, IPV6_AND_UDP].map(|headers| Count::of(SEGMENTS, headers + SIZE));
-    assert_eq!(wire, each.into_iter().sum());
     for client in &clients {
         assert_eq!(of_flow(&run, client)[0].packets, 1);
     }
