@@ -3,24 +3,26 @@
 //! It never reads a clock: every method takes the time (nanoseconds of `CLOCK_BOOTTIME`), so that a
 //! replayed recording ends its flows exactly as the live run did.
 
+mod id;
 mod role;
 mod tally;
 
 use std::cmp::Reverse;
-use std::hash::{Hash, Hasher};
 use std::hint::black_box;
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
 use monitor_ebpf::packet::tcp;
-use monitor_ebpf::wire::{FlowKey, FlowRecord, InterfaceId, Place};
+use monitor_ebpf::wire::{FlowKey, FlowRecord};
 
-use crate::endpoint::{Direction, Endpoint, Family, LOOPBACK_IFINDEX, Transport};
+use crate::app::Likeness;
+use crate::endpoint::{Direction, Transport};
 use crate::ledger::{Credit, Tenure};
 use crate::ports::PortSet;
 use crate::report::{EndReason, FlowChange};
 
+pub use id::{End, FlowId};
 pub use tally::PlaceTally;
 
 /// Changes handed out in one go; the rest waits for the next call. What outputs queue is some thousand
@@ -36,91 +38,6 @@ const LASTING_PACKETS: u64 = 64;
 
 /// How long a closed connection waits for the packets that are still under way.
 const LINGER_NS: u64 = 1_000_000_000;
-
-/// What both directions of a conversation have in common.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct FlowId {
-    /// TCP or UDP.
-    pub transport: Transport,
-    /// Family of the packets.
-    pub family: Family,
-    /// The lower endpoint.
-    pub low: Endpoint,
-    /// The higher endpoint.
-    pub high: Endpoint,
-    /// Number of the namespace that it does not leave, if that is not portwatch's: on each loopback device
-    /// the same addresses mean another conversation. 0: it may be seen in several.
-    pub inside: u16,
-}
-
-/// All fields in one piece: hashing them one by one takes several times as long.
-impl Hash for FlowId {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let mut bytes = [0_u8; 2 * 18 + 4];
-        let (ends, kind) = bytes.split_at_mut(2 * 18);
-        for (to, end) in ends.chunks_exact_mut(18).zip([self.low, self.high]) {
-            let (ip, port) = to.split_at_mut(16);
-            ip.copy_from_slice(&match end.ip {
-                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-                IpAddr::V6(ip) => ip.octets(),
-            });
-            port.copy_from_slice(&end.port.to_ne_bytes());
-        }
-        let [inside, inside_high] = self.inside.to_ne_bytes();
-        kind.copy_from_slice(&[
-            u8::from(self.transport == Transport::Udp),
-            u8::from(self.family == Family::Ipv6),
-            inside,
-            inside_high,
-        ]);
-        state.write(&bytes);
-    }
-}
-
-/// One of the two ends of a [`FlowId`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum End {
-    /// [`FlowId::low`].
-    Low,
-    /// [`FlowId::high`].
-    High,
-}
-
-impl End {
-    /// The other end.
-    #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Low => Self::High,
-            Self::High => Self::Low,
-        }
-    }
-}
-
-impl FlowId {
-    /// The conversation a packet with this key belongs to, and the end that sent it.
-    pub fn of(key: &FlowKey) -> (Self, End) {
-        let place = Place(key.place);
-        let source = Endpoint::from_mapped(key.source(), key.source_port());
-        let destination = Endpoint::from_mapped(key.destination(), key.destination_port());
-        let transport = if place.is_udp() { Transport::Udp } else { Transport::Tcp };
-        let family = if place.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 };
-        let (low, high, sender) = if source <= destination {
-            (source, destination, End::Low)
-        } else {
-            (destination, source, End::High)
-        };
-        (Self { transport, family, low, high, inside: inside(place.interface()) }, sender)
-    }
-
-    /// The endpoint of an end.
-    pub const fn endpoint(&self, end: End) -> Endpoint {
-        match end {
-            End::Low => self.low,
-            End::High => self.high,
-        }
-    }
-}
 
 /// What one end did.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -156,6 +73,12 @@ pub struct Flow {
     pub last_ns: u64,
     /// Direction of the first packet at this host.
     pub direction: Direction,
+    /// No other conversation of this table has had it, also none between the same ends.
+    pub number: u64,
+    /// What it looks like, as far as it was listened to.
+    pub app: Option<Arc<Likeness>>,
+    /// Nobody listens any more: it is understood, or is not worth it.
+    pub is_heard_out: bool,
     started: bool,
     last_report_ns: u64,
 }
@@ -268,6 +191,11 @@ impl FlowTable {
     /// A conversation that is going on.
     pub fn get(&self, id: &FlowId) -> Option<&Flow> {
         self.flows.get(id)
+    }
+
+    /// The same, to note what it looks like.
+    pub fn get_mut(&mut self, id: &FlowId) -> Option<&mut Flow> {
+        self.flows.get_mut(id)
     }
 
     /// A slot was taken: a conversation starts, or is seen at one more place.
@@ -498,6 +426,9 @@ impl FlowTable {
                 start_by_ns,
                 last_ns: start_ns,
                 direction: tally::direction(key),
+                number: *seen,
+                app: None,
+                is_heard_out: false,
                 started: false,
                 last_report_ns: 0,
             }
@@ -559,11 +490,6 @@ impl FlowTable {
         };
         time_ns.min(now_ns)
     }
-}
-
-fn inside(interface: InterfaceId) -> u16 {
-    let netns = if interface.ifindex() == LOOPBACK_IFINDEX { interface.netns() } else { 0 };
-    u16::try_from(netns).unwrap_or_default()
 }
 
 fn end(changes: &mut Vec<(FlowChange, Flow)>, mut flow: Flow, reason: EndReason) {

@@ -11,6 +11,11 @@ pub mod escape;
 pub mod endpoint;
 pub mod ports;
 pub mod owner;
+
+// What the first bytes of a conversation look like.
+pub mod app;
+
+// What outputs receive.
 pub mod report;
 
 // The system calls without a safe crate.

@@ -9,6 +9,7 @@ mod counting;
 mod coverage;
 mod evidence;
 mod flows;
+mod hearing;
 mod input;
 mod listeners;
 mod observed;
@@ -53,7 +54,7 @@ const SWEEP_NS: u64 = 500_000_000;
 pub enum Payload {
     /// Nothing of its bytes.
     None,
-    /// Headers; no byte of the payload, which may be a secret.
+    /// Headers, and of the payload what names its protocol: everything else may be a secret.
     #[default]
     Masked,
     /// Everything that was captured.
@@ -113,6 +114,7 @@ pub struct Pipeline {
     counting: counting::Counting,
     coverage: coverage::Coverage,
     strangers: strangers::Strangers,
+    hearing: hearing::Hearing,
     last_sweep_ns: u64,
     is_behind: bool,
     is_finished: bool,
@@ -150,6 +152,7 @@ impl Pipeline {
             counting: counting::Counting::default(),
             coverage: coverage::Coverage::default(),
             strangers: strangers::Strangers::default(),
+            hearing: hearing::Hearing::new(),
             last_sweep_ns: 0,
             is_behind: false,
             is_finished: false,
@@ -209,7 +212,8 @@ impl Pipeline {
 
     fn sample(&mut self, sample: &SampleRecord, data: &[u8]) {
         self.counting.sampled();
-        let report = self.sample_report(sample, data);
+        let shown = self.listen(sample, data);
+        let report = self.sample_report(sample, data, &shown);
         self.report(sample.header.ktime_ns, Body::Sample(Box::new(report)));
     }
 

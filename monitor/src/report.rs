@@ -9,11 +9,13 @@ mod verdict;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use monitor_ebpf::wire::InterfaceId;
 use serde::{Deserialize, Serialize};
 
+use crate::app::Likeness;
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::Attribution;
 
@@ -229,6 +231,8 @@ pub struct FlowReport {
     pub interfaces: Vec<PlaceCount>,
     /// Community ID v1.
     pub community_id: String,
+    /// What its first bytes look like, where some were sampled.
+    pub app: Option<Arc<Likeness>>,
     /// Who.
     pub attribution: Attribution,
 }
@@ -271,8 +275,11 @@ pub struct SampleReport {
     pub represents: u32,
     /// Bytes of `data` that were captured, also when `data` is not shown.
     pub captured: u32,
-    /// From the IP header on; empty with `--payload none`, headers only with `masked`.
+    /// From the IP header on; empty with `--payload none`. With `masked` of the payload only what names
+    /// its protocol, and 0 in place of other bytes.
     pub data: Bytes,
+    /// Bytes of `data` that are 0 in place of what was sent.
+    pub blanked: u32,
 }
 
 /// What kind of finding.
@@ -404,6 +411,9 @@ pub struct Counters {
     pub samples_taken: u64,
     /// Samples the token bucket suppressed.
     pub samples_suppressed: u64,
+    /// Flows that were listened to no longer before it was certain what they speak: of too many at once
+    /// the one that was silent longest makes room.
+    pub flows_given_up: u64,
     /// Reports delivered and lost, by output.
     pub sinks: Vec<SinkCount>,
 }

@@ -1,5 +1,7 @@
 //! The flow table against hand-made records and credits.
 
+use monitor_ebpf::wire::Place;
+
 use super::*;
 use crate::ledger::Tenure;
 use crate::report::FlowRole;

@@ -2,6 +2,7 @@
 //!
 //! docs/events.md says what each field means; its examples are the golden documents of this module.
 
+mod app;
 mod check;
 mod class;
 mod counters;

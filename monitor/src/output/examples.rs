@@ -224,6 +224,7 @@ pub(super) fn counters() -> Counters {
         programs: BTreeMap::from([("pw_ingress", records)]),
         samples_taken: 8,
         samples_suppressed: 2,
+        flows_given_up: 1,
         sinks: vec![SinkCount { name: "stdout".to_owned(), delivered: 9, lost: 0 }],
     }
 }

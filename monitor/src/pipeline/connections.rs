@@ -60,6 +60,7 @@ impl Pipeline {
             netns: socket.netns.clone(),
             interfaces: Vec::new(),
             community_id: community_id(source, destination, found.transport),
+            app: None,
             attribution: self.known.of_connection(socket, side).attribution,
         })
     }

@@ -163,6 +163,7 @@ impl Pipeline {
             programs,
             samples_taken: self.counting.samples,
             samples_suppressed: records.filtered,
+            flows_given_up: self.hearing.given_up(),
             sinks,
         }
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use monitor_ebpf::wire::{Place, SampleRecord};
 
+use crate::app::Masked;
 use crate::endpoint::{Direction, Endpoint, Transport};
 use crate::flow::{Flow, FlowId};
 use crate::owner::{Owner, Side};
@@ -30,6 +31,9 @@ impl Pipeline {
             let time_ns = if change == FlowChange::Started { flow.start_ns } else { now_ns };
             let report = self.flow_report(&flow, over, now_ns);
             self.report(time_ns, Body::Flow(change, Box::new(report)));
+            if over {
+                self.hearing.forget(&flow);
+            }
         }
     }
 
@@ -71,6 +75,7 @@ impl Pipeline {
                 flow.id.endpoint(other),
                 flow.id.transport,
             ),
+            app: flow.app.clone(),
             attribution,
         }
     }
@@ -102,17 +107,29 @@ impl Pipeline {
         counts
     }
 
-    pub(super) fn sample_report(&self, sample: &SampleRecord, data: &[u8]) -> SampleReport {
+    /// `masked` is what may be shown of the payload if not all of it may.
+    pub(super) fn sample_report(
+        &self,
+        sample: &SampleRecord,
+        data: &[u8],
+        masked: &Masked,
+    ) -> SampleReport {
         let place = Place(sample.key.place);
         let (id, sender) = FlowId::of(&sample.key);
         let (source, destination) = (id.endpoint(sender), id.endpoint(sender.other()));
         let (interface, netns) = self.observed.at(place.interface());
         let data = data.get(..self.snaplen).unwrap_or(data);
         let headers = usize::try_from(sample.payload_offset).unwrap_or(0).min(data.len());
-        let shown = match self.payload {
-            Payload::None => &[],
-            Payload::Masked => data.get(..headers).unwrap_or_default(),
-            Payload::Full => data,
+        let (headers, payload) = data.split_at(headers);
+        let (shown, blanked) = match self.payload {
+            Payload::None => (Vec::new(), 0),
+            Payload::Masked => {
+                let Masked { bytes, blanked } = masked;
+                let shown = bytes.get(..payload.len()).unwrap_or(bytes);
+                let blanked = blanked.iter().take(shown.len()).filter(|blanked| **blanked);
+                ([headers, shown].concat(), blanked.count())
+            }
+            Payload::Full => (data.to_vec(), 0),
         };
         SampleReport {
             source,
@@ -125,7 +142,8 @@ impl Pipeline {
             length: sample.length,
             represents: sample.represents,
             captured: u32::try_from(data.len()).unwrap_or(u32::MAX),
-            data: Bytes::copy_from_slice(shown),
+            data: Bytes::from(shown),
+            blanked: u32::try_from(blanked).unwrap_or(u32::MAX),
         }
     }
 }

@@ -5,6 +5,7 @@ mod strangers;
 mod listeners;
 mod waiting;
 mod flows;
+mod hearing;
 mod connections;
 mod samples;
 mod coverage;

@@ -51,6 +51,7 @@ impl<'a> CounterFields<'a> {
             programs,
             samples_taken,
             samples_suppressed,
+            flows_given_up,
             sinks,
         } = counters;
         Self {
@@ -68,7 +69,11 @@ impl<'a> CounterFields<'a> {
             unparsable,
             records: RecordFields::of(records),
             programs: programs.iter().map(|(name, it)| (*name, RecordFields::of(it))).collect(),
-            samples: SampleCounts { taken: *samples_taken, suppressed: *samples_suppressed },
+            samples: SampleCounts {
+                taken: *samples_taken,
+                suppressed: *samples_suppressed,
+                flows_given_up: *flows_given_up,
+            },
             sinks: sinks.iter().map(SinkFields::of).collect(),
         }
     }
@@ -127,6 +132,7 @@ impl RecordFields {
 struct SampleCounts {
     taken: u64,
     suppressed: u64,
+    flows_given_up: u64,
 }
 
 #[derive(Debug, Serialize)]

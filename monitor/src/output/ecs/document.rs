@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::report::Report;
 
+use super::app::{AppFields, HttpFields, OurTlsFields, TlsFields};
 use super::check::CheckFields;
 use super::class::{Class, class};
 use super::counters::CounterFields;
@@ -40,6 +41,10 @@ pub(super) struct Document<'a> {
     pub(super) destination: Option<Peer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) server: Option<Peer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<TlsFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) http: Option<HttpFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) process: Option<ProcessFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,6 +224,10 @@ pub(super) struct Portwatch<'a> {
     pub(super) verdict: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) flow: Option<FlowFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) app: Option<AppFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<OurTlsFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sample: Option<SampleFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -92,6 +92,9 @@ impl<'a> Document<'a> {
             tcp_flags: flow.tcp_flags,
             interfaces: flow.interfaces.iter().map(|place| PlaceFields::of(place, None)).collect(),
         });
+        if let Some(likeness) = flow.app.as_deref() {
+            self.app(likeness);
+        }
         self.related.ip(flow.source.ip);
         self.related.ip(flow.destination.ip);
         self.attribution(&flow.attribution);
@@ -112,6 +115,7 @@ impl<'a> Document<'a> {
             captured: sample.captured,
             represents: sample.represents,
             netns: NetnsFields::of(&sample.netns),
+            blanked: (sample.blanked > 0).then_some(sample.blanked),
             data: (!sample.data.is_empty()).then_some(Base64(&sample.data)),
         });
         self.related.ip(sample.source.ip);
@@ -140,6 +144,8 @@ pub(super) struct Network<'a> {
     #[serde(rename = "type")]
     family: &'static str,
     iana_number: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) protocol: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     community_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,6 +266,8 @@ pub(super) struct SampleFields<'a> {
     captured: u32,
     represents: u32,
     netns: NetnsFields<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blanked: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Base64<'a>>,
 }

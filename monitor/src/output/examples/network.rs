@@ -1,10 +1,12 @@
 //! Listeners, flows and samples.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use monitor_ebpf::wire::InterfaceId;
 
+use crate::app::{Confidence, Http, Likeness, Measure, Protocol, Speaker, Tls};
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::{
     Attribution, Container, Context, Evidence, Image, Integrity, Owner, Ownership, Package,
@@ -140,6 +142,7 @@ pub(in crate::output) fn flow(change: FlowChange) -> FlowReport {
         netns: Some(host_netns()),
         interfaces,
         community_id: "1:sSDF8JD7WKHHDZ5kKgM3QGvnXWo=".to_owned(),
+        app: (received > 0).then(|| Arc::new(http())),
         attribution: attribution(vec![owner(
             Some(Side::Destination),
             Role::User,
@@ -149,12 +152,63 @@ pub(in crate::output) fn flow(change: FlowChange) -> FlowReport {
     }
 }
 
+fn http() -> Likeness {
+    Likeness {
+        protocol: Protocol::Http,
+        confidence: Some(Confidence::Certain),
+        first_speaker: Some(Speaker::Source),
+        version: Some("1.1".to_owned()),
+        details: vec!["GET".to_owned(), "status 200".to_owned()],
+        tls: None,
+        http: Some(Http {
+            method: Some("GET".to_owned()),
+            version: Some("1.1"),
+            status: Some(200),
+        }),
+        measure: None,
+    }
+}
+
+/// With a name that an attacker chose.
+fn tls() -> Likeness {
+    Likeness {
+        protocol: Protocol::Tls,
+        version: Some("1.3".to_owned()),
+        details: vec!["Encrypted Client Hello: the name may be a cover".to_owned()],
+        tls: Some(Box::new(Tls {
+            version: Some("1.3"),
+            offered: Some("1.3"),
+            server_name: Some("example.org\u{1b}[2J".to_owned()),
+            alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            next_protocol: Some("h2".to_owned()),
+            ja3: Some("ada70206e40642a3e4461f35503241d5".to_owned()),
+            ja4: Some("t13d1516h2_8daaf6152771_e5627efa2ab1".to_owned()),
+            ech: true,
+        })),
+        http: None,
+        ..http()
+    }
+}
+
+fn opaque() -> Likeness {
+    Likeness {
+        protocol: Protocol::Opaque,
+        confidence: None,
+        version: None,
+        details: Vec::new(),
+        http: None,
+        measure: Some(Measure { bytes: 300, entropy: 7.31, printable: 0.37 }),
+        ..http()
+    }
+}
+
 pub(in crate::output) fn refused_flow() -> FlowReport {
     FlowReport {
         source: endpoint("fe80::1", 5_000),
         destination: endpoint("fe80::2", 3516),
         family: Family::Ipv6,
         role: Some(FlowRole::Refused),
+        app: Some(Arc::new(opaque())),
         state: None,
         netns: None,
         attribution: Attribution {
@@ -186,6 +240,7 @@ pub(in crate::output) fn loopback_connection() -> FlowReport {
         source: endpoint("127.0.0.1", 51_000),
         destination: endpoint("127.0.0.1", 3516),
         role: None,
+        app: Some(Arc::new(tls())),
         source_packets: 0,
         source_bytes: 0,
         direction: Direction::Egress,
@@ -216,15 +271,22 @@ pub(in crate::output) fn sample() -> SampleReport {
         data: [
             b"\x45\0\0\x66\x1c\x46\x40\0\x40\x06\0\0\x0a\0\0\x02\x0a\0\0\x01".as_slice(),
             b"\x9c\xb0\x0d\xbc\0\0\0\x01\0\0\0\x01\x50\x18\xfa\xf0\0\0\0\0",
-            b"GET / HTTP/1.1\r\nHost: 10.0.0.1:3516\r\nUser-Agent: curl/7.88.1\r\n",
+            b"GET / HTTP/1.1\r\nHost:\0\0\0\0\0\0\0\0\0\0\0\0\0\0\r\nUser-Agent:\0\0\0\0\0\0\0\0\0\0\0\0\r\n",
         ]
         .concat()
         .into(),
+        blanked: 26,
     }
 }
 
 pub(in crate::output) fn empty_sample() -> SampleReport {
-    SampleReport { data: Bytes::new(), direction: Direction::Egress, represents: 10, ..sample() }
+    SampleReport {
+        data: Bytes::new(),
+        blanked: 0,
+        direction: Direction::Egress,
+        represents: 10,
+        ..sample()
+    }
 }
 
 pub(in crate::output) fn place(direction: Direction, packets: u64, bytes: u64) -> PlaceCount {

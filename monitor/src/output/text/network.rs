@@ -1,5 +1,6 @@
 //! Lines of listeners, flows and packets.
 
+use crate::app::Protocol;
 use crate::endpoint::{Endpoint, Transport};
 use crate::report::{
     FlowChange, FlowReport, ListenerChange, ListenerReport, SampleReport, Verdict,
@@ -77,6 +78,11 @@ pub(super) fn flow(mut line: Line<'_>, change: FlowChange, flow: &FlowReport, ou
         line.column(0);
         line.put(Ink::Plain, &amount::tcp_flags(flags));
     }
+    if let Some(likeness) = &flow.app {
+        line.column(0);
+        let is_known = likeness.protocol != Protocol::Opaque;
+        line.foreign(if is_known { Ink::Strong } else { Ink::Notable }, &likeness.summary());
+    }
     line.column(0);
     who::both_ends(&mut line, &flow.attribution);
     if let FlowChange::Ended(reason) = change {
@@ -101,6 +107,9 @@ pub(super) fn sample(mut line: Line<'_>, sample: &SampleReport, out: &mut Vec<u8
     let hidden = u64::from(sample.captured).saturating_sub(shown);
     if hidden > 0 {
         line.put(Ink::Faint, &format!(", {} not shown", amount::bytes(hidden)));
+    }
+    if sample.blanked > 0 {
+        line.put(Ink::Faint, &format!(", {} blanked", amount::bytes(sample.blanked.into())));
     }
     let continued = line.continued();
     line.end(out);

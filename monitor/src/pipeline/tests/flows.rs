@@ -227,12 +227,12 @@ fn a_packet_seen_at_two_interfaces_counts_once_and_at_both() {
 const WAIT_NS: u64 = 250_000_000;
 
 /// The client's SYN comes in.
-fn opening(ktime_ns: u64) -> FlowRecord {
+pub(super) fn opening(ktime_ns: u64) -> FlowRecord {
     announce(key(CLIENT, SERVER, false), 1, ktime_ns)
 }
 
 /// The server's SYN-ACK goes out.
-fn answering(ktime_ns: u64) -> FlowRecord {
+pub(super) fn answering(ktime_ns: u64) -> FlowRecord {
     let record = announce(key(SERVER, CLIENT, true), 1, ktime_ns);
     FlowRecord { slot: BACK, tcp_flags: tcp::SYN | tcp::ACK, ..record }
 }
@@ -245,12 +245,12 @@ fn accept() -> SocketRecord {
 }
 
 /// What the client's slot holds after this many packets.
-fn there(packets: u64, now_ns: u64) -> (u32, Slot) {
+pub(super) fn there(packets: u64, now_ns: u64) -> (u32, Slot) {
     (THERE, slot(key(CLIENT, SERVER, false), 1, packets, now_ns))
 }
 
 /// What the server's slot holds after this many packets.
-fn back(packets: u64, now_ns: u64) -> (u32, Slot) {
+pub(super) fn back(packets: u64, now_ns: u64) -> (u32, Slot) {
     (BACK, slot(key(SERVER, CLIENT, true), 1, packets, now_ns))
 }
 
