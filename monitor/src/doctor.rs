@@ -117,12 +117,15 @@ fn run_started(started: Started) -> RunStarted {
 }
 
 fn run_ended(gaps: Vec<String>) -> RunEnded {
+    let count = u64::try_from(gaps.len()).unwrap_or(u64::MAX);
     RunEnded {
         reason: if gaps.is_empty() { "all seen" } else { "not all seen" }.to_owned(),
         counters: None,
         listeners: 0,
         flows: 0,
-        findings: u64::try_from(gaps.len()).unwrap_or(u64::MAX),
+        findings: count,
+        findings_open: count,
+        findings_unfollowed: 0,
         coverage_gaps: gaps,
     }
 }

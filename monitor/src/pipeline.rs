@@ -8,10 +8,14 @@ mod connections;
 mod counting;
 mod coverage;
 mod evidence;
+mod findings;
 mod flows;
 mod hearing;
+mod indicators;
 mod input;
+mod judgement;
 mod listeners;
+mod next_steps;
 mod observed;
 mod strangers;
 
@@ -33,7 +37,7 @@ use crate::ledger::Ledger;
 use crate::owner::{Container, Packaging, Process};
 use crate::policy::Policy;
 use crate::ports::PortSet;
-use crate::report::{Body, FindingReport, InterfaceChange, InterfaceReport, Report};
+use crate::report::{Body, InterfaceChange, InterfaceReport, Report};
 
 pub use counting::Kernel as KernelCounts;
 pub use input::{Input, Tap};
@@ -111,6 +115,7 @@ pub struct Pipeline {
     flows: FlowTable,
     known: Known,
     listeners: listeners::Listeners,
+    findings: findings::Findings,
     counting: counting::Counting,
     coverage: coverage::Coverage,
     strangers: strangers::Strangers,
@@ -149,6 +154,7 @@ impl Pipeline {
             },
             observed: observed::Observed::new(settings.netns),
             listeners: listeners::Listeners::default(),
+            findings: findings::Findings::default(),
             counting: counting::Counting::default(),
             coverage: coverage::Coverage::default(),
             strangers: strangers::Strangers::default(),
@@ -312,6 +318,7 @@ impl Pipeline {
             };
             self.report_flows(changes, now_ns);
         }
+        self.report_findings(now_ns, false);
         self.take_up_requests();
     }
 
@@ -340,6 +347,7 @@ impl Pipeline {
         let changes = self.flows.finish();
         self.is_finished = changes.is_empty();
         self.report_flows(changes, now_ns);
+        self.report_findings(now_ns, true);
     }
 
     /// Everything that was going on has ended. Until then there is more to end, once the reports are
@@ -371,12 +379,6 @@ impl Pipeline {
     /// Nothing is being looked up for any process.
     pub fn is_settled(&self) -> bool {
         self.requests.is_empty() && self.known.processes.are_settled()
-    }
-
-    /// Adds a finding, and counts it.
-    fn find(&mut self, finding: FindingReport, now_ns: u64) {
-        self.counting.findings += 1;
-        self.report(now_ns, Body::Finding(Box::new(finding)));
     }
 
     /// Adds a report, dated.

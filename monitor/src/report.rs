@@ -4,6 +4,8 @@
 //! of docs/events.md.
 
 mod check;
+mod finding;
+mod technique;
 mod verdict;
 
 use std::borrow::Cow;
@@ -20,6 +22,8 @@ use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
 use crate::owner::Attribution;
 
 pub use self::check::{CheckOutcome, CheckPart, CheckReport};
+pub use self::finding::{Finding, FindingKind, FindingReport, FindingState, Indicator, Severity};
+pub use self::technique::Technique;
 pub use self::verdict::{Difference, NearMiss, RuleKey, Verdict};
 
 /// One event, ready to be written.
@@ -85,8 +89,12 @@ pub struct RunEnded {
     pub listeners: u64,
     /// Flows seen.
     pub flows: u64,
-    /// Findings reported.
+    /// Findings there were, each counted once however often it came back.
     pub findings: u64,
+    /// Those of them that are still so at the end.
+    pub findings_open: u64,
+    /// Findings that were reported and not followed, since too many were open.
+    pub findings_unfollowed: u64,
     /// What was not seen, or may not have been, a sentence each; no more than a reader can take.
     pub coverage_gaps: Vec<String>,
 }
@@ -280,73 +288,6 @@ pub struct SampleReport {
     pub data: Bytes,
     /// Bytes of `data` that are 0 in place of what was sent.
     pub blanked: u32,
-}
-
-/// What kind of finding.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum FindingKind {
-    /// A listener that no rule expects.
-    UnknownListener,
-    /// The port is answered by a raw or packet socket.
-    AnswerWithoutSocket,
-    /// The port is answered by a socket on another port.
-    RedirectedPort,
-    /// Something is not observed.
-    CoverageGap,
-    /// A rule would match but is past its expiry.
-    ExpiredRule,
-}
-
-impl FindingKind {
-    /// The name in `portwatch.finding.kind`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::UnknownListener => "unknown-listener",
-            Self::AnswerWithoutSocket => "answer-without-socket",
-            Self::RedirectedPort => "redirected-port",
-            Self::CoverageGap => "coverage-gap",
-            Self::ExpiredRule => "expired-rule",
-        }
-    }
-
-    /// `rule.id` of the built-in rule.
-    pub const fn rule_id(self) -> &'static str {
-        match self {
-            Self::UnknownListener => "PW1001",
-            Self::AnswerWithoutSocket => "PW1005",
-            Self::RedirectedPort => "PW1006",
-            Self::CoverageGap => "PW1008",
-            Self::ExpiredRule => "PW1009",
-        }
-    }
-
-    /// `rule.name` of the built-in rule.
-    pub const fn rule_name(self) -> &'static str {
-        match self {
-            Self::UnknownListener => "Unknown listener on a watched port",
-            Self::AnswerWithoutSocket => "A watched port is answered although nobody listens",
-            Self::RedirectedPort => "A watched port is redirected to another",
-            Self::CoverageGap => "Part of this host is not observed",
-            Self::ExpiredRule => "The rule that expected this listener has expired",
-        }
-    }
-}
-
-/// Something a person should look at.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FindingReport {
-    /// What kind.
-    pub kind: FindingKind,
-    /// ECS severity, 0 to 100: 21 low, 47 medium, 73 high, 99 critical.
-    pub severity: u8,
-    /// One sentence a colleague would understand.
-    pub message: String,
-    /// What it rests on, a line each.
-    pub evidence: Vec<String>,
-    /// The rule that came nearest.
-    pub nearest: Option<NearMiss>,
-    /// The listener it is about.
-    pub listener: Option<Box<ListenerReport>>,
 }
 
 /// Whether an interface came or went.

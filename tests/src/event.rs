@@ -70,6 +70,13 @@ impl Event {
         self.is(action) && self.endpoint("source") == Some(source)
     }
 
+    /// Is it news of a finding of this kind, in this state?
+    pub fn is_finding(&self, kind: &str, state: &str) -> bool {
+        self.is("finding")
+            && self.text("portwatch.finding.kind") == kind
+            && self.text("portwatch.finding.state") == state
+    }
+
     /// Address and port of `source` or `destination`.
     pub fn endpoint(&self, side: &str) -> Option<SocketAddr> {
         let ip: IpAddr = self.text(&format!("{side}.ip")).parse().ok()?;

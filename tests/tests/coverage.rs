@@ -58,10 +58,12 @@ fn a_program_that_goes_ahead_on_tcx_is_a_gap_each_time_it_comes() {
     exchange_datagrams(&lab);
     let seen = intruder.seen();
     drop(intruder);
-    portwatch.expect_next("counters without a gap", |event| event.is("counters"));
-    portwatch.expect_next("counters without a gap", |event| event.is("counters"));
+    let closed = portwatch
+        .expect("that the gap is closed", |event| event.is_finding("coverage-gap", "closed"));
     let _intruder = intrude();
-    portwatch.expect_next("the gap", is_gap);
+    let again = portwatch.expect("the gap again", |event| {
+        is_gap(event) && event.number("portwatch.finding.occurrences") == 2
+    });
     let run = portwatch.stop();
 
     assert!(
@@ -71,6 +73,12 @@ fn a_program_that_goes_ahead_on_tcx_is_a_gap_each_time_it_comes() {
     );
     assert!(seen >= DATAGRAMS);
     assert_eq!(gaps(&run).len(), 2);
+    for other in [closed, again] {
+        assert_eq!(other.text("portwatch.finding.id"), first.text("portwatch.finding.id"));
+    }
+    // That of the listener is closed.
+    assert_eq!(run.ended().number("portwatch.run.findings"), 2);
+    assert_eq!(run.ended().number("portwatch.run.findings_open"), 1);
     // What a program ahead accepts for good is not counted: that is the gap.
     assert_eq!(run.counted(PORT, "ingress"), Count::of(DATAGRAMS, 128));
     assert_eq!(run.counted(PORT, "egress"), Count::of(2 * DATAGRAMS, 128));
@@ -211,7 +219,7 @@ fn qdiscs_and_classifiers_of_others_neither_lose_nor_hide_a_packet() {
 }
 
 fn is_gap(event: &Event) -> bool {
-    event.is("finding") && event.text("portwatch.finding.kind") == "coverage-gap"
+    event.is_finding("coverage-gap", "open")
 }
 
 fn gaps(run: &Run) -> Vec<&Event> {

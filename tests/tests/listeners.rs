@@ -116,8 +116,41 @@ fn a_listener_opened_and_closed_under_watch_is_reported_with_who_did_it() {
     assert_eq!(closed.owner("releaser", server.pid())["exited"], false);
     assert_eq!(count(&run, "listener-opened", &lab.left), 1);
     assert_eq!(count(&run, "listener-closed", &lab.left), 1);
-    assert_eq!(count(&run, "finding", &lab.left), 1);
+    let told: Vec<_> = told(&run, &lab.left);
+    assert_eq!(told.iter().map(|it| it.0).collect::<Vec<_>>(), ["open", "closed"]);
+    assert_eq!(told[0].1, told[1].1, "one finding, of one id");
+    assert_eq!(run.ended().number("portwatch.run.findings"), 1);
+    assert_eq!(run.ended().number("portwatch.run.findings_open"), 0);
     run.assert_sound();
+}
+
+#[test]
+fn a_service_that_restarts_keeps_its_finding() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let portwatch = host.portwatch(&["watch"]);
+    let steps = [&*format!("listen tcp {}", host.v4(PORT)), "stay"];
+
+    let mut first = host.actor(&steps);
+    first.answer();
+    expect_listener(&portwatch, "finding", PORT, &host);
+    first.leave();
+    expect_listener(&portwatch, "listener-closed", PORT, &host);
+    let mut second = host.actor(&steps);
+    second.answer();
+    portwatch.expect("the listener again", |event| {
+        event.is_listener("listener-opened", PORT, host.netns())
+            && event.number("process.pid") == u64::from(second.pid())
+    });
+    let run = portwatch.stop();
+
+    let told = told(&run, &host);
+    assert_eq!(told.iter().map(|it| it.0).collect::<Vec<_>>(), ["open", "updated"]);
+    let updated = run.events.iter().find(|it| it.is_finding("unknown-listener", "updated"));
+    let updated = updated.expect("the update");
+    assert_eq!(updated.number("process.pid"), u64::from(second.pid()));
+    assert_eq!(updated.number("portwatch.finding.occurrences"), 2);
+    assert_eq!(run.ended().number("portwatch.run.findings"), 1);
+    assert_eq!(run.ended().number("portwatch.run.findings_open"), 1);
 }
 
 #[test]
@@ -136,7 +169,7 @@ fn a_bound_datagram_socket_is_a_listener_like_any_other() {
     closed.assert_owner("", "releaser", "exact", server.pid());
     assert_eq!(opened.text("portwatch.listener.transport"), "udp");
     assert_eq!(opened.text("portwatch.listener.ip"), "::1");
-    assert_eq!(count(&run, "finding", &host), 1);
+    assert_eq!(told(&run, &host).len(), 2);
     run.assert_sound();
 }
 
@@ -262,6 +295,16 @@ fn assert_unknown_listener(listener: &Event, finding: &Event, pid: u32) {
 fn count(run: &Run, action: &str, host: &Host) -> usize {
     let netns = host.netns();
     run.events.iter().filter(|event| event.is_listener(action, PORT, netns)).count()
+}
+
+/// State and id of what was told of findings about the listener of a host.
+fn told<'a>(run: &'a Run, host: &Host) -> Vec<(&'a str, &'a str)> {
+    let netns = host.netns();
+    let of_listener = run.events.iter().filter(|event| event.is_listener("finding", PORT, netns));
+    let told = |event: &'a Event| {
+        (event.text("portwatch.finding.state"), event.text("portwatch.finding.id"))
+    };
+    of_listener.map(told).collect()
 }
 
 fn events_of(scan: &Finished) -> Vec<Event> {

@@ -3,6 +3,7 @@
 //! `UPDATE=1 cargo test -p monitor --lib output::` rewrites the files; `git diff` then shows what
 //! changed for users.
 
+mod finding;
 pub(super) mod network;
 mod process;
 
@@ -12,11 +13,12 @@ use std::path::PathBuf;
 
 use crate::endpoint::Direction;
 use crate::report::{
-    Body, CheckOutcome, CheckPart, CheckReport, Counters, Difference, EndReason, FindingKind,
-    FindingReport, FlowChange, InterfaceChange, InterfaceCount, ListenerChange, NearMiss,
-    PortCount, RecordCounts, Report, RuleKey, RunEnded, RunStarted, SinkCount,
+    Body, CheckOutcome, CheckPart, CheckReport, Counters, EndReason, FlowChange, InterfaceChange,
+    InterfaceCount, ListenerChange, PortCount, RecordCounts, Report, RunEnded, RunStarted,
+    SinkCount,
 };
 
+use self::finding::{closed, coverage_gap, expired_rule, finding, near_miss, updated};
 use self::network::{
     empty_sample, eth0, expected_listener, flow, hostile_listener, kernel_listener, listener,
     loopback_connection, place, refused_flow, sample,
@@ -37,9 +39,11 @@ pub(super) fn run() -> Vec<Report> {
         (500_123_456, flow(FlowChange::Started)),
         (500_987_654, Body::Sample(Box::new(sample()))),
         (5_500_000_000, flow(FlowChange::Updated)),
+        (6_000_000_000, Body::Finding(Box::new(updated()))),
         (7_250_000_000, flow(FlowChange::Ended(EndReason::EndOfFlow))),
         (8_000_000_000, listener(ListenerChange::Closed)),
         (10_000_000_000, Body::Counters(Box::new(counters()))),
+        (12_000_000_000, Body::Finding(Box::new(closed()))),
         (12_000_000_000, Body::RunEnded(Box::new(run_ended()))),
     ])
 }
@@ -170,6 +174,8 @@ pub(super) fn run_ended() -> RunEnded {
         listeners: 1,
         flows: 1,
         findings: 1,
+        findings_open: 0,
+        findings_unfollowed: 0,
         coverage_gaps: Vec::new(),
     }
 }
@@ -181,7 +187,9 @@ fn scan_ended() -> RunEnded {
         listeners: 4,
         flows: 1,
         findings: 1,
-        coverage_gaps: vec![coverage_gap().message],
+        findings_open: 1,
+        findings_unfollowed: 3,
+        coverage_gaps: vec![coverage_gap().finding.message],
     }
 }
 
@@ -226,62 +234,5 @@ pub(super) fn counters() -> Counters {
         samples_suppressed: 2,
         flows_given_up: 1,
         sinks: vec![SinkCount { name: "stdout".to_owned(), delivered: 9, lost: 0 }],
-    }
-}
-
-pub(super) fn finding() -> FindingReport {
-    FindingReport {
-        kind: FindingKind::UnknownListener,
-        severity: 73,
-        message: "python3 (pid 4242, user root) listens on 0.0.0.0:3516/tcp, and no rule of the \
-                  policy expects it."
-            .to_owned(),
-        evidence: vec![
-            "the kernel named pid 4242 in the bind(2) of socket 4113".to_owned(),
-            "/usr/bin/python3.11 is what runs, SHA-256 9f2c…".to_owned(),
-        ],
-        nearest: Some(near_miss()),
-        listener: Some(Box::new(listener())),
-    }
-}
-
-fn coverage_gap() -> FindingReport {
-    FindingReport {
-        kind: FindingKind::CoverageGap,
-        severity: 21,
-        message: "Interface wlan0 could not be observed: its driver refuses TC programs."
-            .to_owned(),
-        evidence: Vec::new(),
-        nearest: None,
-        listener: None,
-    }
-}
-
-fn expired_rule() -> FindingReport {
-    FindingReport {
-        kind: FindingKind::ExpiredRule,
-        severity: 47,
-        message: "The rule card-bridge expired on 2026-06-30.".to_owned(),
-        evidence: vec!["policy.toml:3:1: expires = 2026-06-30".to_owned()],
-        nearest: None,
-        listener: Some(Box::new(expected_listener())),
-    }
-}
-
-fn near_miss() -> NearMiss {
-    let difference = |key, expected: &str, actual: &str| Difference {
-        key,
-        expected: expected.to_owned(),
-        actual: actual.to_owned(),
-        is_known: true,
-    };
-    NearMiss {
-        rule: "card-bridge".to_owned(),
-        is_change: false,
-        differences: vec![
-            difference(RuleKey::Address, "127.0.0.1", "0.0.0.0 (all addresses)"),
-            difference(RuleKey::Exe, "/usr/sbin/cardbridged", "/usr/bin/python3.11"),
-            difference(RuleKey::User, "cardbridge", "root"),
-        ],
     }
 }

@@ -131,7 +131,7 @@ impl Encoder {
             }
             Body::Finding(finding) => {
                 let ink = finding::ink(finding);
-                finding::block(self.event(&time, "FINDING", ink), finding, out);
+                finding::block(self.event(&time, finding::label(finding), ink), finding, out);
             }
             Body::Interface(change, interface) => {
                 let label = run::interface_label(*change);

@@ -39,7 +39,6 @@ pub(super) struct Counting {
     /// What a run before this one had taken over: packets and bytes of flows, records by program.
     earlier: BTreeMap<(u16, Direction), (u64, u64)>,
     earlier_records: BTreeMap<&'static str, u64>,
-    pub(super) findings: u64,
     pub(super) listeners: u64,
 }
 
@@ -175,14 +174,16 @@ impl Pipeline {
             counters,
             listeners: self.counting.listeners,
             flows: self.flows.seen(),
-            findings: self.counting.findings,
+            findings: self.findings.total(),
+            findings_open: self.findings.open(),
+            findings_unfollowed: self.findings.unfollowed(),
             coverage_gaps: self.coverage_gaps(),
         }
     }
 
-    /// Findings reported so far.
+    /// Findings there were so far.
     pub const fn findings(&self) -> u64 {
-        self.counting.findings
+        self.findings.total()
     }
 }
 

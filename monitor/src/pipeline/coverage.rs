@@ -1,12 +1,12 @@
-//! What is not seen, said once: a finding when a gap opens or changes, and again at the end of the run.
+//! What is not seen: a finding for each gap while it is there, and a sentence at the end of the run.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::endpoint::{Direction, Netns};
 use crate::kernel::chain::{Gap, GapKind};
-use crate::pipeline::Pipeline;
-use crate::pipeline::listeners::{HIGH, MEDIUM};
-use crate::report::{FindingKind, FindingReport};
+use crate::pipeline::findings::Ground;
+use crate::pipeline::{Pipeline, next_steps};
+use crate::report::{Finding, FindingKind, Severity, Technique};
 
 /// Sentences repeated at the end of a run; what is beyond only counts.
 const REPEATED: usize = 32;
@@ -14,53 +14,60 @@ const REPEATED: usize = 32;
 /// The gaps there are, and those there were.
 #[derive(Debug, Default)]
 pub(super) struct Coverage {
-    /// By namespace, interface and kind: the evidence that was reported.
-    open: HashMap<(u64, u32, GapKind), Vec<String>>,
+    /// With the name of each place.
+    open: BTreeMap<Ground, String>,
     said: Vec<String>,
 }
 
 impl Pipeline {
-    /// Takes in all gaps there are now; those that are new or have changed become findings.
+    /// Takes in all gaps there are now; those there were and that are not among them are closed.
     pub(super) fn coverage(&mut self, gaps: Vec<Gap>, now_ns: u64) {
-        let before = std::mem::take(&mut self.coverage.open);
+        let mut before = std::mem::take(&mut self.coverage.open);
         for Gap { interface, netns, kind, evidence } in gaps {
-            let key = (netns.inode, interface.ifindex, kind);
-            if before.get(&key) != Some(&evidence) {
-                let place = self.place(interface.name, &netns);
-                self.coverage_gap(kind, sentence(kind, &place), evidence.clone(), now_ns);
-            }
-            self.coverage.open.insert(key, evidence);
+            let ground = Ground::Interface(netns.inode, interface.ifindex, kind);
+            let place = self.place(&interface.name, &netns);
+            let finding = Finding {
+                evidence,
+                next_steps: next_steps::of_gap(kind, &interface.name),
+                ..self.gap(kind, &place, &netns, &interface.name)
+            };
+            before.remove(&ground);
+            self.coverage.open.insert(ground, place);
+            self.find(finding, ground, now_ns);
+        }
+        for (ground, place) in before {
+            let why = format!(
+                "What kept packets on interface {place} from portwatch is no longer there, or the \
+                 interface is not."
+            );
+            self.resolve_others(ground, &[], &why, now_ns);
         }
     }
 
     /// `eth0`, with its namespace where that is not portwatch's.
-    fn place(&self, interface: String, netns: &Netns) -> String {
-        if self.known.observed.get(&0) == Some(&netns.inode) {
-            return interface;
+    fn place(&self, interface: &str, netns: &Netns) -> String {
+        if self.own_netns() == netns.inode {
+            return interface.to_owned();
         }
         format!("{interface} of network namespace {netns}")
     }
 
-    fn coverage_gap(&mut self, kind: GapKind, message: String, evidence: Vec<String>, now_ns: u64) {
+    fn gap(&mut self, kind: GapKind, place: &str, netns: &Netns, interface: &str) -> Finding {
+        let message = sentence(kind, place);
         let said = &mut self.coverage.said;
         if said.len() < REPEATED && !said.contains(&message) {
             said.push(message.clone());
         }
-        let severity = match kind {
-            GapKind::Removed(_) => HIGH,
+        let (severity, technique) = match kind {
+            GapKind::Removed(_) => (Severity::High, Some(&Technique::DISABLED_TOOLS)),
             GapKind::NotAttached | GapKind::NotEntered | GapKind::Behind(_) | GapKind::Xdp => {
-                MEDIUM
+                (Severity::Medium, None)
             }
         };
-        let finding = FindingReport {
-            kind: FindingKind::CoverageGap,
-            severity,
-            message,
-            evidence,
-            nearest: None,
-            listener: None,
-        };
-        self.find(finding, now_ns);
+        let subject = format!("{interface}|{}|{kind:?}", self.whose(netns));
+        let mut finding = Finding::new(FindingKind::CoverageGap, &subject, severity, message);
+        finding.techniques.extend(technique);
+        finding
     }
 
     /// What was not seen in this run, a sentence each, in the order in which it was reported.

@@ -9,24 +9,24 @@ use crate::escape::text_from_bytes;
 use crate::owner::{Ancestor, Attribution, Context, Image, Integrity, Owner, Packaging, Process};
 use crate::report::ListenerReport;
 
-/// What a finding about a listener rests on, a line each; `now_unix_ns` is when it was made.
+/// Programs named in one line before the rest is only counted.
+const MAX_PROGRAMS: usize = 8;
+
+/// What a finding about a listener rests on, a line each; `found_unix_ns` is when it was made.
 pub(super) fn of_listener(
     report: &ListenerReport,
     owner: Option<&Owner>,
-    now_unix_ns: i64,
+    found_unix_ns: i64,
 ) -> Vec<String> {
     let mut lines = vec![report.attribution.reason.clone()];
     let Some(owner) = owner else { return lines };
-    lines.extend(of_owner(owner, now_unix_ns));
-    let others = report.attribution.owners.len().saturating_sub(1);
-    if others > 0 {
-        lines.push(holders(&report.attribution));
-    }
+    lines.extend(of_owner(owner, found_unix_ns));
+    lines.extend(programs(&report.attribution));
     lines
 }
 
 /// What is known of a process, a line each.
-pub(super) fn of_owner(owner: &Owner, now_unix_ns: i64) -> Vec<String> {
+pub(super) fn of_owner(owner: &Owner, found_unix_ns: i64) -> Vec<String> {
     let mut lines = Vec::new();
     let process = &owner.process;
     lines.extend(executable(process));
@@ -41,7 +41,8 @@ pub(super) fn of_owner(owner: &Owner, now_unix_ns: i64) -> Vec<String> {
         lines.push(format!("working directory: {}", text(directory)));
     }
     if let Some(start_unix_ns) = process.start_unix_ns {
-        lines.push(format!("running for {}", lasted(now_unix_ns.saturating_sub(start_unix_ns))));
+        let lasted = lasted(found_unix_ns.saturating_sub(start_unix_ns));
+        lines.push(format!("running for {lasted} when this was found"));
     }
     lines.extend(started_by(process));
     lines.extend(login(&process.context));
@@ -50,16 +51,25 @@ pub(super) fn of_owner(owner: &Owner, now_unix_ns: i64) -> Vec<String> {
     lines
 }
 
-fn holders(attribution: &Attribution) -> String {
-    let owners: Vec<String> = attribution
-        .owners
-        .iter()
-        .map(|owner| {
-            let process = &owner.process;
-            format!("{} {}[{}]", owner.role.name(), process.name, process.pid)
-        })
-        .collect();
-    format!("all who had to do with it: {}", owners.join(", "))
+/// Who else has to do with it, each program once: which process it is may change all the time.
+fn programs(attribution: &Attribution) -> Option<String> {
+    let mut programs: Vec<String> = Vec::new();
+    for Owner { process, .. } in &attribution.owners {
+        let path = process.executable.as_deref().map(|path| format!(" {}", text(path)));
+        let user = process.user.as_ref().map(|user| format!(" of user {user}"));
+        let program = [process.name.clone(), path.unwrap_or_default(), user.unwrap_or_default()];
+        let program = program.concat();
+        if !programs.contains(&program) {
+            programs.push(program);
+        }
+    }
+    if programs.len() < 2 {
+        return None;
+    }
+    let more = programs.len().saturating_sub(MAX_PROGRAMS);
+    programs.truncate(MAX_PROGRAMS);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!("programs that had to do with it: {}{more}", programs.join(", ")))
 }
 
 fn executable(process: &Process) -> Option<String> {

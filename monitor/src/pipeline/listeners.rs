@@ -1,15 +1,11 @@
-//! Listeners: found, opened, updated, closed; and the finding when nobody expects one.
+//! Listeners: found, opened, updated, closed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::attribution::Socket;
-use crate::endpoint::{Endpoint, Transport};
-use crate::owner::{Integrity, Owner, Process};
-use crate::pipeline::{Pipeline, evidence};
+use crate::pipeline::Pipeline;
 use crate::policy::ListenerView;
-use crate::report::{
-    Body, FindingKind, FindingReport, ListenerChange, ListenerReport, NearMiss, Verdict,
-};
+use crate::report::{Body, ListenerChange, ListenerReport};
 
 /// A listener is reported when everything about it is known, or after this long.
 pub(super) const PATIENCE_NS: u64 = 500_000_000;
@@ -21,35 +17,7 @@ pub(super) struct Listeners {
     reported: HashMap<u64, ListenerReport>,
     /// Changed, but not everything is known yet; since when.
     waiting: HashMap<u64, u64>,
-    /// What findings were about: the same listener again is no news. Bounded: whoever names their
-    /// processes anew each time is told of again, and does not fill our memory.
-    found_before: HashSet<Identity>,
-    /// Findings about the open listeners: a name that becomes known later is no second one.
-    found_now: HashMap<u64, HashSet<FindingKind>>,
 }
-
-/// Identities remembered before all are forgotten.
-const MAX_IDENTITIES: usize = 16_384;
-
-impl Listeners {
-    /// The listener is closed; true if it had been reported.
-    fn forget(&mut self, cookie: u64) -> bool {
-        self.found_now.remove(&cookie);
-        self.reported.remove(&cookie).is_some()
-    }
-
-    /// Is a finding of this kind about this listener news?
-    fn is_news(&mut self, cookie: u64, identity: Identity) -> bool {
-        if self.found_before.len() >= MAX_IDENTITIES {
-            self.found_before.clear();
-        }
-        let new_here = self.found_now.entry(cookie).or_default().insert(identity.0);
-        self.found_before.insert(identity) && new_here
-    }
-}
-
-/// What makes two listeners the same to a person.
-type Identity = (FindingKind, Transport, Endpoint, Option<u64>, String);
 
 impl Pipeline {
     /// Reports what changed and is settled, or has waited long enough; with `all`, everything.
@@ -82,10 +50,7 @@ impl Pipeline {
         let Some((report, expired)) = self.listener_report(socket, now_ns) else { return };
         if !socket.listens {
             // A datagram socket that was connected: from now on only one peer can reach it.
-            if self.listeners.forget(socket.cookie) {
-                let time_ns = socket.closed_ns.unwrap_or(now_ns);
-                self.report(time_ns, Body::Listener(ListenerChange::Closed, Box::new(report)));
-            }
+            self.report_closed(socket, report, now_ns);
             return;
         }
         let before = self.listeners.reported.get(&socket.cookie);
@@ -106,12 +71,31 @@ impl Pipeline {
             self.report(time_ns, Body::Listener(change, Box::new(report.clone())));
             self.judge(&report, expired.as_deref(), now_ns);
         }
-        if let Some(closed_ns) = socket.closed_ns
-            && self.listeners.forget(socket.cookie)
-        {
+        if socket.closed_ns.is_some() && self.report_closed(socket, report, now_ns) {
             self.known.sockets.no_longer_listens(socket.cookie);
-            self.report(closed_ns, Body::Listener(ListenerChange::Closed, Box::new(report)));
         }
+    }
+
+    /// Reports that a listener is gone; true if it had been reported.
+    fn report_closed(&mut self, socket: &Socket, report: ListenerReport, now_ns: u64) -> bool {
+        if self.listeners.reported.remove(&socket.cookie).is_none() {
+            return false;
+        }
+        self.judge_closed(&report, now_ns);
+        let time_ns = socket.closed_ns.unwrap_or(now_ns);
+        self.report(time_ns, Body::Listener(ListenerChange::Closed, Box::new(report)));
+        true
+    }
+
+    /// An open listener as it was last reported, and the expired rule that would expect it.
+    pub(super) fn reported_listener(
+        &self,
+        cookie: u64,
+        now_ns: u64,
+    ) -> Option<(ListenerReport, Option<String>)> {
+        let report = self.listeners.reported.get(&cookie)?.clone();
+        let judgement = self.policy.judge(&ListenerView::from(&report), self.clock.date(now_ns));
+        Some((report, judgement.expired))
     }
 
     fn listener_report(
@@ -136,93 +120,4 @@ impl Pipeline {
         };
         Some((report, judgement.expired))
     }
-
-    /// Reports a finding for a listener that no rule expects, once.
-    fn judge(&mut self, report: &ListenerReport, expired: Option<&str>, now_ns: u64) {
-        let Verdict::Unknown { nearest } = &report.verdict else { return };
-        let owner = report.attribution.principal();
-        let name = owner.map(|owner| name(&owner.process)).unwrap_or_default();
-        let netns = report.netns.as_ref().map(|netns| netns.inode);
-        let (kind, nearest) = match expired {
-            Some(_) => (FindingKind::ExpiredRule, nearest.clone()),
-            None => (FindingKind::UnknownListener, nearest.clone()),
-        };
-        let identity = (kind, report.transport, report.local, netns, name);
-        if !self.listeners.is_news(report.cookie, identity) {
-            return;
-        }
-        let finding = FindingReport {
-            kind,
-            severity: severity(report),
-            message: sentence(report, owner, expired, nearest.as_ref()),
-            evidence: evidence::of_listener(report, owner, self.clock.unix_ns(now_ns)),
-            nearest,
-            listener: Some(Box::new(report.clone())),
-        };
-        self.find(finding, now_ns);
-    }
-}
-
-/// ECS severities as Elastic's own rules use them.
-pub(super) const MEDIUM: u8 = 47;
-pub(super) const HIGH: u8 = 73;
-pub(super) const CRITICAL: u8 = 99;
-
-fn severity(report: &ListenerReport) -> u8 {
-    let tampered = |process: &Process| {
-        let package = process.packaging.package();
-        process.deleted || package.is_some_and(|it| it.integrity == Integrity::Modified)
-    };
-    if report.attribution.owners.iter().any(|owner| tampered(&owner.process)) {
-        CRITICAL
-    } else if report.local.ip.is_loopback() {
-        MEDIUM
-    } else {
-        HIGH
-    }
-}
-
-/// One sentence a colleague would understand.
-fn sentence(
-    report: &ListenerReport,
-    owner: Option<&Owner>,
-    expired: Option<&str>,
-    nearest: Option<&NearMiss>,
-) -> String {
-    let who = match owner {
-        Some(owner) => {
-            let process = &owner.process;
-            let user = process.user.clone().or_else(|| process.uid.map(|uid| format!("uid {uid}")));
-            let user = user.map(|user| format!(", user {user}")).unwrap_or_default();
-            let gone = if owner.exited { ", exited" } else { "" };
-            format!("{} (pid {}{user}{gone})", name(process), process.pid)
-        }
-        None => "Something no process can be named for".to_owned(),
-    };
-    let place = if report.on_all_addresses() { " on all addresses" } else { "" };
-    let netns = match report.netns.as_ref().and_then(|netns| netns.name.as_ref()) {
-        Some(name) => format!(" in network namespace {name}"),
-        None => String::new(),
-    };
-    let listens = match report.transport {
-        Transport::Tcp => "listens",
-        Transport::Udp => "receives datagrams",
-    };
-    let transport = report.transport.name();
-    let local = report.local;
-    let why = match (expired, nearest) {
-        (Some(rule), _) => format!("the rule {rule} that expected it has expired"),
-        (None, Some(nearest)) => {
-            let differences: Vec<String> =
-                nearest.differences.iter().map(ToString::to_string).collect();
-            let differences = differences.join("; ");
-            format!("the nearest rule is {}, but {differences}", nearest.rule)
-        }
-        (None, None) => "no policy rule expects it".to_owned(),
-    };
-    format!("{who} {listens} on {transport} {local}{place}{netns}, and {why}.")
-}
-
-pub(super) fn name(process: &Process) -> String {
-    if process.name.is_empty() { "an unnamed process".to_owned() } else { process.name.clone() }
 }

@@ -8,9 +8,11 @@ use crate::endpoint::{Endpoint, SocketKind, Transport};
 use crate::flow::{End, Flow, FlowId};
 use crate::kernel::holders::Holder;
 use crate::owner::Owner;
-use crate::pipeline::listeners::{CRITICAL, HIGH, PATIENCE_NS, name};
-use crate::pipeline::{Pipeline, evidence};
-use crate::report::{FindingKind, FindingReport};
+use crate::pipeline::findings::Ground;
+use crate::pipeline::judgement::{self, name};
+use crate::pipeline::listeners::PATIENCE_NS;
+use crate::pipeline::{Pipeline, evidence, next_steps};
+use crate::report::{Finding, FindingKind, Severity, Technique};
 
 /// Sockets looked for in one run before all that were are forgotten, and those that wait at a time.
 const MAX_ASKED: usize = 16_384;
@@ -100,8 +102,9 @@ impl Pipeline {
                 self.strangers.waiting.push((cookie, kind, since_ns));
                 continue;
             }
-            if let Some((id, end)) = self.strangers.met.remove(&cookie) {
-                self.judge_stranger(id, end, kind, answer.attribution.principal(), now_ns);
+            if let Some(met) = self.strangers.met.remove(&cookie) {
+                let owner = answer.attribution.principal();
+                self.judge_stranger(cookie, met, kind, owner, now_ns);
             }
         }
     }
@@ -110,8 +113,8 @@ impl Pipeline {
     /// may come from anywhere.
     fn judge_stranger(
         &mut self,
-        id: FlowId,
-        end: End,
+        cookie: u64,
+        (id, end): (FlowId, End),
         kind: SocketKind,
         owner: Option<&Owner>,
         now_ns: u64,
@@ -139,42 +142,40 @@ impl Pipeline {
         ];
         let now_unix_ns = self.clock.unix_ns(now_ns);
         evidence.extend(owner.into_iter().flat_map(|it| evidence::of_owner(it, now_unix_ns)));
-        evidence.push(format!("to look at next: {}", next_step(kind)));
-        let finding = FindingReport {
-            kind: what,
-            severity,
-            message,
+        let holder = owner.map(|owner| &*owner.process);
+        let program = holder.map(judgement::program).unwrap_or_default();
+        let subject = format!("{}|{endpoint}|{kind}|{program}", id.transport.name());
+        let finding = Finding {
             evidence,
-            nearest: None,
-            listener: None,
+            next_steps: next_steps::of_stranger(kind, holder),
+            techniques: vec![technique(kind)],
+            ..Finding::new(what, &subject, severity, message)
         };
-        self.find(finding, now_ns);
+        self.find(finding, Ground::Stranger(cookie), now_ns);
     }
 }
 
 /// What it means that a socket of this kind answers for a port; nothing if it is on that port after all.
-fn meaning(kind: SocketKind, port: u16) -> Option<(FindingKind, u8, String)> {
+fn meaning(kind: SocketKind, port: u16) -> Option<(FindingKind, Severity, String)> {
     match kind {
         SocketKind::Tcp(bound) | SocketKind::Udp(bound) if bound == port => None,
         SocketKind::Tcp(bound) | SocketKind::Udp(bound) => Some((
             FindingKind::RedirectedPort,
-            HIGH,
+            Severity::High,
             format!("whose socket is on port {bound}: a rule or program redirects {port}"),
         )),
         SocketKind::Raw | SocketKind::Packet => Some((
             FindingKind::AnswerWithoutSocket,
-            CRITICAL,
+            Severity::Critical,
             format!("through a {kind}: nobody listens there"),
         )),
     }
 }
 
-const fn next_step(kind: SocketKind) -> &'static str {
+/// A service that is reached by another port, or one that packets without a listener wake up.
+const fn technique(kind: SocketKind) -> &'static Technique {
     match kind {
-        SocketKind::Tcp(_) | SocketKind::Udp(_) => {
-            "`nft list ruleset`, `iptables-save -t nat`, `ipvsadm -Ln`, `bpftool net`"
-        }
-        SocketKind::Raw => "`ss -w -p -e`, and what filter it has",
-        SocketKind::Packet => "`ss -0 -p -e --bpf`: its holder, and what filter it has",
+        SocketKind::Tcp(_) | SocketKind::Udp(_) => &Technique::NON_STANDARD_PORT,
+        SocketKind::Raw | SocketKind::Packet => &Technique::TRAFFIC_SIGNALING,
     }
 }

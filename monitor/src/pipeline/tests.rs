@@ -3,6 +3,7 @@
 mod scene;
 mod strangers;
 mod listeners;
+mod findings;
 mod waiting;
 mod flows;
 mod hearing;
@@ -38,8 +39,8 @@ fn what_is_not_observed_is_a_finding() {
     let [Body::Finding(finding)] = &bodies(scene.pipeline.take_reports())[..] else {
         panic!("one finding");
     };
-    assert!(finding.message.contains("interface eth1"), "{finding:?}");
-    assert_eq!(finding.evidence, ["why"]);
+    assert!(finding.finding.message.contains("interface eth1"), "{finding:?}");
+    assert_eq!(finding.finding.evidence, ["why"]);
     assert_eq!(scene.pipeline.run_ended("done", None).findings, 1);
 }
 
@@ -80,6 +81,8 @@ fn the_end_of_the_run_says_how_much_was_seen() {
         listeners: 1,
         flows: 2,
         findings: 1,
+        findings_open: 1,
+        findings_unfollowed: 0,
         coverage_gaps: Vec::new(),
     };
     assert_eq!(ended, expected);

@@ -26,12 +26,23 @@ impl<'a> Document<'a> {
 
     /// The last document of a run.
     pub(super) fn run_ended(&mut self, run: &'a RunEnded) {
-        let RunEnded { reason, counters, listeners, flows, findings, coverage_gaps } = run;
+        let RunEnded {
+            reason,
+            counters,
+            listeners,
+            flows,
+            findings,
+            findings_open,
+            findings_unfollowed,
+            coverage_gaps,
+        } = run;
         self.event.reason = known(reason);
         self.portwatch.run = Some(RunFields {
             listeners: Some(*listeners),
             flows: Some(*flows),
             findings: Some(*findings),
+            findings_open: Some(*findings_open),
+            findings_unfollowed: (*findings_unfollowed > 0).then_some(*findings_unfollowed),
             coverage_gaps: Some(coverage_gaps),
             ..RunFields::default()
         });
@@ -72,6 +83,10 @@ pub(super) struct RunFields<'a> {
     flows: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings_open: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings_unfollowed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     coverage_gaps: Option<&'a [String]>,
 }

@@ -39,7 +39,7 @@ pub fn scan(reports: &[Arc<Report>], look: &Look) -> String {
             Body::Finding(finding) => {
                 out.push(b'\n');
                 let mut line = Line::new(look);
-                line.put(finding::ink(finding), "FINDING");
+                line.put(finding::ink(finding), finding::label(finding));
                 line.column(0);
                 finding::block(line, finding, &mut out);
             }

@@ -7,7 +7,9 @@ use super::*;
 use crate::endpoint::{Endpoint, Family, Transport};
 use crate::host::sockets::State;
 use crate::owner::{Evidence, Ownership, Role};
-use crate::report::{FindingKind, FindingReport, ListenerChange, Verdict};
+use crate::report::{
+    Finding, FindingKind, FindingReport, FindingState, ListenerChange, Severity, Verdict,
+};
 
 #[test]
 fn a_listener_nobody_expects_is_opened_and_one_finding() {
@@ -24,7 +26,7 @@ fn a_listener_nobody_expects_is_opened_and_one_finding() {
     assert_eq!(listener.verdict, Verdict::Unknown { nearest: None });
     assert_eq!(owners(&listener), [(Role::Opener, Evidence::Exact, PID)]);
     let [finding] = &findings(&reports)[..] else { panic!("{reports:#?}") };
-    assert_eq!((finding.kind, finding.severity), (FindingKind::UnknownListener, 73));
+    assert_eq!((finding.kind, finding.severity), (FindingKind::UnknownListener, Severity::High));
     assert_eq!(finding.listener.as_deref(), Some(&listener));
     assert_eq!(
         finding.message,
@@ -81,9 +83,9 @@ fn a_listener_whose_rule_has_expired_is_a_finding_of_its_own_kind() {
 fn the_severity_follows_from_how_far_the_listener_can_be_reached_and_what_it_runs() {
     let deleted = Process { deleted: true, ..cardbridged(PID) };
     let table = [
-        ([10, 0, 0, 2], cardbridged(PID), 73),
-        ([127, 0, 0, 1], cardbridged(PID), 47),
-        ([127, 0, 0, 1], deleted, 99),
+        ([10, 0, 0, 2], cardbridged(PID), Severity::High),
+        ([127, 0, 0, 1], cardbridged(PID), Severity::Medium),
+        ([127, 0, 0, 1], deleted, Severity::Critical),
     ];
     for (local, process, severity) in table {
         let mut scene = Scene::new();
@@ -130,22 +132,6 @@ fn an_expected_listener_that_somebody_else_gets_hold_of_is_a_finding() {
     let [finding] = &findings(&reports)[..] else { panic!("{reports:#?}") };
     let nearest = finding.nearest.as_ref().unwrap();
     assert_eq!(nearest.differences[0].to_string(), "user: rule says cardbridge, is 0 (pid 4713)");
-}
-
-#[test]
-fn the_same_listener_opened_anew_is_no_second_finding() {
-    let mut scene = Scene::new();
-    for index in 0..2 {
-        let now_ns = SECOND * (1 + index);
-        scene.ingest(&SocketRecord { cookie: LISTENER + index, ..listen(now_ns) });
-        scene.answer(now_ns);
-        scene.tick(now_ns);
-        scene.ingest(&SocketRecord { cookie: LISTENER + index, ..socket(action::RELEASE, now_ns) });
-        scene.answer(now_ns);
-        scene.tick(now_ns);
-    }
-
-    assert_eq!(scene.pipeline.findings(), 1);
 }
 
 #[test]
@@ -273,7 +259,15 @@ fn an_owner_that_exits_is_an_update() {
     assert!(scene.pipeline.alive().is_empty());
 }
 
-pub(super) fn findings(reports: &[Report]) -> Vec<FindingReport> {
+/// What is found for the first time or again.
+pub(super) fn findings(reports: &[Report]) -> Vec<Finding> {
+    let open =
+        |report: FindingReport| (report.state == FindingState::Open).then_some(report.finding);
+    news(reports).into_iter().filter_map(open).collect()
+}
+
+/// All that is told of findings.
+pub(super) fn news(reports: &[Report]) -> Vec<FindingReport> {
     let finding = |report: &Report| match &report.body {
         Body::Finding(finding) => Some((**finding).clone()),
         _ => None,

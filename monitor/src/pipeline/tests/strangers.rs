@@ -9,7 +9,7 @@ use super::*;
 use crate::endpoint::SocketKind;
 use crate::kernel::holders::Holder;
 use crate::owner::{Evidence, Role};
-use crate::report::{FindingKind, FindingReport};
+use crate::report::{Finding, FindingKind, Severity};
 
 const STRANGER: u64 = 77;
 const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 9], 50_000);
@@ -31,7 +31,10 @@ fn a_port_that_a_raw_or_packet_socket_answers_has_no_listener() {
     for kind in [SocketKind::Raw, SocketKind::Packet] {
         let finding = found(kind).expect("a finding");
 
-        assert_eq!((finding.kind, finding.severity), (FindingKind::AnswerWithoutSocket, 99));
+        assert_eq!(
+            (finding.kind, finding.severity),
+            (FindingKind::AnswerWithoutSocket, Severity::Critical)
+        );
     }
 }
 
@@ -72,7 +75,7 @@ fn a_client_that_makes_its_packets_by_hand_is_named_and_no_finding() {
 }
 
 /// The finding about a port that is answered by a socket of this kind.
-fn found(kind: SocketKind) -> Option<FindingReport> {
+fn found(kind: SocketKind) -> Option<Finding> {
     let mut scene = Scene::new();
     answered(&mut scene);
     held(&mut scene, kind);

@@ -37,7 +37,12 @@ fn the_reference_shows_each_event_as_it_is() {
         let document: Value = serde_json::from_str(line).unwrap();
         let action = document["event"]["action"].as_str().unwrap();
         let example = format!("```json\n{}\n```\n", laid_out(line, 0));
-        reference = with_example(&reference, &format!("example: {action}"), &example);
+        let state = document.pointer("/portwatch/finding/state").and_then(Value::as_str);
+        let which = match state {
+            None | Some("open") => action.to_owned(),
+            Some(state) => format!("{action}, {state}"),
+        };
+        reference = with_example(&reference, &format!("example: {which}"), &example);
     }
     if let Some(line) = render(&examples::doctor()).lines().nth(1) {
         let example = format!("```json\n{}\n```\n", laid_out(line, 0));

@@ -1,0 +1,134 @@
+//! What to do next: commands for this very case. They only look, and can be pasted into a shell:
+//! what others chose is quoted, or left out where even that would not be safe to show.
+
+use crate::endpoint::{Direction, SocketKind, Transport};
+use crate::escape::escape;
+use crate::kernel::chain::GapKind;
+use crate::owner::{Integrity, Owner, PackageFormat, Packaging, Process, Role};
+use crate::report::ListenerReport;
+
+/// About a listener; `id` is that of the finding.
+pub(super) fn of_listener(report: &ListenerReport, id: &str, own_netns: u64) -> Vec<String> {
+    let port = report.local.port;
+    let owner = report.attribution.owners.iter().find(|owner| is_there(owner));
+    let process = owner.map(|owner| &*owner.process);
+    let mut steps = Vec::new();
+    if let Some(Process { pid, .. }) = process {
+        steps.push(format!("portwatch policy explain {pid}"));
+    }
+    steps.push(format!("portwatch evidence evidence-{id} --port {port}"));
+    let sockets = sockets(report.transport, port);
+    match process {
+        Some(process) => {
+            steps.extend(of_process(process));
+            let is_elsewhere = report.netns.as_ref().is_some_and(|it| it.inode != own_netns);
+            let enter = format!("nsenter -t {} -n ", process.pid);
+            steps.push(format!("{}{sockets}", if is_elsewhere { &enter } else { "" }));
+        }
+        None => steps.push(sockets),
+    }
+    steps.push(format!("portwatch explain {port}"));
+    steps
+}
+
+/// About a process.
+pub(super) fn of_process(process: &Process) -> Vec<String> {
+    let pid = process.pid;
+    let mut steps = vec![format!("ls -l /proc/{pid}/exe /proc/{pid}/cwd")];
+    if let Packaging::Package(package) = &process.packaging
+        && package.integrity == Integrity::Modified
+        && let Some(name) = quoted(&package.name)
+    {
+        steps.push(match package.format {
+            PackageFormat::Dpkg => format!("dpkg --verify {name}"),
+            PackageFormat::Rpm => format!("rpm --verify {name}"),
+        });
+    }
+    if let Some(container) = &process.container
+        && let Some(id) = quoted(&container.id)
+    {
+        steps.extend(match container.runtime.as_deref() {
+            Some(runtime @ ("docker" | "podman")) => Some(format!("{runtime} inspect {id}")),
+            Some("containerd" | "cri-o") => Some(format!("crictl inspect {id}")),
+            Some("systemd-nspawn") => Some(format!("machinectl status {id}")),
+            Some("lxc") => Some(format!("lxc-info -n {id}")),
+            _ => None,
+        });
+    } else if let Some(unit) = process.unit.as_deref().and_then(quoted) {
+        steps.push(format!("systemctl status -- {unit}"));
+    }
+    steps
+}
+
+/// About a socket of this kind that answers for a port; `holder` has it.
+pub(super) fn of_stranger(kind: SocketKind, holder: Option<&Process>) -> Vec<String> {
+    let mut steps: Vec<String> = match kind {
+        SocketKind::Tcp(_) | SocketKind::Udp(_) => {
+            ["nft list ruleset", "iptables-save -t nat", "ipvsadm -Ln", "bpftool net"].as_slice()
+        }
+        SocketKind::Raw => ["ss --raw -p -e"].as_slice(),
+        SocketKind::Packet => ["ss --packet -p -e --bpf"].as_slice(),
+    }
+    .iter()
+    .map(|step| (*step).to_owned())
+    .collect();
+    steps.extend(holder.into_iter().flat_map(of_process));
+    steps
+}
+
+/// About what keeps the packets of an interface from us.
+pub(super) fn of_gap(kind: GapKind, interface: &str) -> Vec<String> {
+    let Some(interface) = quoted(interface).filter(|name| !name.starts_with('-')) else {
+        return vec!["bpftool net".to_owned()];
+    };
+    let filters =
+        |direction: Direction| format!("tc filter show dev {interface} {}", direction.name());
+    let net = format!("bpftool net show dev {interface}");
+    match kind {
+        GapKind::NotAttached | GapKind::NotEntered => {
+            vec!["portwatch doctor".to_owned(), format!("ip -details link show dev {interface}")]
+        }
+        GapKind::Removed(direction) | GapKind::Behind(direction) => vec![net, filters(direction)],
+        GapKind::Xdp => vec![net, format!("ip -details link show dev {interface}")],
+    }
+}
+
+fn is_there(owner: &Owner) -> bool {
+    !owner.exited && owner.role != Role::Releaser
+}
+
+fn sockets(transport: Transport, port: u16) -> String {
+    let only = match transport {
+        Transport::Tcp => "t",
+        Transport::Udp => "u",
+    };
+    format!("ss -{only}lnp 'sport = :{port}'")
+}
+
+/// One word of a shell. Nothing if it has characters that could deceive whoever reads the line: what is
+/// shown of them is not what a shell would take.
+fn quoted(text: &str) -> Option<String> {
+    (escape(text) == text).then(|| shlex::try_quote(text).ok())?.map(std::borrow::Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_chose_is_one_word_of_a_shell_or_left_out() {
+        let table = [
+            ("cardbridged.service", Some("cardbridged.service")),
+            ("a b", Some("'a b'")),
+            ("$(reboot)", Some("'$(reboot)'")),
+            ("it's;reboot", Some("\"it's;reboot\"")),
+            ("", Some("''")),
+            ("a\\x2db.service", None),
+            ("a\nreboot", None),
+            ("a\u{202e}b", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(quoted(text).as_deref(), expected, "{text:?}");
+        }
+    }
+}
