@@ -77,6 +77,14 @@ Example: who talks to port 3516 while the test suite runs? Exits as the test sui
     /// connect and send, and a real `portwatch watch` must see and name each. Takes a few seconds, and
     /// leaves nothing behind. Exits with 1 if anything is missed.
     Doctor(Doctor),
+    /// What a port is registered for, what that is worth, and what to check.
+    ///
+    /// The registry is part of the program: nobody is asked, and no rights are needed.
+    #[command(after_long_help = "\
+Example: what is 3516 for, and what else should I look at?
+
+    portwatch explain 3516")]
+    Explain(Explain),
     /// Play one of the processes that `doctor` must see; steps come on standard input.
     #[command(hide = true)]
     Decoy,
@@ -101,6 +109,22 @@ pub struct Scan {
 /// What `doctor` is asked for.
 #[derive(Args, Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Doctor {
+    /// How to write to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = OUTPUT)]
+    pub format: Format,
+}
+
+/// What `explain` is asked for.
+#[derive(Args, Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Explain {
+    /// The port.
+    #[arg(
+        value_name = "PORT",
+        default_value = "3516",
+        allow_negative_numbers = true,
+        value_parser = value::port,
+    )]
+    pub port: u16,
     /// How to write to stdout.
     #[arg(long, value_enum, default_value_t, help_heading = OUTPUT)]
     pub format: Format,

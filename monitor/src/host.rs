@@ -9,6 +9,7 @@
 //! - [`netns`]: every network namespace, and how to run something in one
 //! - [`links`]: the interfaces of a namespace, and a subscription to their changes
 //! - [`loopback`]: its loopback device
+//! - [`port_ranges`]: which ports clients get by chance, which take rights
 //! - [`filters`]: who is on the clsact hooks of an interface
 //! - [`nftables`]: the rules that send what comes for a port to somewhere else
 //! - [`conntrack`]: what a connection is called on the other side of a translation of addresses
@@ -32,6 +33,7 @@ pub mod identity;
 pub mod netns;
 pub mod links;
 pub mod loopback;
+pub mod port_ranges;
 pub mod qdisc;
 pub mod filters;
 pub mod nftables;

@@ -10,6 +10,7 @@ pub mod verbatim;
 pub mod escape;
 pub mod endpoint;
 pub mod ports;
+pub mod registry;
 pub mod owner;
 
 // What the first bytes of a conversation look like.
@@ -54,3 +55,4 @@ pub mod interfaces;
 pub mod scan;
 pub mod watch;
 pub mod doctor;
+pub mod explain;

@@ -12,7 +12,7 @@ use monitor::kernel::pin;
 use monitor::output::Style;
 use monitor::output::ecs::RunIdentity;
 use monitor::output::text::Look;
-use monitor::{descriptor, doctor, scan, watch};
+use monitor::{descriptor, doctor, explain, scan, watch};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -47,6 +47,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             let identity = Identity::read();
             doctor::run(style(args.format, Style::Checks, cli.color, &identity))
         }
+        Command::Explain(args) => explain::run(args, &look(cli.color)),
         Command::Decoy => Ok(doctor::decoy()?),
         Command::DecoyWorker => Ok(doctor::decoy_worker()?),
         Command::Detach => detach(),
@@ -73,11 +74,7 @@ fn detach() -> Result<u8, Failure> {
 /// `text` is how the command's reports look as text.
 fn style(format: Format, text: fn(Look) -> Style, color: Color, identity: &Identity) -> Style {
     match format {
-        Format::Text => text(Look::of_stdout(match color {
-            Color::Auto => ColorChoice::Auto,
-            Color::Always => ColorChoice::Always,
-            Color::Never => ColorChoice::Never,
-        })),
+        Format::Text => text(look(color)),
         Format::Json => Style::Json(RunIdentity {
             host_name: identity.name.clone(),
             host_id: identity.machine_id.clone().unwrap_or_default(),
@@ -85,6 +82,14 @@ fn style(format: Format, text: fn(Look) -> Style, color: Color, identity: &Ident
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }),
     }
+}
+
+fn look(color: Color) -> Look {
+    Look::of_stdout(match color {
+        Color::Auto => ColorChoice::Auto,
+        Color::Always => ColorChoice::Always,
+        Color::Never => ColorChoice::Never,
+    })
 }
 
 /// A random name for this run.

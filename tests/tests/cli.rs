@@ -21,6 +21,7 @@ fn a_bad_command_line_is_refused_in_one_line() {
         (&["scan", "--no-such-option"], "--no-such-option"),
         (&["watch", "--for", "soon"], "--for"),
         (&["watch", "--ring-size", "5000"], "--ring-size"),
+        (&["explain", "99999"], "99999"),
         (&["gaze"], "gaze"),
         (&[], "subcommand"),
     ];
@@ -29,6 +30,25 @@ fn a_bad_command_line_is_refused_in_one_line() {
 
         assert_refused(&refused, named);
     }
+}
+
+#[test]
+fn a_port_is_explained_without_rights() {
+    let (_directory, program) = program_for_all();
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let as_nobody = |args: &[&str]| {
+        let rights = if rustix::process::geteuid().is_root() { &nobody[..] } else { &[] };
+        finish(Command::new("setpriv").args(rights).arg(&program).args(args))
+    };
+
+    let text = as_nobody(&["explain"]);
+    let json = as_nobody(&["explain", "22", "--format", "json"]);
+
+    assert_eq!((text.code, &*text.stderr), (Some(0), ""));
+    assert!(text.stdout.contains("smartcard-port") && text.stdout.contains("Firmador"));
+    assert_eq!((json.code, &*json.stderr), (Some(0), ""));
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["registrations"][0]["name"], "ssh");
 }
 
 #[test]

@@ -29,6 +29,21 @@ fn doctor_takes_a_format_and_its_decoys_are_not_offered() {
 }
 
 #[test]
+fn explain_takes_a_port_and_3516_unless_told_otherwise() {
+    let explain = |args: &[&str]| cli(args).map(|cli| cli.command);
+    let text = Format::Text;
+
+    assert_eq!(explain(&["explain"]), Ok(Command::Explain(Explain { port: 3516, format: text })));
+    assert_eq!(
+        explain(&["explain", "22"]),
+        Ok(Command::Explain(Explain { port: 22, format: text }))
+    );
+    for port in ["0", "65536", "-1", "ssh", ""] {
+        assert!(matches!(explain(&["explain", port]), Err(Exit::Usage(_))), "{port}");
+    }
+}
+
+#[test]
 fn a_bare_watch_has_the_defaults_of_the_contract() {
     assert_eq!(watch(&[]), default_watch());
 }
@@ -83,7 +98,7 @@ fn global_options_stand_before_and_after_the_subcommand() {
 #[test]
 fn a_bad_option_is_refused_in_one_line() {
     let table = [
-        ("", "a subcommand is missing: scan, watch, doctor, detach or help"),
+        ("", "a subcommand is missing: scan, watch, doctor, explain, detach or help"),
         ("wtch", "unknown subcommand 'wtch', did you mean 'watch'?"),
         ("top", "unknown subcommand 'top', see 'portwatch --help'"),
         ("scan --prot 22", "unknown option '--prot', did you mean '--port'?"),

@@ -43,6 +43,13 @@ pub(super) fn count(text: &str) -> Result<NonZeroU64, String> {
     text.parse().map_err(|_error| "write a number from 1".to_owned())
 }
 
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err("write a port from 1 to 65535".to_owned()),
+    }
+}
+
 pub(super) fn ring_size(text: &str) -> Result<u32, String> {
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4 * KIB);
     let bytes = size(text)?;
