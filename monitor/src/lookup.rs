@@ -67,9 +67,19 @@ pub enum Answer {
         /// The kind.
         kind: Option<SocketKind>,
     },
-    /// Processes that are no longer there.
-    Exited(Vec<ProcessKey>),
+    /// What became of processes.
+    Fates {
+        /// Those that are no longer there.
+        exited: Vec<ProcessKey>,
+        /// Those that are not what they were, as they are now.
+        changed: Vec<(ProcessKey, Arc<Process>)>,
+        /// When that was looked at, nanoseconds of `CLOCK_BOOTTIME`.
+        at_ns: u64,
+    },
 }
+
+/// A process that was alive when last seen, with pid and start.
+type Alive = (ProcessKey, u32, u64);
 
 /// A question about what a process runs, or what it runs in.
 type Executable = (Question, ProcessKey, Arc<Process>);
@@ -86,7 +96,7 @@ enum Job {
     Identify { key: ProcessKey, pid: u32, seen: Seen },
     Recognise { cookie: u64, pid: u32, fd: u32 },
     Namespaces,
-    WhoExited(Vec<(ProcessKey, u32, u64)>),
+    Fates { alive: Vec<Alive>, owners: Vec<(ProcessKey, Arc<Process>)> },
 }
 
 /// What the socket hooks, where they are attached, let be looked up.
@@ -174,10 +184,10 @@ impl Lookup {
         (asked != Some(true)).then(|| question.refused(key))
     }
 
-    /// Asks which of these processes have exited.
-    pub fn ask_who_exited(&self, processes: Vec<(ProcessKey, u32, u64)>) {
-        if self.identities.try_send(Job::WhoExited(processes)).is_err() {
-            tracing::debug!("too busy to look which processes have exited; later");
+    /// Asks which of the first have exited, and which of the others are not what they were.
+    pub fn ask_for_fates(&self, alive: Vec<Alive>, owners: Vec<(ProcessKey, Arc<Process>)>) {
+        if self.identities.try_send(Job::Fates { alive, owners }).is_err() {
+            tracing::debug!("too busy to look what became of processes; later");
         }
     }
 }
@@ -198,13 +208,19 @@ fn identify(
                 Answer::Recognised { cookie, kind: descriptor::kind_of(pid, fd) }
             }
             Job::Namespaces => Answer::Namespaces(namespaces(watched)),
-            Job::WhoExited(processes) => Answer::Exited(
-                processes
-                    .into_iter()
-                    .filter(|(_, pid, start)| !is_alive(*pid, *start))
-                    .map(|(key, _, _)| key)
-                    .collect(),
-            ),
+            Job::Fates { alive, owners } => {
+                let exited = alive.into_iter().filter(|(_, pid, start)| !is_alive(*pid, *start));
+                let changed = owners.into_iter().filter_map(|(key, known)| {
+                    let found = reader.read(known.pid, None);
+                    let is_it = found.start_ticks == known.start_ticks;
+                    (is_it && !found.is_as(&known)).then_some((key, found))
+                });
+                Answer::Fates {
+                    exited: exited.map(|(key, _, _)| key).collect(),
+                    changed: changed.collect(),
+                    at_ns: clock::boot_ns(),
+                }
+            }
         };
         if answers.blocking_send(answer).is_err() {
             return;

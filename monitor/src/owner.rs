@@ -27,6 +27,10 @@ pub struct Process {
     pub start_unix_ns: Option<i64>,
     /// `comm` of the thread group leader, or of the thread the kernel saw when that is all there is.
     pub name: String,
+    /// The name the kernel noted in the system call, where that is another one: of a thread, or of
+    /// what the process ran before it called `execve`.
+    #[serde(default)]
+    pub noted_name: Option<String>,
     /// What `/proc/PID/exe` points to, without the kernel's ` (deleted)` mark.
     #[serde(with = "crate::verbatim::path")]
     pub executable: Option<PathBuf>,
@@ -66,6 +70,15 @@ pub struct Process {
     /// What could not be read, and why: `"exe: permission denied"`, `"exe, args, cwd: gone before they
     /// could be read"`.
     pub missing: Vec<String>,
+}
+
+impl Process {
+    /// The same program, by path and contents, under the same name, of the same user, in the same place.
+    pub fn is_as(&self, before: &Self) -> bool {
+        (&self.executable, self.deleted, &self.sha256)
+            == (&before.executable, before.deleted, &before.sha256)
+            && (&self.name, self.uid, &self.cgroup) == (&before.name, before.uid, &before.cgroup)
+    }
 }
 
 /// What the kernel noted of a process in the act.
@@ -174,11 +187,18 @@ pub struct Owner {
     pub evidence: Evidence,
     /// The process has exited.
     pub exited: bool,
+    /// The process runs another program by now: what it did, it did as this one.
+    pub replaced: bool,
     /// Who.
     pub process: Arc<Process>,
 }
 
 impl Owner {
+    /// Is there nothing left of who did it? The process has exited, or runs another program.
+    pub const fn is_gone(&self) -> bool {
+        self.exited || self.replaced
+    }
+
     /// The lower, the more telling: of a flow whoever used it, dead or alive, of a listener whoever is
     /// still there; of the destination side first, since that is the server.
     fn rank(&self) -> (bool, bool, bool, u8, Evidence) {
@@ -189,7 +209,7 @@ impl Owner {
             Role::Releaser => 3,
         };
         let used = self.side.is_some() && self.role == Role::User;
-        (self.side == Some(Side::Source), !used, self.exited, role, self.evidence)
+        (self.side == Some(Side::Source), !used, self.is_gone(), role, self.evidence)
     }
 }
 

@@ -48,6 +48,8 @@ const MAX_FLOWS: usize = 65_536;
 const MAX_SOCKETS: usize = 65_536;
 /// Processes remembered at once.
 const MAX_PROCESSES: usize = 16_384;
+/// Owners of listeners that are looked at again in one go.
+const MAX_LOOKED_AT: usize = 1024;
 /// A flow's start waits this long for the names of its processes.
 const FLOW_PATIENCE_NS: u64 = 250_000_000;
 /// Time between two sweeps of the flow table for flows that are over.
@@ -297,6 +299,30 @@ impl Pipeline {
     fn exited(&mut self, key: ProcessKey) {
         self.known.processes.exited(key);
         self.known.sockets.process_changed(key);
+    }
+
+    /// Takes in that processes are not what they were.
+    fn changed(&mut self, processes: Vec<(ProcessKey, Arc<Process>)>, now_ns: u64) {
+        for (key, process) in processes {
+            let successor = self.known.processes.changed(key, process, now_ns);
+            if successor != key {
+                self.known.sockets.hand_on(key, successor);
+                self.known.sockets.process_changed(key);
+            }
+            self.known.sockets.process_changed(successor);
+        }
+    }
+
+    /// The processes that have to do with open listeners, as they are known: it is worth looking whether
+    /// they still are that.
+    pub fn owners_of_listeners(&self) -> Vec<(ProcessKey, Arc<Process>)> {
+        let owners = self.known.sockets.owners_of_open_listeners();
+        let present = owners.into_iter().filter_map(|key| {
+            let (process, exited) = self.known.processes.get(key)?;
+            let is_there = !exited && !self.known.processes.is_replaced(key);
+            (is_there && process.start_ticks.is_some()).then(|| (key, Arc::clone(process)))
+        });
+        present.take(MAX_LOOKED_AT).collect()
     }
 
     /// What is known of a process.

@@ -127,6 +127,9 @@ pub struct ListenerReport {
     pub interface: Option<String>,
     /// Socket cookie.
     pub cookie: u64,
+    /// The systemd unit in which it was made: with socket activation the `.socket` unit, whoever serves
+    /// it.
+    pub unit: Option<String>,
     /// Who.
     pub attribution: Attribution,
     /// What the policy says.

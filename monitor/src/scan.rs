@@ -13,8 +13,10 @@ use tokio::time::{Instant, timeout_at};
 use crate::cli;
 use crate::clock::{self, Clock};
 use crate::failure::{self, Failure};
+use crate::host::cgroup::Hierarchy;
 use crate::host::identity::Identity;
 use crate::host::netns;
+use crate::kernel::cgroup;
 use crate::kernel::object::{self, Object};
 use crate::kernel::preflight::{self, Needs};
 use crate::lookup::{Answer, Lookup};
@@ -38,6 +40,8 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
     let policy = session::policy(&args.common)?;
     let mut degraded = Vec::new();
     let mut object = load(&mut degraded);
+    // Where it cannot be opened, units of sockets are not known: those of processes are.
+    let cgroups = cgroup::root().map(Hierarchy::new).ok();
     let work =
         Work { asks_for_bpf: object.as_ref().is_some_and(Object::asks_for_bpf), ..Work::default() };
     degraded.extend(privilege::confine(work));
@@ -53,7 +57,7 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
         netns: netns::own().context("reading the own network namespace")?.netns,
         clock: Clock::of_host(),
     });
-    let snapshot = Snapshot::take(&ports, false)?;
+    let snapshot = Snapshot::take(&ports, false, cgroups.as_ref())?;
     let sockets = snapshot.apply(object.as_mut(), &mut pipeline, &mut degraded)?;
     let (lookup, mut answers) = Lookup::start(identity, work, None)?;
     let output = Output::stdout(style)?;

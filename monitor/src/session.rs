@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
@@ -17,6 +18,7 @@ use crate::clock;
 use crate::endpoint::{Family, Netns};
 use crate::failure::Failure;
 use crate::host;
+use crate::host::cgroup::{Hierarchy, Placement};
 use crate::host::netns::{self, Mark};
 use crate::host::sockets::Socket;
 use crate::kernel::flow_table::FlowTable;
@@ -223,7 +225,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Looks at every network namespace of the host. `has_hooks`: the socket hooks are attached.
-    pub fn take(ports: &PortSet, has_hooks: bool) -> Result<Self> {
+    /// `cgroups`: where sockets were made.
+    pub fn take(ports: &PortSet, has_hooks: bool, cgroups: Option<&Hierarchy>) -> Result<Self> {
         let watched = ports.iter().next().filter(|_| has_hooks);
         let namespaces = netns::enumerate(watched).context("listing network namespaces")?;
         let mut snapshot = Self { degraded: namespaces.unseen, ..Self::default() };
@@ -241,6 +244,9 @@ impl Snapshot {
         }
         snapshot.degraded.dedup();
         snapshot.sockets.retain_mut(has_identity);
+        if let Some(cgroups) = cgroups {
+            tell_units(&mut snapshot.sockets, cgroups);
+        }
         snapshot.namespaces = namespaces
             .found
             .into_iter()
@@ -308,6 +314,15 @@ fn by_proc(sockets: &[Socket], degraded: &mut Vec<String>) -> Result<Vec<(u64, u
         .collect())
 }
 
+/// Looks up the units in which listeners were made: of the others, who has them tells as much.
+fn tell_units(sockets: &mut [Socket], cgroups: &Hierarchy) {
+    for socket in sockets.iter_mut().filter(|socket| socket.is_listener()) {
+        let path = socket.cgroup_id.and_then(|id| cgroups.path_of(id).ok());
+        let placement = path.and_then(|path| Placement::of_path(path.as_os_str().as_bytes()));
+        socket.unit = placement.and_then(|placement| placement.unit);
+    }
+}
+
 /// Where `sock_diag` is missing there are no cookies: the inode stands in, marked by the highest bit,
 /// which the kernel's counting cookies never reach. A socket with neither cannot be told from others.
 fn has_identity(socket: &mut Socket) -> bool {
@@ -350,7 +365,13 @@ pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
 
 /// Hands an answer to the pipeline.
 pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
-    pipeline.apply(match answer {
+    let input = match answer {
+        Answer::Fates { exited, changed, at_ns } => {
+            if !changed.is_empty() {
+                pipeline.apply(Input::Changed { processes: changed, now_ns: at_ns });
+            }
+            Input::Exited(exited)
+        }
         Answer::Identified { key, process, at_ns } => {
             Input::Identified { key, process, now_ns: at_ns }
         }
@@ -361,8 +382,8 @@ pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
             Input::Recognised { cookie, kind, now_ns: clock::boot_ns() }
         }
         Answer::Namespaces(namespaces) => Input::Namespaces(namespaces),
-        Answer::Exited(keys) => Input::Exited(keys),
-    });
+    };
+    pipeline.apply(input);
 }
 
 /// Attaches the socket hooks.

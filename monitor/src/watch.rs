@@ -45,10 +45,10 @@ const TICK: Duration = Duration::from_millis(40);
 /// Time between two readings of the flow table.
 const TABLE: Duration = Duration::from_millis(200);
 /// Time between two looks at who has exited.
-const EXITS: Duration = Duration::from_secs(1);
+const FATES: Duration = Duration::from_secs(1);
 /// As many of those go by between two looks at who holds the listeners, which reads every descriptor
 /// of the host.
-const EXITS_PER_HOLDERS: u32 = 5;
+const FATES_PER_HOLDERS: u32 = 5;
 
 /// How often a moment is sought in which nothing is counted, before counters are compared.
 const QUIET_TRIES: u32 = 100;
@@ -68,7 +68,7 @@ struct Watch {
     pipeline: Pipeline,
     output: Output,
     reported: u64,
-    exits_asked: u32,
+    fates_asked: u32,
     /// The last counters are of one moment.
     is_exact: bool,
     /// Interfaces have changed since it was last looked at what is in our way on them.
@@ -167,7 +167,7 @@ impl Watch {
         let work = work(&args, &mut object);
         degraded.extend(privilege::confine(work));
         let mut pipeline = Pipeline::new(settings(&args, policy, readers.slots(), netns)?);
-        let snapshot = Snapshot::take(&args.common.ports(), true)?;
+        let snapshot = Snapshot::take(&args.common.ports(), true, Some(&cgroups))?;
         snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
         let mut tracepoints = Tracepoints::default();
         tracepoints.follow(&mut object, pipeline.anybody_listens());
@@ -206,7 +206,7 @@ impl Watch {
             pipeline,
             output,
             reported: 0,
-            exits_asked: 0,
+            fates_asked: 0,
             is_exact: false,
             gaps_due: false,
             pace: pace::Pace::new(),
@@ -223,7 +223,7 @@ impl Watch {
     ) -> Result<Stop> {
         let mut tick = every(TICK);
         let mut table = every(TABLE);
-        let mut exits = every(EXITS);
+        let mut fates = every(FATES);
         let mut counters = every(self.args.interval);
         let started = Instant::now();
         let deadline = self.args.duration.and_then(|duration| started.checked_add(duration));
@@ -267,7 +267,7 @@ impl Watch {
                         self.read_table()?;
                     }
                 }
-                _ = exits.tick() => self.ask_who_exited()?,
+                _ = fates.tick() => self.ask_for_fates()?,
                 _ = counters.tick() => self.report_counters()?,
             }
         }
@@ -297,9 +297,10 @@ impl Watch {
         self.look_for_strangers()
     }
 
-    /// Asks who has exited; with each fifth answer comes the time to ask who holds the listeners.
-    fn ask_who_exited(&mut self) -> Result<()> {
-        self.lookup.ask_who_exited(self.pipeline.alive());
+    /// Asks what became of processes; with each fifth answer, and when one has become another program,
+    /// comes the time to ask who holds the listeners.
+    fn ask_for_fates(&mut self) -> Result<()> {
+        self.lookup.ask_for_fates(self.pipeline.alive(), self.pipeline.owners_of_listeners());
         self.pipeline.apply(Input::SocketsExpire { now_ns: clock::boot_ns() });
         for cookie in self.pipeline.take_expired() {
             self.object.forget_socket(cookie)?;
@@ -317,17 +318,23 @@ impl Watch {
     }
 
     fn answered(&mut self, answer: Answer) -> Result<()> {
-        let who_exited = matches!(answer, Answer::Exited(_));
+        let fates = match &answer {
+            Answer::Fates { changed, .. } => Some(!changed.is_empty()),
+            _ => None,
+        };
         if matches!(answer, Answer::Namespaces(_)) {
             self.follow_namespaces()?;
         }
         session::answer(&mut self.pipeline, answer);
-        if who_exited {
-            self.exits_asked += 1;
-            // Only now: a pid whose process has exited is another process when it holds something.
-            if self.exits_asked.is_multiple_of(EXITS_PER_HOLDERS) {
+        if let Some(has_changes) = fates {
+            self.fates_asked += 1;
+            let is_time = self.fates_asked.is_multiple_of(FATES_PER_HOLDERS);
+            if is_time {
                 // What a burst of reports took is not kept.
                 sys::release_free_memory();
+            }
+            // Only now: a pid whose process has exited is another process when it holds something.
+            if is_time || has_changes {
                 self.look_for_holders()?;
             }
         }

@@ -26,9 +26,11 @@ mod capture;
 mod tc;
 mod neighbour;
 mod secret;
+mod cgroup;
 
 pub use actor::{Actor, Performed};
 pub use capture::{Capture, Dissected};
+pub use cgroup::Cgroup;
 pub use count::{Count, Nft};
 pub use event::{Event, Owner};
 pub use frame::{Frame, frames_file};

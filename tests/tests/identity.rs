@@ -6,10 +6,10 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use portwatch_tests::{Actor, Event, Finished, Host, Lab, skip};
+use portwatch_tests::{Actor, Cgroup, Event, Finished, Host, Lab, skip};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -235,9 +235,8 @@ fn of_a_process_that_is_gone_the_unit_is_known_by_its_cgroup() {
     let portwatch = host.portwatch(&["watch"]);
 
     portwatch.pause();
-    let mut client = Command::new("sh");
-    let script = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
-    client.args(["-c", script]).arg(&service.path).args(["ip", "netns", "exec", host.name()]);
+    let mut client = service.command();
+    client.args(["ip", "netns", "exec", host.name()]);
     client.args([ACTOR, &*format!("connect tcp {}", host.v4(PORT))]);
     let client = Actor::start(&mut client).finish(1);
     portwatch.resume();
@@ -254,41 +253,6 @@ fn of_a_process_that_is_gone_the_unit_is_known_by_its_cgroup() {
         (&"pwt.service".into(), &"pwt-identity.slice".into())
     );
     assert!(!missing(owner).contains("cgroup"), "{owner}");
-}
-
-/// A cgroup of a test's own; removed when dropped.
-struct Cgroup {
-    path: PathBuf,
-}
-
-impl Cgroup {
-    /// `None`, noted as skipped, where none can be made.
-    fn make(slice: &str, service: &str) -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/self/mounts").expect("read the mounts");
-        let mounted = mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (path, kind) = (fields.next()?, fields.next()?);
-            (kind == "cgroup2").then_some(path)
-        });
-        let Some(mounted) = mounted else {
-            skip("no cgroup v2 hierarchy is mounted");
-            return None;
-        };
-        let path = Path::new(mounted).join(slice).join(service);
-        if let Err(error) = fs::create_dir_all(&path) {
-            skip(&format!("no cgroup can be made: {error}"));
-            return None;
-        }
-        Some(Self { path })
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Not asserted: a test that fails already must not abort the others.
-        drop(fs::remove_dir(&self.path));
-        drop(self.path.parent().map(fs::remove_dir));
-    }
 }
 
 /// A lab, where this host has the program and the database that knows it.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::attribution::{Answer, Namespaces, Processes, Socket, Sockets};
+use crate::attribution::{Answer, Namespaces, ProcessKey, Processes, Socket, Sockets};
 use crate::endpoint::{Endpoint, Family};
 use crate::flow::{End, Flow};
 use crate::owner::{Attribution, Evidence, Owner, Ownership, Role, Side};
@@ -66,6 +66,10 @@ impl Known {
         let listens = |listener: &&Socket| {
             listener.netns == socket.netns && socket.local.is_some_and(|local| listener.gets(local))
         };
+        if let Some(reason) = socket.unowned {
+            answer.attribution = nobody_has(reason);
+            return answer;
+        }
         let port = socket.local.map_or(0, |local| local.port);
         let owners: Vec<Owner> = self
             .sockets
@@ -88,10 +92,14 @@ impl Known {
         let mut owners = Vec::new();
         // A socket that sends from a port that it is not on.
         let mut stranger = None;
+        let mut unowned = None;
         let mut settled = true;
         for (side, end) in [(Side::Destination, flow.opener.other()), (Side::Source, flow.opener)] {
-            let sockets = self.sockets_at(flow, end);
+            let mut sockets = self.sockets_at(flow, end);
             let served = sockets.iter().any(|(socket, _)| is_served(socket));
+            if served {
+                keep_listeners_of_servers(&mut sockets);
+            }
             for (socket, join) in sockets {
                 let mut of_socket = self.owners(socket, Some(side), join);
                 if served && socket.remote.is_none() {
@@ -100,10 +108,11 @@ impl Known {
                 owners.extend(of_socket);
                 settled &= self.are_settled(socket);
                 stranger = stranger.or(socket.stranger);
+                unowned = unowned.or(socket.unowned);
             }
         }
         let attribution = if owners.is_empty() {
-            nobody(role)
+            unowned.map_or_else(|| nobody(role), nobody_has)
         } else {
             let why = match stranger {
                 Some(kind) => format!("the packets carry the cookie of a {kind}"),
@@ -221,6 +230,7 @@ impl Known {
                     role: owner.role,
                     evidence,
                     exited,
+                    replaced: self.processes.is_replaced(owner.process),
                     process: Arc::clone(process),
                 })
             })
@@ -247,6 +257,23 @@ fn is_served(socket: &Socket) -> bool {
     socket.remote.is_some() && !socket.owners.is_empty()
 }
 
+/// Several listeners may share a port: then a connection came from the one that its user has to do
+/// with, if there is such a one.
+fn keep_listeners_of_servers(sockets: &mut Vec<(&Socket, Join)>) {
+    let is_listener = |socket: &Socket| socket.remote.is_none();
+    let servers: Vec<ProcessKey> = sockets
+        .iter()
+        .filter(|(socket, _)| !is_listener(socket))
+        .flat_map(|(socket, _)| socket.owners.iter().map(|owner| owner.process))
+        .collect();
+    let is_theirs =
+        |socket: &Socket| socket.owners.iter().any(|owner| servers.contains(&owner.process));
+    let fits = |socket: &Socket| is_listener(socket) && is_theirs(socket);
+    if sockets.iter().any(|(socket, _)| fits(socket)) {
+        sockets.retain(|(socket, _)| !is_listener(socket) || is_theirs(socket));
+    }
+}
+
 /// Of those who have to do with a listener only who opened it has to do with a connection that
 /// somebody is seen with; where that is not known, who holds it. Its other workers have not, and who
 /// closed it did not close the connection.
@@ -257,6 +284,11 @@ fn keep_openers(of_listener: &mut Vec<Owner>) {
         Role::Holder
     };
     of_listener.retain(|owner| owner.role == kept);
+}
+
+/// The socket is there, and no process has it.
+fn nobody_has(reason: &str) -> Attribution {
+    Attribution { ownership: Ownership::None, reason: reason.to_owned(), owners: Vec::new() }
 }
 
 fn nobody(role: Option<FlowRole>) -> Attribution {

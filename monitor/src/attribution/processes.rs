@@ -46,6 +46,8 @@ struct Entry {
     /// The process was certainly there at this moment.
     verified_ns: u64,
     exited: bool,
+    /// It has called `execve`: what it is now is another entry.
+    replaced: bool,
     /// Answers that are awaited.
     answers_due: u8,
 }
@@ -106,7 +108,7 @@ impl Processes {
     pub fn present(&mut self, pid: u32, now_ns: u64) -> ProcessKey {
         if let Some(key) = self.by_pid.get(&pid)
             && let Some(entry) = self.entries.get(key)
-            && !entry.exited
+            && !(entry.exited || entry.replaced)
         {
             return *key;
         }
@@ -115,18 +117,24 @@ impl Processes {
     }
 
     fn add(&mut self, process: Process, comm: &[u8], seen: Seen) -> ProcessKey {
+        let pid = process.pid;
+        let key = self.enter(process, comm, seen);
+        self.requests.push(Request::Identify { key, pid, seen });
+        key
+    }
+
+    fn enter(&mut self, process: Process, comm: &[u8], seen: Seen) -> ProcessKey {
         self.make_room();
         let key = ProcessKey(self.next);
         self.next += 1;
-        let pid = process.pid;
-        self.by_pid.insert(pid, key);
-        self.requests.push(Request::Identify { key, pid, seen });
+        self.by_pid.insert(process.pid, key);
         let entry = Entry {
             process: Arc::new(process),
             comm: comm.to_vec(),
             captured_uid: seen.uid,
             verified_ns: seen.at_ns,
             exited: false,
+            replaced: false,
             answers_due: ANSWERS,
         };
         self.entries.insert(key, entry);
@@ -150,6 +158,7 @@ impl Processes {
             self.by_pid.insert(found.pid, known);
             if let Some(entry) = self.entries.get_mut(&known) {
                 entry.verified_ns = entry.verified_ns.max(now_ns);
+                entry.replaced = false;
             }
             return known;
         }
@@ -159,13 +168,53 @@ impl Processes {
             entry.process = Arc::new(merge(&entry.process, &found));
             (entry.answers_due, entry.exited) = (0, true);
         } else {
+            let noted_name = entry.noted_name(&found);
             entry.process = found;
+            if noted_name.is_some() {
+                Arc::make_mut(&mut entry.process).noted_name = noted_name;
+            }
             entry.verified_ns = entry.verified_ns.max(now_ns);
             self.requests.extend([Request::Hash { key }, Request::Package { key }]);
         }
         if entry.process.container.is_some() {
             entry.answers_due = entry.answers_due.saturating_add(1);
             self.requests.push(Request::Container { key });
+        }
+        key
+    }
+
+    /// What `/proc` says of it by now is not what it said before: another user, another place, or, after
+    /// `execve`, another program. Returns the key of what it is now: what another program did before is
+    /// not what this one did.
+    pub fn changed(&mut self, key: ProcessKey, found: Arc<Process>, now_ns: u64) -> ProcessKey {
+        let Some(entry) = self.entries.get_mut(&key) else { return key };
+        // That it has exited is for others to say.
+        if found.start_ticks.is_none() || entry.process.start_ticks != found.start_ticks {
+            return key;
+        }
+        if entry.process.executable != found.executable {
+            entry.replaced = true;
+            let pid = found.pid;
+            let process = Process { pid, name: found.name.clone(), ..Process::default() };
+            let successor = self.enter(process, &[], Seen { at_ns: now_ns, ..Seen::default() });
+            return self.identified(successor, found, now_ns);
+        }
+        let before = Arc::clone(&entry.process);
+        entry.verified_ns = entry.verified_ns.max(now_ns);
+        entry.process = found;
+        let process = Arc::make_mut(&mut entry.process);
+        process.noted_name.clone_from(&before.noted_name);
+        if process.cgroup == before.cgroup {
+            process.container.clone_from(&before.container);
+        } else if process.container.is_some() {
+            entry.answers_due = entry.answers_due.saturating_add(1);
+            self.requests.push(Request::Container { key });
+        }
+        if process.sha256.is_none() || process.sha256 != before.sha256 {
+            entry.answers_due = entry.answers_due.saturating_add(2);
+            self.requests.extend([Request::Hash { key }, Request::Package { key }]);
+        } else {
+            process.packaging.clone_from(&before.packaging);
         }
         key
     }
@@ -220,6 +269,11 @@ impl Processes {
         self.entries.get(&key).map(|entry| (&entry.process, entry.exited))
     }
 
+    /// It runs another program by now.
+    pub fn is_replaced(&self, key: ProcessKey) -> bool {
+        self.entries.get(&key).is_some_and(|entry| entry.replaced)
+    }
+
     /// Nothing is being looked up for this process.
     pub fn is_settled(&self, key: ProcessKey) -> bool {
         self.entries.get(&key).is_none_or(Entry::is_settled)
@@ -257,6 +311,12 @@ impl Entry {
         self.answers_due == 0
     }
 
+    /// The name that a hook noted, where the process found has another.
+    fn noted_name(&self, found: &Process) -> Option<String> {
+        let noted = escape::text_from_bytes(&self.comm);
+        (!noted.is_empty() && noted != found.name).then(|| noted.into_owned())
+    }
+
     fn is_still(&self, captured: &Captured<'_>) -> bool {
         if captured.seen_ns <= self.verified_ns && !self.exited {
             return true;
@@ -274,6 +334,8 @@ fn merge(captured: &Process, found: &Process) -> Process {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -354,6 +416,79 @@ mod tests {
             processes.packaged(held, Ok(Packaging::NoPackage));
         }
         assert!(processes.is_settled(held));
+    }
+
+    #[test]
+    fn another_program_in_a_process_is_another_entry_and_the_former_one_stays() {
+        let mut processes = Processes::new(8);
+        let first = known(&mut processes, "/usr/bin/starter");
+        let found = running("/usr/sbin/service");
+
+        let second = processes.changed(first, found, 300);
+
+        assert_ne!(first, second);
+        assert!(processes.is_replaced(first) && !processes.is_replaced(second));
+        let executable = |key| processes.get(key).unwrap().0.executable.clone().unwrap();
+        assert_eq!(executable(first), Path::new("/usr/bin/starter"));
+        assert_eq!(executable(second), Path::new("/usr/sbin/service"));
+        assert_eq!(processes.present(7, 400), second);
+        // Back again it is who it was.
+        assert_eq!(processes.changed(second, running("/usr/bin/starter"), 500), first);
+    }
+
+    #[test]
+    fn another_user_of_the_same_program_is_the_same_entry() {
+        let mut processes = Processes::new(8);
+        let key = known(&mut processes, "/usr/sbin/service");
+        processes.hashed(key, Ok("9f2c".to_owned()));
+        processes.packaged(key, Ok(Packaging::NoPackage));
+        let found = Process {
+            uid: Some(33),
+            sha256: Some("9f2c".to_owned()),
+            ..(*running("/usr/sbin/service")).clone()
+        };
+
+        assert_eq!(processes.changed(key, Arc::new(found), 300), key);
+
+        let (process, _) = processes.get(key).unwrap();
+        assert_eq!((process.uid, &process.packaging), (Some(33), &Packaging::NoPackage));
+        assert!(processes.is_settled(key));
+    }
+
+    #[test]
+    fn who_comes_after_a_process_that_exited_is_not_what_it_became() {
+        let mut processes = Processes::new(8);
+        let key = known(&mut processes, "/usr/sbin/service");
+        let other = Process { start_ticks: Some(2), ..(*running("/usr/bin/other")).clone() };
+
+        assert_eq!(processes.changed(key, Arc::new(other), 300), key);
+
+        let executable = processes.get(key).unwrap().0.executable.clone().unwrap();
+        assert_eq!(executable, Path::new("/usr/sbin/service"));
+    }
+
+    #[test]
+    fn the_name_that_the_kernel_noted_is_kept_beside_another_one() {
+        let mut processes = Processes::new(8);
+        for (pid, comm, expected) in [(7, &b"worker-1"[..], Some("worker-1")), (8, b"java", None)] {
+            let key = processes.captured(&captured(pid, comm, 100));
+            let found = Process { name: "java".to_owned(), ..(*started(pid, 1)).clone() };
+
+            processes.identified(key, Arc::new(found), 200);
+
+            assert_eq!(processes.get(key).unwrap().0.noted_name.as_deref(), expected);
+        }
+    }
+
+    /// A process of which everything is known but hash and package.
+    fn known(processes: &mut Processes, executable: &str) -> ProcessKey {
+        let key = processes.captured(&captured(7, b"service", 100));
+        processes.identified(key, running(executable), 200)
+    }
+
+    fn running(executable: &str) -> Arc<Process> {
+        let executable = Some(executable.into());
+        Arc::new(Process { executable, name: "service".to_owned(), ..(*started(7, 1)).clone() })
     }
 
     fn captured(pid: u32, comm: &[u8], seen_ns: u64) -> Captured<'_> {

@@ -1,6 +1,6 @@
 //! The sockets on watched ports, by cookie, with everybody who had to do with each.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use monitor_ebpf::wire::{SocketRecord, action};
 
@@ -55,6 +55,10 @@ pub struct Socket {
     pub closed_ns: Option<u64>,
     /// Nobody needs to be asked to let go of it any more.
     pub released: bool,
+    /// The systemd unit in whose cgroup it was made, of one that was found.
+    pub unit: Option<String>,
+    /// Why no process has it, of one that was found without.
+    pub unowned: Option<&'static str>,
     /// What it is, of a socket that sent from a watched port without any hook telling of it.
     pub stranger: Option<SocketKind>,
     /// Everybody who had to do with it.
@@ -265,6 +269,8 @@ impl Sockets {
         socket.local = Some(found.local);
         socket.remote = found.remote.or(socket.remote);
         socket.interface = found.interface;
+        socket.unit.clone_from(&found.unit);
+        socket.unowned = found.unowned();
         socket.listens |= found.is_listener();
         self.index(found.cookie);
     }
@@ -318,6 +324,23 @@ impl Sockets {
                 }
             }
         }
+    }
+
+    /// A process runs another program by now, which has the descriptors that it had.
+    pub fn hand_on(&mut self, from: ProcessKey, to: ProcessKey) {
+        for socket in self.by_cookie.values_mut() {
+            let before = socket.owners.len();
+            socket.owners.retain(|owner| owner.role != Role::Holder || owner.process != from);
+            if socket.owners.len() < before {
+                socket.own(Role::Holder, Evidence::Observed, to);
+            }
+        }
+    }
+
+    /// Everybody who has to do with listeners that are open, each once.
+    pub fn owners_of_open_listeners(&self) -> BTreeSet<ProcessKey> {
+        let open = self.all_listeners().filter(|socket| socket.closed_ns.is_none());
+        open.flat_map(|socket| &socket.owners).map(|owner| owner.process).collect()
     }
 
     /// More is known of a process: the listeners it owns may have to be reported anew.
@@ -385,6 +408,8 @@ impl Sockets {
             since_ns: now_ns,
             closed_ns: None,
             released: false,
+            unit: None,
+            unowned: None,
             stranger: None,
             owners: Vec::new(),
         })

@@ -282,6 +282,7 @@ impl Reader {
             start_ticks: Some(stat.starttime),
             start_unix_ns: Some(self.unix_ns(stat.starttime)),
             name: signs.name.clone(),
+            noted_name: None,
             executable: executable.map(|executable| executable.path.clone()),
             deleted: executable.is_some_and(|executable| executable.deleted),
             on_host: on_host.ok().flatten(),

@@ -7,7 +7,7 @@ mod table;
 
 use std::io;
 
-use netlink_packet_core::{DecodeError, Parseable as _};
+use netlink_packet_core::{DecodeError, NlasIterator, Parseable as _};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6};
 use netlink_packet_sock_diag::inet::{
@@ -45,6 +45,12 @@ pub struct Socket {
     pub interface: u32,
     /// Inode of its network namespace.
     pub netns: u64,
+    /// Id of the cgroup in which it was made, in the v2 hierarchy (told from Linux 5.9 on).
+    #[serde(default)]
+    pub cgroup_id: Option<u64>,
+    /// The systemd unit of that cgroup, where somebody has looked it up.
+    #[serde(default)]
+    pub unit: Option<String>,
 }
 
 impl Socket {
@@ -53,6 +59,24 @@ impl Socket {
         match self.transport {
             Transport::Tcp => self.state == State::Listen,
             Transport::Udp => self.remote.is_none(),
+        }
+    }
+
+    /// Why no process has it, of one that was closed by the last that had.
+    pub const fn unowned(&self) -> Option<&'static str> {
+        if self.inode != 0 {
+            return None;
+        }
+        match self.state {
+            State::TimeWait => Some(
+                "TIME-WAIT: the connection is over, and no process has it; the kernel keeps its \
+                 addresses for a minute",
+            ),
+            State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => Some(
+                "its process has closed it, or is gone; the kernel sends what is left and waits for \
+                 the other side",
+            ),
+            _ => None,
         }
     }
 }
@@ -208,6 +232,7 @@ impl Select<'_> {
             uid: header.uid,
             state: State::from_number(header.state),
             interface: id.interface_id,
+            cgroup_id: cgroup_id(payload),
             ..socket
         }))
     }
@@ -230,6 +255,8 @@ impl Select<'_> {
             remote: has_remote.then(|| canonical(remote)),
             interface: 0,
             netns: self.netns,
+            cgroup_id: None,
+            unit: None,
         })
     }
 
@@ -265,6 +292,13 @@ impl Select<'_> {
     }
 }
 
+/// The attribute behind the header that says in which cgroup the socket was made.
+fn cgroup_id(payload: &[u8]) -> Option<u64> {
+    let mut attributes = NlasIterator::new(payload.get(HEADER_BYTES..)?).filter_map(Result::ok);
+    let attribute = attributes.find(|attribute| attribute.kind() == INET_DIAG_CGROUP_ID)?;
+    Some(u64::from_ne_bytes(attribute.value().try_into().ok()?))
+}
+
 /// With IPv4-mapped addresses as IPv4, as everywhere.
 fn canonical(endpoint: Endpoint) -> Endpoint {
     match endpoint.ip {
@@ -279,6 +313,10 @@ const TABLES: [(Transport, Family); 4] = [
     (Transport::Udp, Family::Ipv4),
     (Transport::Udp, Family::Ipv6),
 ];
+
+/// `sizeof(struct inet_diag_msg)` of `include/uapi/linux/inet_diag.h`, and an attribute from there.
+const HEADER_BYTES: usize = 72;
+const INET_DIAG_CGROUP_ID: u16 = 21;
 
 /// Sockets kept of one table: some 30 MB, and more than one port has connections on sane hosts.
 const LIMIT: usize = 1 << 18;

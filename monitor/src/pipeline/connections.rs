@@ -79,6 +79,12 @@ fn joined(mut reports: Vec<FlowReport>) -> Vec<FlowReport> {
     reports.sort_by_key(|report| !is_server(report));
     match <[FlowReport; 2]>::try_from(reports) {
         Ok([mut server, client]) if is_server(&server) && !is_server(&client) => {
+            if client.attribution.ownership == Ownership::None
+                && client.attribution.reason != server.attribution.reason
+            {
+                let (reason, of_client) = (&server.attribution.reason, &client.attribution.reason);
+                server.attribution.reason = format!("{reason}; the client's end: {of_client}");
+            }
             server.attribution.owners.extend(client.attribution.owners);
             if server.attribution.ownership != Ownership::Process {
                 server.attribution.ownership = client.attribution.ownership;

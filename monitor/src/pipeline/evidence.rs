@@ -19,6 +19,11 @@ pub(super) fn of_listener(
     found_unix_ns: i64,
 ) -> Vec<String> {
     let mut lines = vec![report.attribution.reason.clone()];
+    if let Some(unit) = &report.unit
+        && owner.is_none_or(|owner| owner.process.unit.as_ref() != Some(unit))
+    {
+        lines.push(format!("the socket was made in systemd unit {unit}"));
+    }
     let Some(owner) = owner else { return lines };
     lines.extend(of_owner(owner, found_unix_ns));
     lines.extend(programs(&report.attribution));
@@ -29,6 +34,11 @@ pub(super) fn of_listener(
 pub(super) fn of_owner(owner: &Owner, found_unix_ns: i64) -> Vec<String> {
     let mut lines = Vec::new();
     let process = &owner.process;
+    if let Some(noted) = &process.noted_name {
+        lines.push(format!(
+            "the kernel noted the name {noted}: of a thread, or of what it ran before execve"
+        ));
+    }
     lines.extend(executable(process));
     if let Some(sha256) = &process.sha256 {
         lines.push(format!("sha256: {sha256}"));
@@ -54,10 +64,12 @@ pub(super) fn of_owner(owner: &Owner, found_unix_ns: i64) -> Vec<String> {
 /// Who else has to do with it, each program once: which process it is may change all the time.
 fn programs(attribution: &Attribution) -> Option<String> {
     let mut programs: Vec<String> = Vec::new();
-    for Owner { process, .. } in &attribution.owners {
+    for Owner { process, replaced, .. } in &attribution.owners {
         let path = process.executable.as_deref().map(|path| format!(" {}", text(path)));
         let user = process.user.as_ref().map(|user| format!(" of user {user}"));
-        let program = [process.name.clone(), path.unwrap_or_default(), user.unwrap_or_default()];
+        let former = if *replaced { " (it runs another by now)" } else { "" };
+        let (path, user) = (path.unwrap_or_default(), user.unwrap_or_default());
+        let program = [process.name.clone(), path, user, former.to_owned()];
         let program = program.concat();
         if !programs.contains(&program) {
             programs.push(program);

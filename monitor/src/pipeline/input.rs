@@ -136,6 +136,13 @@ pub enum Input<'a> {
     },
     /// Processes that are no longer there.
     Exited(Vec<ProcessKey>),
+    /// Processes that are not what they were: of another user, in another place, another program.
+    Changed {
+        /// What `/proc` says of each now.
+        processes: Vec<(ProcessKey, Arc<Process>)>,
+        /// When it was read.
+        now_ns: u64,
+    },
     /// All gaps in what is observed that there are now.
     Coverage {
         /// The gaps.
@@ -223,6 +230,7 @@ impl Pipeline {
             Input::Contained { key, container } => self.contained(key, container),
             Input::Recognised { cookie, kind, now_ns } => self.recognised(cookie, kind, now_ns),
             Input::Exited(keys) => keys.into_iter().for_each(|key| self.exited(key)),
+            Input::Changed { processes, now_ns } => self.changed(processes, now_ns),
             Input::Coverage { gaps, now_ns } => self.coverage(gaps, now_ns),
             Input::Behind(is_behind) => self.is_behind = is_behind,
             Input::Tick { now_ns } => self.tick(now_ns),

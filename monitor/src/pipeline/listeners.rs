@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::attribution::Socket;
+use crate::owner::{Attribution, Role};
 use crate::pipeline::Pipeline;
 use crate::policy::ListenerView;
 use crate::report::{Body, ListenerChange, ListenerReport};
@@ -115,9 +116,17 @@ impl Pipeline {
             interface: (socket.interface != 0)
                 .then(|| self.observed.name(socket.netns.as_ref(), socket.interface)),
             cookie: socket.cookie,
+            unit: socket.unit.clone().or_else(|| unit_of_opener(&attribution)),
             attribution,
             verdict: judgement.verdict,
         };
         Some((report, judgement.expired))
     }
+}
+
+/// Where a socket was made that opened while we watched: its opener was there.
+fn unit_of_opener(attribution: &Attribution) -> Option<String> {
+    let mut owners = attribution.owners.iter();
+    let opener = owners.find(|owner| owner.role == Role::Opener)?;
+    opener.process.unit.clone()
 }

@@ -87,7 +87,7 @@ impl<'a> Subject<'a> {
     /// it, whoever else has it.
     pub(super) fn listener(view: &ListenerView<'a>) -> Self {
         let ListenerView { local, transport, attribution } = *view;
-        let counts = |owner: &&Owner| owner.role != Role::Releaser && !owner.exited;
+        let counts = |owner: &&Owner| owner.role != Role::Releaser && !owner.is_gone();
         let nobody = if attribution.ownership == Ownership::Kernel {
             "not known: the kernel owns it"
         } else if attribution.owners.is_empty() {

@@ -12,6 +12,7 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -25,6 +26,9 @@ use rustix::fs::MemfdFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+#[path = "actor/sharing.rs"]
+mod sharing;
+
 fn main() -> Result<()> {
     let mut actor = Actor::default();
     for step in env::args().skip(1) {
@@ -33,6 +37,7 @@ fn main() -> Result<()> {
             "heir" => {
                 return accept(&TcpListener::from(stdin()?)).and_then(|it| echo(&it)).map(drop);
             }
+            "testator" => return bequeath_again(),
             "mayfly" => return accept_and_exit(),
             "visitor" => return connect_and_exit(&env::args().nth(2).context("no address")?),
             "memfd" => return become_nameless(env::args().skip(2)),
@@ -41,6 +46,18 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Answers with a line.
+fn say(answer: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{answer}").and_then(|()| stdout.flush()).context("answer")
+}
+
+/// Leaves the socket it was left to another process in turn, which it names.
+fn bequeath_again() -> Result<()> {
+    let heir = start("heir", stdin()?)?;
+    say(&format!("heir {}", heir.id()))
 }
 
 /// Goes on with these steps as a program that has no file.
@@ -61,13 +78,14 @@ struct Actor {
     stream: Option<TcpStream>,
     datagrams: Option<UdpSocket>,
     worker: Option<Child>,
+    /// Where it waits for sockets of others.
+    exchange: Option<UnixListener>,
 }
 
 impl Actor {
     fn perform(&mut self, step: &str) -> Result<()> {
         let answer = self.step(step).with_context(|| format!("step `{step}`"))?;
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{answer}").and_then(|()| stdout.flush()).context("answer")
+        say(&answer)
     }
 
     fn step(&mut self, step: &str) -> Result<String> {
@@ -79,6 +97,7 @@ impl Actor {
         let words: Vec<&str> = step.split(' ').collect();
         match *words.as_slice() {
             ["listen", "tcp", address] => self.listen(address),
+            ["listen", "shared", "tcp", address] => self.listen_shared(address.parse()?),
             ["bind", "udp", address] => self.bind(address),
             ["serve", count] => self.serve(count.parse()?),
             ["sink", count] => self.sink(count.parse()?),
@@ -90,7 +109,16 @@ impl Actor {
             ["crowd", address, count] => crowd(address, count.parse()?),
             ["hand-over"] => self.hand_over(),
             ["join"] => self.join(),
-            ["bequeath"] => self.bequeath(),
+            ["bequeath"] => self.bequeath("heir"),
+            ["bequeath", "twice"] => self.bequeath("testator"),
+            ["become", program] => sharing::become_heir(program, self.listener()?),
+            ["open-exchange", path] => self.open_exchange(path),
+            ["give", "connection", path] => self.give_connection(path),
+            ["give", "listener", path] => self.give_listener(path),
+            ["serve-given"] => self.serve_given(),
+            ["serve-in-threads", count] => self.serve_in_threads(count.parse()?),
+            ["serve-waiting"] => sharing::serve_waiting(self.listener()?),
+            ["fill"] => self.fill(),
             ["connect", "tcp", address] => self.connect_tcp(address),
             ["connect", "udp", address] => self.connect_udp(address.parse()?, None),
             ["connect", "udp", address, "from", local] => {
@@ -194,9 +222,60 @@ impl Actor {
     }
 
     /// Leaves the listener to a process that survives this one; it serves one connection.
-    fn bequeath(&mut self) -> Result<String> {
+    fn bequeath(&mut self, part: &str) -> Result<String> {
         let listener = self.listener.take().context("no listener")?;
-        Ok(format!("heir {}", start("heir", listener.into())?.id()))
+        Ok(format!("{part} {}", start(part, listener.into())?.id()))
+    }
+
+    fn listener(&self) -> Result<&TcpListener> {
+        self.listener.as_ref().context("no listener")
+    }
+
+    fn listen_shared(&mut self, address: SocketAddr) -> Result<String> {
+        self.listener = Some(limited(sharing::listen_shared(address)?)?);
+        Ok(format!("listening {address}"))
+    }
+
+    /// Waits there for sockets from now on.
+    fn open_exchange(&mut self, path: &str) -> Result<String> {
+        self.exchange = Some(UnixListener::bind(path)?);
+        Ok(format!("waiting {path}"))
+    }
+
+    /// Accepts a connection and hands it on.
+    fn give_connection(&self, path: &str) -> Result<String> {
+        sharing::give(path, accept(self.listener()?)?.as_fd())?;
+        Ok("given".to_owned())
+    }
+
+    fn give_listener(&mut self, path: &str) -> Result<String> {
+        sharing::give(path, self.listener()?.as_fd())?;
+        self.listener = None;
+        Ok("given".to_owned())
+    }
+
+    fn serve_given(&self) -> Result<String> {
+        let exchange = self.exchange.as_ref().context("no exchange")?;
+        Ok(format!("served {}", sharing::serve_given(exchange)?))
+    }
+
+    fn serve_in_threads(&self, count: usize) -> Result<String> {
+        Ok(format!("served {}", sharing::serve_in_threads(self.listener()?, count)?))
+    }
+
+    /// Sends until nobody takes any more.
+    fn fill(&self) -> Result<String> {
+        let mut stream = self.stream.as_ref().context("no connection")?;
+        stream.set_nonblocking(true)?;
+        let mut total = 0_usize;
+        loop {
+            match stream.write(&[0; 1 << 16]) {
+                Ok(length) => total = total.saturating_add(length),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("send"),
+            }
+        }
+        Ok(format!("filled {total}"))
     }
 
     fn connect_tcp(&mut self, address: &str) -> Result<String> {

@@ -116,6 +116,25 @@ fn an_accepted_connection_between_two_listeners_on_one_port_is_inferred() {
 }
 
 #[test]
+fn of_several_listeners_on_one_port_the_one_of_the_server_has_accepted_the_connection() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, ALL));
+    host.socket(&SocketRecord { tgid: SERVER_PID + 1, ..listen(LISTENER + 1, ALL) });
+    host.socket(&accept(CHILD));
+    let used = SocketRecord { action: action::USE, in_process: 1, ..accept(CHILD) };
+    host.socket(&at(START_NS, SocketRecord { tgid: SERVER_PID + 1, ..used }));
+    host.packet(TO_SERVER);
+
+    let answer = host.of_flow(None);
+
+    let expected = [
+        (DESTINATION, Role::User, Evidence::Exact, SERVER_PID + 1),
+        (DESTINATION, Role::Opener, Evidence::Inferred, SERVER_PID + 1),
+    ];
+    assert_eq!(owners(&answer), expected);
+}
+
+#[test]
 fn a_connection_accepted_nobody_knows_where_is_inferred() {
     let mut host = Host::new();
     host.socket(&listen(LISTENER, ALL));

@@ -19,6 +19,7 @@ fn this_process_is_read_completely() {
         pid,
         start_ticks: Some(stat.starttime),
         start_unix_ns: process.start_unix_ns,
+        noted_name: None,
         name: std::fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned(),
         executable: Some(std::env::current_exe().unwrap()),
         deleted: false,

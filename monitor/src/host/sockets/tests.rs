@@ -26,10 +26,42 @@ fn a_listening_socket_is_found_with_its_cookie() {
         remote: None,
         interface: 0,
         netns: own().unwrap().netns.inode,
+        cgroup_id: None,
+        unit: None,
     };
+    let sockets = without_cgroup(sockets);
     let found: Vec<_> = sockets.found.iter().filter(|it| it.inode == expected.inode).collect();
     assert!(expected.is_listener());
     assert_eq!((found, sockets.degraded), (vec![&expected], Vec::new()));
+}
+
+#[test]
+fn the_cgroup_in_which_a_socket_was_made_is_told() {
+    let Some(id) = own_cgroup() else { return };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+
+    let sockets = list(&own().unwrap(), &|it| it == port).unwrap();
+
+    let found = sockets.found.iter().find(|it| it.inode == inode(&listener)).unwrap();
+    assert_eq!(found.cgroup_id, Some(id));
+}
+
+#[test]
+fn what_no_process_has_is_said_to_have_none() {
+    let listening = Socket { state: State::Listen, ..closed(State::Listen, 0) };
+    let table = [
+        (closed(State::TimeWait, 0), true),
+        (closed(State::FinWait1, 0), true),
+        (closed(State::LastAck, 0), true),
+        (closed(State::FinWait1, 7), false),
+        (closed(State::Established, 0), false),
+        (closed(State::CloseWait, 0), false),
+        (listening, false),
+    ];
+    for (socket, is_unowned) in table {
+        assert_eq!(socket.unowned().is_some(), is_unowned, "{socket:?}");
+    }
 }
 
 #[test]
@@ -131,7 +163,7 @@ fn the_tables_in_proc_tell_the_same_but_for_cookies() {
 
     let exact = list(&own().unwrap(), &wanted).unwrap().found;
     let exact = exact.into_iter().filter(|it| it.inode == inode(&listener));
-    let exact: Vec<_> = exact.map(|it| Socket { cookie: 0, ..it }).collect();
+    let exact: Vec<_> = exact.map(|it| Socket { cookie: 0, cgroup_id: None, ..it }).collect();
     assert_eq!(sockets.found, exact);
     assert_eq!(sockets.degraded.len(), 1);
     assert!(sockets.degraded[0].contains("without cookies"), "{:?}", sockets.degraded);
@@ -169,4 +201,41 @@ fn a_protocol_without_sock_diag_is_an_error_of_its_own() {
 fn inode(socket: impl AsFd) -> u64 {
     let file = std::fs::File::from(socket.as_fd().try_clone_to_owned().unwrap());
     file.metadata().unwrap().ino()
+}
+
+fn closed(state: State, inode: u64) -> Socket {
+    let local = Endpoint::new(Ipv4Addr::LOCALHOST.into(), 3516);
+    Socket {
+        cookie: 1,
+        inode,
+        uid: 0,
+        transport: Transport::Tcp,
+        state,
+        family: Family::Ipv4,
+        local,
+        remote: Some(local),
+        interface: 0,
+        netns: 1,
+        cgroup_id: None,
+        unit: None,
+    }
+}
+
+/// Which kernels tell the cgroup is not what is looked at.
+fn without_cgroup(mut sockets: Sockets) -> Sockets {
+    sockets.found.iter_mut().for_each(|socket| socket.cgroup_id = None);
+    sockets
+}
+
+/// The id of the cgroup of this process, where its hierarchy is mounted.
+fn own_cgroup() -> Option<u64> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let root = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (path, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| path.to_owned())
+    })?;
+    let lines = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = lines.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(std::fs::metadata(format!("{root}{own}")).ok()?.ino())
 }

@@ -23,6 +23,7 @@ impl<'a> Document<'a> {
             netns,
             interface,
             cookie,
+            unit,
             attribution,
             verdict,
         } = listener;
@@ -37,6 +38,7 @@ impl<'a> Document<'a> {
             netns: netns.as_ref().map(NetnsFields::of),
             interface: interface.as_deref(),
             cookie: *cookie,
+            unit: unit.as_deref(),
         });
         self.related.ip(local.ip);
         self.attribution(attribution);
@@ -196,6 +198,8 @@ pub(super) struct ListenerFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     interface: Option<&'a str>,
     cookie: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a str>,
 }
 
 /// `portwatch.flow.*`.

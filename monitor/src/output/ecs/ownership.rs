@@ -42,6 +42,7 @@ pub(super) struct OwnerFields<'a> {
     role: &'static str,
     evidence: &'static str,
     exited: bool,
+    replaced: bool,
     pid: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     entity_id: Option<&'a str>,
@@ -49,6 +50,8 @@ pub(super) struct OwnerFields<'a> {
     start: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    noted_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     executable: Option<Cow<'a, str>>,
     /// Only with an executable: of what could not be read nothing is known.
@@ -104,7 +107,7 @@ pub(super) struct OwnerFields<'a> {
 
 impl<'a> OwnerFields<'a> {
     fn of(owner: &'a Owner) -> Self {
-        let Owner { side, role, evidence, exited, process } = owner;
+        let Owner { side, role, evidence, exited, replaced, process } = owner;
         let (context, container) = (&process.context, process.container.as_ref());
         let image = container.and_then(|container| container.image.as_ref());
         let executable_known = process.executable.is_some() || process.deleted;
@@ -113,10 +116,12 @@ impl<'a> OwnerFields<'a> {
             role: role.name(),
             evidence: evidence.name(),
             exited: *exited,
+            replaced: *replaced,
             pid: process.pid,
             entity_id: process.entity_id.as_deref(),
             start: process.start_unix_ns.map(Time),
             name: known(&process.name),
+            noted_name: process.noted_name.as_deref(),
             executable: process.executable.as_deref().map(path),
             deleted: executable_known.then_some(process.deleted),
             executable_on_host: process.on_host,

@@ -28,6 +28,7 @@ pub(in crate::output) fn listener() -> ListenerReport {
         netns: Some(host_netns()),
         interface: None,
         cookie: 4_113,
+        unit: Some("session-3.scope".to_owned()),
         attribution: attribution(vec![owner(None, Role::User, Evidence::Exact, python())]),
         verdict: Verdict::Unknown { nearest: Some(near_miss()) },
     }
@@ -61,6 +62,7 @@ pub(in crate::output) fn expected_listener() -> ListenerReport {
         netns: Some(Netns { inode: 4_026_532_301, name: Some("blue".to_owned()) }),
         interface: Some("lo".to_owned()),
         cookie: 17,
+        unit: Some("card-bridge.socket".to_owned()),
         attribution: attribution(vec![
             owner(None, Role::Holder, Evidence::Observed, process.clone()),
             Owner {

@@ -87,5 +87,5 @@ pub(in crate::output) fn owner(
     evidence: Evidence,
     process: Process,
 ) -> Owner {
-    Owner { side, role, evidence, exited: false, process: Arc::new(process) }
+    Owner { side, role, evidence, exited: false, replaced: false, process: Arc::new(process) }
 }

@@ -31,7 +31,7 @@ pub(super) const fn flow_label(change: FlowChange) -> &'static str {
     }
 }
 
-/// `tcp 0.0.0.0:3516  python3[4242] root  /usr/bin/python3.11 (python3.11-minimal)  UNKNOWN`.
+/// `tcp 0.0.0.0:3516  python3[4242] root (user)  /usr/bin/python3.11 (python3.11-minimal)  UNKNOWN`.
 pub(super) fn listener(mut line: Line<'_>, listener: &ListenerReport, out: &mut Vec<u8>) {
     line.first_column(25);
     line.put(Ink::Plain, &format!("{:<3} ", listener.transport.name()));
@@ -51,6 +51,10 @@ pub(super) fn listener(mut line: Line<'_>, listener: &ListenerReport, out: &mut 
     if let Some(name) = listener.netns.as_ref().and_then(|netns| netns.name.as_ref()) {
         line.column(0);
         line.foreign(Ink::Faint, &format!("netns {name}"));
+    }
+    if let Some(unit) = socket_unit(listener) {
+        line.column(0);
+        line.foreign(Ink::Faint, &format!("opened by {unit}"));
     }
     line.end(out);
 }
@@ -126,6 +130,11 @@ pub(super) fn local(listener: &ListenerReport) -> String {
         Some((ip, port)) => format!("{ip}%{interface}:{port}"),
         None => address,
     }
+}
+
+/// The `.socket` unit that opened it for a service.
+pub(super) fn socket_unit(listener: &ListenerReport) -> Option<&str> {
+    listener.unit.as_deref().filter(|unit| unit.ends_with(".socket"))
 }
 
 /// What the policy says, in words.

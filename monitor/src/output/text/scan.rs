@@ -13,10 +13,10 @@ use crate::report::{Body, FlowReport, ListenerReport, Report, RunStarted};
 use super::Look;
 use super::finding;
 use super::line::{Ink, Line};
-use super::network::{local, verdict};
+use super::network::{local, socket_unit, verdict};
 use super::program;
 use super::run::not_seen;
-use super::who::{in_a_word, mark, of_side, other_processes, user};
+use super::who::{in_a_word, mark, of_side, other_processes, part, part_ink, user};
 
 use self::table::{Cell, Row, table};
 
@@ -65,7 +65,11 @@ fn listener_row(listener: &ListenerReport) -> Row {
         Transport::Tcp => "LISTEN",
         Transport::Udp => "UNCONN",
     };
-    let [process, user, unit, exe, package] = who(&listener.attribution, owner, &owners);
+    let [process, part, user, mut unit, exe, package] = who(&listener.attribution, owner, &owners);
+    if let Some(socket) = socket_unit(listener) {
+        let separator = if unit.1.is_empty() { "" } else { ", " };
+        unit.1 = format!("{}{separator}{socket}", unit.1);
+    }
     [
         plain(listener.transport.name()),
         plain(state),
@@ -73,6 +77,7 @@ fn listener_row(listener: &ListenerReport) -> Row {
         plain("*"),
         plain(&listener.netns.as_ref().map(ToString::to_string).unwrap_or_default()),
         process,
+        part,
         user,
         unit,
         exe,
@@ -98,7 +103,7 @@ fn flow_rows(flow: &FlowReport) -> Vec<Row> {
 
 fn flow_row(flow: &FlowReport, local: Endpoint, remote: Endpoint, source: bool) -> Row {
     let owners: Vec<&Owner> = of_side(&flow.attribution, source).collect();
-    let [process, user, unit, exe, package] =
+    let [process, part, user, unit, exe, package] =
         who(&flow.attribution, owners.first().copied(), &owners);
     [
         plain(flow.transport.name()),
@@ -107,6 +112,7 @@ fn flow_row(flow: &FlowReport, local: Endpoint, remote: Endpoint, source: bool) 
         plain(&remote.to_string()),
         plain(&flow.netns.as_ref().map(ToString::to_string).unwrap_or_default()),
         process,
+        part,
         user,
         unit,
         exe,
@@ -115,21 +121,21 @@ fn flow_row(flow: &FlowReport, local: Endpoint, remote: Endpoint, source: bool) 
     ]
 }
 
-/// PROCESS, USER, UNIT, EXE, PACKAGE.
-fn who(attribution: &Attribution, owner: Option<&Owner>, owners: &[&Owner]) -> [Cell; 5] {
+/// PROCESS, ROLE, USER, UNIT, EXE, PACKAGE.
+fn who(attribution: &Attribution, owner: Option<&Owner>, owners: &[&Owner]) -> [Cell; 6] {
     let Some(owner) = owner else {
         let nobody = format!("({})", in_a_word(attribution.ownership));
-        return [(Ink::Notable, nobody), plain(""), plain(""), plain(""), plain("")];
+        return [(Ink::Notable, nobody), plain(""), plain(""), plain(""), plain(""), plain("")];
     };
     let process = &*owner.process;
     let more = match other_processes(owner, owners) {
         0 => String::new(),
         others => format!(" +{others}"),
     };
-    let exited = if owner.exited { " exited" } else { "" };
     let name = &process.name;
     [
-        (Ink::Name, format!("{name}[{}]{}{exited}{more}", process.pid, mark(owner.evidence))),
+        (Ink::Name, format!("{name}[{}]{}{more}", process.pid, mark(owner.evidence))),
+        (part_ink(owner), part(owner)),
         plain(&user(process).unwrap_or_default()),
         plain(process.unit.as_deref().unwrap_or_default()),
         (program::ink(process), program::path(process)),

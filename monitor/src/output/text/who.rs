@@ -1,4 +1,5 @@
-//! Who, in a few words: `python3[4242]~ root (holder, exited) +1`.
+//! Who, in a few words: `python3[4242]~ root (holder, exited) +1`. What the parts mean is in
+//! docs/owners.md.
 
 use std::collections::BTreeSet;
 
@@ -12,9 +13,7 @@ pub(super) fn principal(line: &mut Line<'_>, attribution: &Attribution) {
         return nobody(line, attribution);
     };
     process(line, owner);
-    if owner.exited {
-        line.put(Ink::Notable, " (exited)");
-    }
+    line.put(part_ink(owner), &format!(" ({})", part(owner)));
     others(line, owner, &attribution.owners.iter().collect::<Vec<_>>());
 }
 
@@ -60,6 +59,21 @@ pub(super) const fn mark(evidence: Evidence) -> &'static str {
     }
 }
 
+/// Its part in it: `user`, `opener, exited`.
+pub(super) fn part(owner: &Owner) -> String {
+    let fate = match (owner.exited, owner.replaced) {
+        (true, _) => ", exited",
+        (false, true) => ", replaced",
+        (false, false) => "",
+    };
+    format!("{}{fate}", owner.role.name())
+}
+
+/// That nobody is left to ask is worth notice.
+pub(super) const fn part_ink(owner: &Owner) -> Ink {
+    if owner.is_gone() { Ink::Notable } else { Ink::Faint }
+}
+
 /// The owners at one end; an owner without a side is a listener's, hence the destination's.
 pub(super) fn of_side(attribution: &Attribution, source: bool) -> impl Iterator<Item = &Owner> {
     attribution.owners.iter().filter(move |owner| (owner.side == Some(Side::Source)) == source)
@@ -71,8 +85,7 @@ fn end(line: &mut Line<'_>, attribution: &Attribution, source: bool) {
         return;
     };
     process(line, owner);
-    let exited = if owner.exited { ", exited" } else { "" };
-    line.put(Ink::Faint, &format!(" ({}{exited})", owner.role.name()));
+    line.put(Ink::Faint, &format!(" ({})", part(owner)));
     others(line, owner, &owners);
 }
 

@@ -39,6 +39,27 @@ fn a_connection_nobody_listens_for_was_called_from_here() {
 }
 
 #[test]
+fn a_connection_that_no_process_has_is_nobodys_and_not_the_listeners() {
+    let listener = listening(1, "0.0.0.0:3516");
+    let connection = connected(2, "10.0.0.2:3516", "10.0.0.1:40000");
+    let table = [
+        (State::TimeWait, Ownership::None, "TIME-WAIT: the connection is over"),
+        (State::FinWait1, Ownership::None, "its process has closed it"),
+        (State::Established, Ownership::Process, "not accepted yet"),
+    ];
+    for (state, ownership, reason) in table {
+        let there = [listener.clone(), Socket { state, inode: 0, ..connection.clone() }];
+
+        let reports = report(&there, &[(1, PID)]);
+
+        let [flow] = &reports[..] else { panic!("{reports:#?}") };
+        assert_eq!(flow.attribution.ownership, ownership, "{state:?}");
+        assert!(flow.attribution.reason.starts_with(reason), "{}", flow.attribution.reason);
+        assert_eq!(flow.role, Some(FlowRole::Server));
+    }
+}
+
+#[test]
 fn a_listener_in_another_namespace_makes_no_server() {
     let elsewhere = Socket { netns: 77, ..listening(1, "0.0.0.0:3516") };
 
@@ -159,6 +180,8 @@ fn connected(cookie: u64, local: &str, remote: &str) -> Socket {
         remote: Some(endpoint(remote)),
         interface: 0,
         netns: netns().inode,
+        cgroup_id: None,
+        unit: None,
     }
 }
 

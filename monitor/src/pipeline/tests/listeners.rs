@@ -1,5 +1,7 @@
 //! What is reported of listeners, when, and what is a finding.
 
+use std::path::Path;
+
 use monitor_ebpf::wire::action;
 
 use super::scene::*;
@@ -209,6 +211,36 @@ fn who_holds_a_connection_is_no_news_of_a_listener() {
 }
 
 #[test]
+fn a_process_that_becomes_another_program_holds_its_listener_as_that() {
+    let rule = "[[listener]]\nid = 'card'\nport = 3516\nexe = '/usr/sbin/cardbridged'";
+    let mut scene = Scene::with_policy(rule);
+    scene.ingest(&listen(SECOND));
+    scene.pipeline.holders(&[LISTENER], &[(LISTENER, PID)], SECOND);
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+    let [(key, before)] = &scene.pipeline.owners_of_listeners()[..] else { panic!("one owner") };
+    let other = Process { executable: Some("/tmp/other".into()), ..(**before).clone() };
+
+    let processes = vec![(*key, Arc::new(other))];
+    scene.pipeline.apply(Input::Changed { processes, now_ns: 2 * SECOND });
+    scene.answer(2 * SECOND);
+    let reports = scene.tick(2 * SECOND);
+
+    let listener = only(ListenerChange::Updated, &reports);
+    let owners: Vec<_> = listener
+        .attribution
+        .owners
+        .iter()
+        .map(|it| (it.role, it.replaced, it.process.executable.as_deref()))
+        .collect();
+    let [former, other] = ["/usr/sbin/cardbridged", "/tmp/other"].map(|it| Some(Path::new(it)));
+    assert_eq!(owners, [(Role::Holder, false, other), (Role::Opener, true, former)]);
+    let expects_former = matches!(listener.verdict, Verdict::Expected { .. });
+    assert!(!expects_former, "the rule expects the former program");
+    assert_eq!(findings(&reports).len(), 1);
+}
+
+#[test]
 fn a_listener_that_is_closed_is_not_asked_about() {
     let mut scene = Scene::new();
     scene.ingest(&listen(SECOND));
@@ -288,5 +320,7 @@ fn there() -> host::sockets::Socket {
         remote: None,
         interface: 2,
         netns: netns().inode,
+        cgroup_id: None,
+        unit: None,
     }
 }

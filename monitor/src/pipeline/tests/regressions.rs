@@ -140,6 +140,8 @@ fn a_listener_on_another_address_makes_no_server() {
         remote: None,
         interface: 0,
         netns: netns().inode,
+        cgroup_id: None,
+        unit: None,
     };
     let (local, remote) = (Endpoint::new(SERVER.0.into(), PORT), Endpoint::new(CLIENT.0.into(), 1));
     let state = State::Established;

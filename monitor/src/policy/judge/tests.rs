@@ -488,7 +488,14 @@ fn opener(process: Process) -> Owner {
 
 fn owner(role: Role, process: Process) -> Owner {
     let process = Arc::new(process);
-    Owner { side: None, role, evidence: Evidence::Observed, exited: false, process }
+    Owner {
+        side: None,
+        role,
+        evidence: Evidence::Observed,
+        exited: false,
+        replaced: false,
+        process,
+    }
 }
 
 fn endpoint(ip: &str, port: u16) -> Endpoint {

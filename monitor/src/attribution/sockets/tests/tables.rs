@@ -59,6 +59,8 @@ impl Host {
             since_ns: 1,
             closed_ns: None,
             released: false,
+            unit: None,
+            unowned: None,
             stranger: None,
             owners: self
                 .sockets
@@ -137,5 +139,7 @@ pub(super) fn listening(cookie: u64) -> host::sockets::Socket {
         remote: None,
         interface: 7,
         netns: INODE,
+        cgroup_id: None,
+        unit: None,
     }
 }

@@ -79,18 +79,19 @@ impl Cut {
     }
 }
 
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 12] = [
     Column { head: "PROTO", cut: Cut::Never, dispensable: Never },
     Column { head: "STATE", cut: Cut::Never, dispensable: Never },
     Column { head: "LOCAL", cut: Cut::Never, dispensable: Never },
     Column { head: "REMOTE", cut: Cut::Never, dispensable: Repetitive },
     Column { head: "NETNS", cut: Cut::End(10), dispensable: Repetitive },
     Column { head: "PROCESS", cut: Cut::Process(12), dispensable: Never },
+    Column { head: "ROLE", cut: Cut::End(4), dispensable: Repetitive },
     Column { head: "USER", cut: Cut::End(5), dispensable: Never },
     Column { head: "UNIT", cut: Cut::End(6), dispensable: Repetitive },
     Column { head: "EXE", cut: Cut::Path(14), dispensable: Never },
     Column { head: "PACKAGE", cut: Cut::End(8), dispensable: AtLast },
-    Column { head: "VERDICT", cut: Cut::End(10), dispensable: Never },
+    Column { head: "VERDICT", cut: Cut::End(9), dispensable: Never },
 ];
 
 const GAP: usize = 2;
