@@ -107,7 +107,7 @@ const TABLE: [Row; 7] = [
 impl<'a> Case<'a> {
     /// `found_unix_ns` is when it was found, `own_netns` the namespace of the host's network.
     pub(super) fn of(attribution: &'a Attribution, found_unix_ns: i64, own_netns: u64) -> Self {
-        let is_there = |owner: &&Owner| !owner.exited && owner.role != Role::Releaser;
+        let is_there = |owner: &&Owner| !owner.is_gone() && owner.role != Role::Releaser;
         let mut owners: Vec<&Owner> = attribution.owners.iter().filter(is_there).collect();
         if owners.is_empty() {
             owners = attribution.owners.iter().collect();

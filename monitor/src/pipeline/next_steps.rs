@@ -94,7 +94,7 @@ pub(super) fn of_gap(kind: GapKind, interface: &str) -> Vec<String> {
 }
 
 fn is_there(owner: &Owner) -> bool {
-    !owner.exited && owner.role != Role::Releaser
+    !owner.is_gone() && owner.role != Role::Releaser
 }
 
 fn sockets(transport: Transport, port: u16) -> String {
