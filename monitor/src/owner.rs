@@ -40,6 +40,10 @@ pub struct Process {
     /// device, same inode. `Some(false)` in a container or a mount namespace that shows another
     /// file there, and for what was deleted; `None` when it could not be compared.
     pub on_host: Option<bool>,
+    /// The executable itself, or the first directory on its path, if anybody can write to it: as it
+    /// was when it was first looked at.
+    #[serde(default, with = "crate::verbatim::path")]
+    pub world_writable: Option<PathBuf>,
     /// SHA-256 of what really runs, in lower-case hex, read through `/proc/PID/exe`.
     pub sha256: Option<String>,
     /// The package that installed the executable.

@@ -4,6 +4,7 @@
 //! No I/O, no clock, no lock: one task owns it and hands it records, readings, answers and the time, each
 //! as an [`Input`]. The same inputs give the same reports, live or replayed.
 
+mod clients;
 mod connections;
 mod counting;
 mod coverage;

@@ -18,10 +18,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 use md5::Md5;
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use sha2::Sha256;
 use sha2::digest::Digest;
 
+use self::place::Root;
 use super::proc::{self, Directory};
 
 /// The file a process runs.
@@ -33,6 +34,8 @@ pub(super) struct Executable {
     pub(super) deleted: bool,
     /// Which contents.
     pub(super) key: Option<FileKey>,
+    /// Anybody can write to it.
+    is_world_writable: bool,
 }
 
 /// Identifies the contents of a file. The change time is part of it since, unlike the others, it
@@ -61,6 +64,7 @@ impl Executable {
             path: PathBuf::from(OsString::from_vec(path)),
             deleted,
             key: file.as_ref().map(FileKey::of),
+            is_world_writable: file.as_ref().is_some_and(place::is_world_writable),
         })
     }
 
@@ -69,7 +73,59 @@ impl Executable {
         if self.deleted {
             return Ok(false);
         }
-        place::is_at(&self.path, &self.key.ok_or("permission denied")?)
+        place::is_at(Root::Own, &self.path, &self.key.ok_or("permission denied")?)
+    }
+
+    /// The file itself, or the first directory on its path, if anybody can write to it; `on_host` is
+    /// what [`Self::is_on_host`] says. An error is in words.
+    pub(super) fn world_writable(
+        &self,
+        process: &Directory,
+        on_host: Option<bool>,
+    ) -> Result<Option<PathBuf>, String> {
+        if self.is_memfd() {
+            return Ok(None);
+        }
+        if self.is_world_writable {
+            return Ok(Some(self.path.clone()));
+        }
+        let root = if on_host == Some(true) { Root::Own } else { Root::Of(process) };
+        // What else has this path by now says nothing of it.
+        let is_there =
+            || self.key.is_some_and(|key| place::is_at(root, &self.path, &key) == Ok(true));
+        if on_host == Some(true) || self.deleted || is_there() {
+            place::world_writable_directory(root, &self.path)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// The file that has the path of a deleted one by now, if it came after this moment: the same for
+    /// the process and for this host. An error is in words.
+    pub(super) fn successor(
+        &self,
+        process: &Directory,
+        since_unix_ns: i64,
+    ) -> Result<Option<File>, String> {
+        if !self.deleted || self.is_memfd() {
+            return Ok(None);
+        }
+        let Some(file) = place::read(&self.path)? else { return Ok(None) };
+        let found =
+            stat(&file, "", AtFlags::EMPTY_PATH).map_err(|error| proc::words(&error.into()))?;
+        let key = FileKey::of(&found);
+        let (seconds, nanoseconds) = key.changed;
+        let changed_unix_ns =
+            seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into());
+        let is_regular = FileType::from_raw_mode(found.stx_mode.into()) == FileType::RegularFile;
+        let is_newer = changed_unix_ns >= since_unix_ns;
+        let is_same = place::is_at(Root::Of(process), &self.path, &key)?;
+        Ok((is_regular && is_newer && is_same).then_some(file))
+    }
+
+    /// It never had a name.
+    fn is_memfd(&self) -> bool {
+        self.deleted && self.path.as_os_str().as_encoded_bytes().starts_with(b"/memfd:")
     }
 
     /// Both are one file, also if one of them was looked at after it was deleted.
@@ -80,6 +136,15 @@ impl Executable {
 }
 
 impl FileKey {
+    pub(super) fn of_file(file: &File) -> io::Result<Self> {
+        Ok(Self::of(&stat(file, "", AtFlags::EMPTY_PATH)?))
+    }
+
+    /// Both are one file, whatever its contents.
+    fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     fn of(file: &Statx) -> Self {
         Self {
             device: (file.stx_dev_major, file.stx_dev_minor),
@@ -127,9 +192,20 @@ impl Hashes {
     ) -> Result<String, String> {
         let words = |error: io::Error| proc::words(&error);
         let file = process.file("exe").map_err(words)?;
-        if stat_key(&file).map_err(words)? != *key {
+        if FileKey::of_file(&file).map_err(words)? != *key {
             return Err(ANOTHER_PROGRAM.to_owned());
         }
+        self.of_file(algorithm, &file, key)
+    }
+
+    /// The same of a file, which has this key.
+    pub(super) fn of_file(
+        &self,
+        algorithm: Algorithm,
+        file: &File,
+        key: &FileKey,
+    ) -> Result<String, String> {
+        let words = |error: io::Error| proc::words(&error);
         if let Some(hash) = self.lock().get(&(algorithm, *key)) {
             return Ok(hash.clone());
         }
@@ -137,11 +213,11 @@ impl Hashes {
             return Err(format!("larger than {} MiB", SIZE_LIMIT >> 20));
         }
         let hash = match algorithm {
-            Algorithm::Sha256 => hash::<Sha256>(&file, key.size),
-            Algorithm::Md5 => hash::<Md5>(&file, key.size),
+            Algorithm::Sha256 => hash::<Sha256>(file, key.size),
+            Algorithm::Md5 => hash::<Md5>(file, key.size),
         };
         let hash = hash.map_err(words)?;
-        if stat_key(&file).map_err(words)? != *key {
+        if FileKey::of_file(file).map_err(words)? != *key {
             return Err("changed while it was read".to_owned());
         }
         self.lock().put((algorithm, *key), hash.clone());
@@ -193,10 +269,6 @@ fn is_named(process: &Directory, link: &[u8], file: &Statx) -> bool {
         .is_ok_and(|there| key(&there) == key(file))
 }
 
-fn stat_key(file: &File) -> io::Result<FileKey> {
-    Ok(FileKey::of(&stat(file, "", AtFlags::EMPTY_PATH)?))
-}
-
 /// Never asks a file server: one that does not answer must not hold us up.
 fn stat(directory: impl AsFd, name: &str, flags: AtFlags) -> rustix::io::Result<Statx> {
     let flags = flags | AtFlags::STATX_DONT_SYNC;
@@ -217,6 +289,7 @@ const HASHES: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
 #[cfg(test)]
 pub(super) mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
     use std::process::{Child, Command, Stdio};
 
@@ -276,6 +349,45 @@ pub(super) mod tests {
 
         assert_eq!((executable.path, executable.deleted), (path, true));
         child.end();
+    }
+
+    #[test]
+    fn a_file_that_anybody_can_write_to_is_told_before_its_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap().join("cat");
+        let mut child = Running::copy_of_cat(&path);
+        let process = child.directory();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o757)).unwrap();
+
+        let executable = Executable::of(&process).unwrap();
+
+        assert_eq!(executable.world_writable(&process, Some(true)), Ok(Some(path)));
+        child.end();
+    }
+
+    #[test]
+    fn what_has_the_path_of_a_deleted_executable_since_is_its_successor() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap().join("cat");
+        let mut child = Running::copy_of_cat(&path);
+        let process = child.directory();
+        let successor = |since_unix_ns| {
+            let executable = Executable::of(&process).unwrap();
+            executable.successor(&process, since_unix_ns).map(|file| file.is_some())
+        };
+
+        let before = successor(0);
+        fs::remove_file(&path).unwrap();
+        let nothing = successor(0);
+        fs::write(&path, "upgraded").unwrap();
+        let (upgraded, older) = (successor(0), successor(i64::MAX));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let no_file = successor(0);
+
+        child.end();
+        assert_eq!([before, nothing, older, no_file], [const { Ok(false) }; 4]);
+        assert_eq!(upgraded, Ok(true));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::cgroup::{Hierarchy, Placement};
 use super::containers::Runtimes;
 use super::executable::{ANOTHER_PROGRAM, Algorithm, Executable, FileKey, Hashes};
 use super::identity::Identity;
-use super::packages::{Checksum, Packages};
+use super::packages::{Checksum, Installed, Packages};
 use super::proc::{self, Directory};
 use crate::escape;
 use crate::owner::{Ancestor, Container, Integrity, Package, Packaging, Process, Seen};
@@ -229,7 +229,8 @@ impl Reader {
         key: &FileKey,
     ) -> Result<Packaging, String> {
         if executable.deleted {
-            return Err("what runs was deleted, or never had a name".to_owned());
+            let replaced = self.replacement_of(process, executable)?;
+            return replaced.ok_or_else(|| "what runs was deleted, or never had a name".to_owned());
         }
         if !executable.is_on_host()? {
             return Err(NOT_ON_HOST.to_owned());
@@ -237,25 +238,26 @@ impl Reader {
         let Some(installed) = self.packages.owner_of(&executable.path)? else {
             return Ok(Packaging::NoPackage);
         };
-        let compared = installed.checksum.and_then(|checksum| {
-            let (algorithm, sum) = match checksum {
-                Checksum::Md5(sum) => (Algorithm::Md5, sum),
-                Checksum::Sha256(sum) => (Algorithm::Sha256, sum),
-            };
-            Ok(sum == self.hashes.compute(algorithm, process, key)?)
-        });
-        let integrity = match compared {
-            Ok(true) => Integrity::Unmodified,
-            Ok(false) => Integrity::Modified,
-            Err(why) => Integrity::Unverifiable(why),
+        let package = package(installed, |algorithm| self.hashes.compute(algorithm, process, key));
+        Ok(Packaging::Package(package))
+    }
+
+    /// The package whose intact file has taken the place of a deleted one, since the process started:
+    /// then it was upgraded, and not restarted.
+    fn replacement_of(
+        &self,
+        process: &Directory,
+        executable: &Executable,
+    ) -> Result<Option<Packaging>, String> {
+        let stat = process.stat().map_err(|error| proc::words(&error))?;
+        let Some(file) = executable.successor(process, self.unix_ns(stat.starttime))? else {
+            return Ok(None);
         };
-        Ok(Packaging::Package(Package {
-            format: installed.format,
-            name: installed.name,
-            version: installed.version,
-            architecture: installed.architecture,
-            integrity,
-        }))
+        let Some(installed) = self.packages.owner_of(&executable.path)? else { return Ok(None) };
+        let key = FileKey::of_file(&file).map_err(|error| proc::words(&error))?;
+        let package = package(installed, |algorithm| self.hashes.of_file(algorithm, &file, &key));
+        let is_intact = package.integrity == Integrity::Unmodified;
+        Ok(is_intact.then_some(Packaging::Replaced(package)))
     }
 
     fn read_anew(&self, pid: u32, directory: &Directory, stat: &Stat, signs: &Signs) -> Process {
@@ -274,6 +276,10 @@ impl Reader {
         let context = context::read(directory, stat, |uid| self.user(uid), &mut missing);
         let on_host = executable.map(Executable::is_on_host).transpose();
         let on_host = on_host.map_err(|why| missing.push(format!("exe on this host: {why}")));
+        let on_host = on_host.ok().flatten();
+        let world_writable = executable.map(|it| it.world_writable(directory, on_host)).transpose();
+        let world_writable =
+            world_writable.map_err(|why| missing.push(format!("who can write to exe: {why}")));
 
         let key = executable.and_then(|executable| executable.key);
         let placement = cgroup.and_then(|file| Placement::parse(file)).unwrap_or_default();
@@ -285,7 +291,8 @@ impl Reader {
             noted_name: None,
             executable: executable.map(|executable| executable.path.clone()),
             deleted: executable.is_some_and(|executable| executable.deleted),
-            on_host: on_host.ok().flatten(),
+            on_host,
+            world_writable: world_writable.ok().flatten().flatten(),
             sha256: key.and_then(|key| self.hashes.known(&key)),
             packaging: Packaging::Unknown,
             args: args.list,
@@ -392,6 +399,31 @@ fn unread(pid: u32, error: &io::Error) -> Process {
 fn gone(pid: u32) -> Process {
     let missing = vec![gone_facts(&FACTS)];
     Process { pid, missing, ..Process::default() }
+}
+
+/// A package that has installed a file with this hash.
+fn package(
+    installed: Installed,
+    hash: impl FnOnce(Algorithm) -> Result<String, String>,
+) -> Package {
+    let compared = installed.checksum.and_then(|checksum| {
+        let (algorithm, sum) = match checksum {
+            Checksum::Md5(sum) => (Algorithm::Md5, sum),
+            Checksum::Sha256(sum) => (Algorithm::Sha256, sum),
+        };
+        Ok(sum == hash(algorithm)?)
+    });
+    Package {
+        format: installed.format,
+        name: installed.name,
+        version: installed.version,
+        architecture: installed.architecture,
+        integrity: match compared {
+            Ok(true) => Integrity::Unmodified,
+            Ok(false) => Integrity::Modified,
+            Err(why) => Integrity::Unverifiable(why),
+        },
+    }
 }
 
 /// The line about facts of a process that is gone.

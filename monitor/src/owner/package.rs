@@ -12,6 +12,8 @@ pub enum Packaging {
     NoPackage,
     /// This one did.
     Package(Package),
+    /// What runs was deleted; its path has a newer file by now, which is the one of this package.
+    Replaced(Package),
 }
 
 impl Packaging {
@@ -19,7 +21,7 @@ impl Packaging {
     pub const fn package(&self) -> Option<&Package> {
         match self {
             Self::Package(package) => Some(package),
-            Self::Unknown | Self::NoPackage => None,
+            Self::Unknown | Self::NoPackage | Self::Replaced(_) => None,
         }
     }
 
@@ -28,6 +30,7 @@ impl Packaging {
         match self {
             Self::Unknown => None,
             Self::NoPackage => Some("none"),
+            Self::Replaced(_) => Some("replaced"),
             Self::Package(package) => Some(package.integrity.name()),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::attribution::Socket;
 use crate::endpoint::{Direction, Endpoint, Transport};
+use crate::flow::FlowId;
 use crate::host::sockets::Socket as Found;
 use crate::owner::{Ownership, Side};
 use crate::pipeline::Pipeline;
@@ -26,7 +27,17 @@ impl Pipeline {
             connections.entry(ends).or_default().push(report);
         }
         for report in connections.into_values().flat_map(joined) {
+            let (source, destination) = (report.source, report.destination);
+            let id = FlowId {
+                transport: report.transport,
+                family: report.family,
+                low: source.min(destination),
+                high: source.max(destination),
+                inside: 0,
+            };
+            let found = self.found_at_ends(id, &report, now_ns);
             self.report(now_ns, Body::Flow(FlowChange::Updated, Box::new(report)));
+            self.judge_flow(id, found, false, now_ns);
         }
     }
 

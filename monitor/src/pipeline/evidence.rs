@@ -99,6 +99,15 @@ fn origin(process: &Process) -> Option<String> {
         Packaging::Unknown => return None,
         Packaging::NoPackage => return Some("package: none has installed this file".to_owned()),
         Packaging::Package(package) => package,
+        Packaging::Replaced(package) => {
+            let version = package.version.as_deref().unwrap_or_default();
+            let line = format!(
+                "package: the file that has its path now is the one of {} {version} ({})",
+                package.name,
+                package.format.name()
+            );
+            return Some(line);
+        }
     };
     let version = package.version.as_deref().unwrap_or_default();
     let state = match &package.integrity {

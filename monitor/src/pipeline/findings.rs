@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
+use crate::flow::FlowId;
 use crate::kernel::chain::GapKind;
 use crate::pipeline::Pipeline;
 use crate::report::{Body, Finding, FindingKind, FindingReport, FindingState, Indicator};
@@ -14,6 +15,8 @@ use crate::report::{Body, Finding, FindingKind, FindingReport, FindingState, Ind
 const MAX_OPEN: usize = 16_384;
 /// Findings that are known again when they come back.
 const MAX_PAST: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+/// Grounds that are remembered: as many as there can be listeners and flows.
+const MAX_GROUNDS: usize = 131_072;
 /// A finding is updated at most this often, unless it gets worse.
 const UPDATE_NS: u64 = 10_000_000_000;
 /// What is gone may be back in a moment: a service restarts. Until then its finding stays open.
@@ -24,6 +27,8 @@ const RETURN_NS: u64 = 5_000_000_000;
 pub(super) enum Ground {
     /// A listener, by its cookie.
     Listener(u64),
+    /// A flow.
+    Flow(FlowId),
     /// A socket that answers without being on the port, by its cookie.
     Stranger(u64),
     /// An interface, by namespace and index, and what keeps its packets from us.
@@ -34,7 +39,7 @@ impl Ground {
     /// How long it is waited for once it is gone.
     const fn patience_ns(self) -> u64 {
         match self {
-            Self::Listener(_) | Self::Stranger(_) => RETURN_NS,
+            Self::Listener(_) | Self::Flow(_) | Self::Stranger(_) => RETURN_NS,
             // Whoever keeps packets from us is told of each time.
             Self::Interface(..) => 0,
         }
@@ -120,6 +125,10 @@ impl Findings {
 
     /// It stands on this ground too.
     fn stand(&mut self, id: &str, kind: FindingKind, ground: Ground) {
+        if self.on.len() >= MAX_GROUNDS && !self.on.contains_key(&ground) {
+            self.unfollowed += 1;
+            return;
+        }
         let found = self.on.entry(ground).or_default();
         if !found.iter().any(|(other, _)| *other == kind) {
             found.push((kind, id.to_owned()));

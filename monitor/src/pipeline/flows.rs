@@ -20,7 +20,9 @@ impl Pipeline {
         for flow in started {
             self.meet_strangers(&flow);
             let report = self.flow_report(&flow, false, now_ns);
+            let found = self.found_at_ends(flow.id, &report, now_ns);
             self.report(flow.start_ns, Body::Flow(FlowChange::Started, Box::new(report)));
+            self.judge_flow(flow.id, found, false, now_ns);
         }
     }
 
@@ -30,10 +32,12 @@ impl Pipeline {
             let over = matches!(change, FlowChange::Ended(_));
             let time_ns = if change == FlowChange::Started { flow.start_ns } else { now_ns };
             let report = self.flow_report(&flow, over, now_ns);
+            let found = self.found_at_ends(flow.id, &report, now_ns);
             self.report(time_ns, Body::Flow(change, Box::new(report)));
             if over {
                 self.hearing.forget(&flow);
             }
+            self.judge_flow(flow.id, found, over, now_ns);
         }
     }
 

@@ -15,7 +15,9 @@ impl Pipeline {
     /// rule that would expect it.
     pub(super) fn judge(&mut self, report: &ListenerReport, expired: Option<&str>, now_ns: u64) {
         let ground = Ground::Listener(report.cookie);
-        let found: Vec<Finding> = self.unexpected(report, expired, now_ns).into_iter().collect();
+        let unexpected = self.unexpected(report, expired, now_ns);
+        let found: Vec<Finding> =
+            unexpected.into_iter().chain(self.deleted(report, now_ns)).collect();
         let kinds: Vec<FindingKind> = found.iter().map(|finding| finding.kind).collect();
         for finding in found {
             self.find(finding, ground, now_ns);
@@ -52,15 +54,22 @@ impl Pipeline {
         now_ns: u64,
     ) -> Option<Finding> {
         let Verdict::Unknown { nearest } = &report.verdict else { return None };
-        let (kind, base) = match expired {
-            Some(_) => (FindingKind::ExpiredRule, Severity::Medium),
-            None if report.local.ip.is_loopback() => {
+        let changed = nearest.as_ref().filter(|nearest| nearest.is_change);
+        let (kind, base) = match (expired, changed) {
+            (Some(_), _) => (FindingKind::ExpiredRule, Severity::Medium),
+            (None, Some(_)) => (FindingKind::ChangedListener, Severity::High),
+            (None, None) if report.local.ip.is_loopback() => {
                 (FindingKind::UnknownListener, Severity::Medium)
             }
-            None => (FindingKind::UnknownListener, Severity::High),
+            (None, None) => (FindingKind::UnknownListener, Severity::High),
         };
         let why = match (expired, nearest) {
             (Some(rule), _) => format!("the rule {rule} that expected it has expired"),
+            (None, Some(NearMiss { rule, differences, is_change: true })) => {
+                let differences: Vec<String> =
+                    differences.iter().map(ToString::to_string).collect();
+                format!("the rule {rule} expects somebody else there: {}", differences.join("; "))
+            }
             (None, Some(NearMiss { rule, differences, .. })) => {
                 let differences: Vec<String> =
                     differences.iter().map(ToString::to_string).collect();
@@ -68,27 +77,38 @@ impl Pipeline {
             }
             (None, None) => "no policy rule expects it".to_owned(),
         };
-        let mut finding = self.about(report, kind, base, &why, now_ns);
+        let owner = report.attribution.principal();
+        let mut finding = self.about(report, kind, base, (owner, &why), now_ns);
         finding.nearest.clone_from(nearest);
         finding.techniques.insert(0, &Technique::NON_STANDARD_PORT);
         Some(finding)
     }
 
-    /// A finding about a listener, with all that is known of it.
+    /// What somebody who has the listener runs has been deleted, or never was a file. Whether a rule
+    /// expects that does not matter; the indicators say how bad it is.
+    fn deleted(&self, report: &ListenerReport, now_ns: u64) -> Option<Finding> {
+        let case = Case::of(&report.attribution, 0, 0);
+        let owner = case.owner(|process| process.deleted)?;
+        let why = indicators::deleted(&owner.process)?;
+        let kind = FindingKind::DeletedExecutable;
+        Some(self.about(report, kind, Severity::Low, (Some(owner), &why), now_ns))
+    }
+
+    /// A finding about a listener, with all that is known of it: `owner` is who does what, and `why`
+    /// that is one.
     fn about(
         &self,
         report: &ListenerReport,
         kind: FindingKind,
         base: Severity,
-        why: &str,
+        (owner, why): (Option<&Owner>, &str),
         now_ns: u64,
     ) -> Finding {
         let found_ns = self.findings.first_seen_ns(Ground::Listener(report.cookie), kind);
         let found_unix_ns = self.clock.unix_ns(found_ns.unwrap_or(now_ns));
         let case = Case::of(&report.attribution, found_unix_ns, self.own_netns());
-        let (indicators, techniques) = indicators::all(&case);
+        let (indicators, techniques) = indicators::all(&case.with_listener(report));
         let severity = indicators::severity(base, &indicators);
-        let owner = report.attribution.principal();
         let message = format!("{} {}, and {why}.", who(owner), listens(report));
         let mut finding = Finding::new(kind, &self.subject(report), severity, message);
         finding.indicators = indicators;

@@ -88,6 +88,11 @@ impl Pipeline {
         true
     }
 
+    /// The open listeners as they were last reported.
+    pub(super) fn open_reports(&self) -> impl Iterator<Item = &ListenerReport> {
+        self.listeners.reported.values()
+    }
+
     /// An open listener as it was last reported, and the expired rule that would expect it.
     pub(super) fn reported_listener(
         &self,

@@ -31,6 +31,17 @@ pub(super) fn of_listener(report: &ListenerReport, id: &str, own_netns: u64) -> 
     steps
 }
 
+/// About a process that talks on a port; `id` is that of the finding.
+pub(super) fn of_talker(owner: &Owner, port: u16, id: &str) -> Vec<String> {
+    let mut steps = vec![format!("portwatch evidence evidence-{id} --port {port}")];
+    if is_there(owner) {
+        steps.splice(0..0, [format!("portwatch policy explain {}", owner.process.pid)]);
+        steps.extend(of_process(&owner.process));
+    }
+    steps.push(format!("portwatch explain {port}"));
+    steps
+}
+
 /// About a process.
 pub(super) fn of_process(process: &Process) -> Vec<String> {
     let pid = process.pid;

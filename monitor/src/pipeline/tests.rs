@@ -4,6 +4,7 @@ mod scene;
 mod strangers;
 mod listeners;
 mod findings;
+mod indicators;
 mod waiting;
 mod flows;
 mod hearing;

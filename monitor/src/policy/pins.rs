@@ -165,6 +165,7 @@ fn package_fact(process: &Process) -> Fact {
     let package = match &process.packaging {
         Packaging::Unknown => return Fact::unknown("not known"),
         Packaging::NoPackage => return Fact::known("none"),
+        Packaging::Replaced(_) => return Fact::known("deleted"),
         Packaging::Package(package) => package,
     };
     let name = &package.name;

@@ -9,6 +9,10 @@ use super::{FlowReport, ListenerReport, NearMiss, Technique};
 pub enum FindingKind {
     /// A listener that no rule expects.
     UnknownListener,
+    /// A rule expects a listener there, but somebody else is it.
+    ChangedListener,
+    /// What somebody on the port runs has been deleted, or never was a file.
+    DeletedExecutable,
     /// The port is answered by a raw or packet socket.
     AnswerWithoutSocket,
     /// The port is answered by a socket on another port.
@@ -21,8 +25,10 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// Every kind, in the order of their rules.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::UnknownListener,
+        Self::ChangedListener,
+        Self::DeletedExecutable,
         Self::AnswerWithoutSocket,
         Self::RedirectedPort,
         Self::CoverageGap,
@@ -33,6 +39,8 @@ impl FindingKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::UnknownListener => "unknown-listener",
+            Self::ChangedListener => "changed-listener",
+            Self::DeletedExecutable => "deleted-executable",
             Self::AnswerWithoutSocket => "answer-without-socket",
             Self::RedirectedPort => "redirected-port",
             Self::CoverageGap => "coverage-gap",
@@ -44,6 +52,8 @@ impl FindingKind {
     pub const fn rule_id(self) -> &'static str {
         match self {
             Self::UnknownListener => "PW1001",
+            Self::ChangedListener => "PW1002",
+            Self::DeletedExecutable => "PW1003",
             Self::AnswerWithoutSocket => "PW1005",
             Self::RedirectedPort => "PW1006",
             Self::CoverageGap => "PW1008",
@@ -55,6 +65,8 @@ impl FindingKind {
     pub const fn rule_name(self) -> &'static str {
         match self {
             Self::UnknownListener => "Unknown listener on a watched port",
+            Self::ChangedListener => "Another listener on a watched port than expected",
+            Self::DeletedExecutable => "A deleted executable uses a watched port",
             Self::AnswerWithoutSocket => "A watched port is answered although nobody listens",
             Self::RedirectedPort => "A watched port is redirected to another",
             Self::CoverageGap => "Part of this host is not observed",
@@ -234,5 +246,19 @@ mod tests {
         assert_eq!(distinct(FindingKind::name), FindingKind::ALL.len());
         assert_eq!(distinct(FindingKind::rule_id), FindingKind::ALL.len());
         assert_eq!(distinct(FindingKind::rule_name), FindingKind::ALL.len());
+    }
+
+    #[test]
+    fn every_kind_has_a_sigma_rule_and_a_line_in_the_reference() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let reference = std::fs::read_to_string(root.join("docs/findings.md")).unwrap();
+        for kind in FindingKind::ALL {
+            let file = root.join(format!("dist/sigma/{}.yml", kind.name()));
+            let rule = std::fs::read_to_string(&file).unwrap_or_default();
+
+            assert!(rule.starts_with(&format!("title: '{}'\n", kind.rule_name())), "{file:?}");
+            assert!(rule.contains(&format!("portwatch.finding.kind: {}\n", kind.name())));
+            assert!(reference.contains(&format!("| `{}` | {} |", kind.name(), kind.rule_id())));
+        }
     }
 }

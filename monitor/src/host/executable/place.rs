@@ -1,44 +1,113 @@
-//! Whether a file is the one that has its path on this host.
+//! Whether a file is the one that has its path on this host, and who else could have put it there.
 //!
 //! A process in a mount namespace of its own can give its executable any path: `unshare -m`, a bind
 //! mount, and `/proc/PID/exe` says `/usr/sbin/nginx`. Device and inode cannot be had that way.
+//!
+//! No look-up waits for a file server: who chooses the path could choose one that does not answer.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx};
 use rustix::io::Errno;
 
 use super::{FileKey, stat};
-use crate::host::proc;
+use crate::host::proc::{self, Directory};
 
-/// The file with this key is the one at this path in portwatch's own root; an error is in words.
-///
-/// Never waits for a file server: who chooses the path could choose one that does not answer.
-pub(super) fn is_at(path: &Path, key: &FileKey) -> Result<bool, String> {
-    if !path.is_absolute() {
-        return Ok(false);
+/// Where a path starts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Root<'a> {
+    /// In portwatch's own root.
+    Own,
+    /// In the root of this process.
+    Of(&'a Directory),
+}
+
+/// The file with this key is the one at this path; an error is in words.
+pub(super) fn is_at(root: Root<'_>, path: &Path, key: &FileKey) -> Result<bool, String> {
+    let there = look_at(root, path)?;
+    Ok(there.is_some_and(|there| FileKey::of(&there).is_same_file(key)))
+}
+
+/// What is at this path; `None` if nothing is.
+pub(super) fn look_at(root: Root<'_>, path: &Path) -> Result<Option<Statx>, String> {
+    let Some(there) = find(root, path)? else { return Ok(None) };
+    stat(there, "", AtFlags::EMPTY_PATH).map(Some).map_err(words)
+}
+
+/// The file at this path, to be read. Of a file system that one may have to wait for, as any other.
+pub(super) fn read(path: &Path) -> Result<Option<File>, String> {
+    let Some(there) = find(Root::Own, path)? else { return Ok(None) };
+    let file = format!("/proc/self/fd/{}", there.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(file, flags, Mode::empty()).map_err(words)?;
+    Ok(Some(File::from(file)))
+}
+
+/// The first directory on the way to this path in which anybody can put files.
+pub(super) fn world_writable_directory(
+    root: Root<'_>,
+    path: &Path,
+) -> Result<Option<PathBuf>, String> {
+    let mut directories: Vec<&Path> = path.ancestors().skip(1).collect();
+    if directories.len() > DEPTH {
+        return Err(format!("more than {DEPTH} directories on its path"));
     }
-    let words = |error: Errno| proc::words(&error.into());
-    match open(path) {
-        Ok(there) => {
-            let there = FileKey::of(&stat(there, "", AtFlags::EMPTY_PATH).map_err(words)?);
-            Ok((there.device, there.inode) == (key.device, key.inode))
+    directories.reverse();
+    for directory in directories {
+        // Where one is missing the rest is as well: of a file that was deleted that may be.
+        let Some(there) = look_at(root, directory)? else { return Ok(None) };
+        if is_world_writable(&there) {
+            return Ok(Some(directory.to_owned()));
         }
+    }
+    Ok(None)
+}
+
+/// Others than owner and group can write to it.
+pub(super) fn is_world_writable(file: &Statx) -> bool {
+    Mode::from_raw_mode(file.stx_mode.into()).contains(Mode::WOTH)
+}
+
+fn find(root: Root<'_>, path: &Path) -> Result<Option<OwnedFd>, String> {
+    if !path.is_absolute() {
+        return Ok(None);
+    }
+    match open(root, path) {
+        Ok(there) => Ok(Some(there)),
         // The kernel names files without symbolic links: a path with one is of another namespace.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(Errno::AGAIN) => Err("its path leads to a file system that may not answer".to_owned()),
         Err(error) => Err(words(error)),
     }
 }
 
-fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
+fn words(error: Errno) -> String {
+    proc::words(&error.into())
+}
+
+fn open(root: Root<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let start = match root {
+        Root::Own => None,
+        Root::Of(process) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Some(rustix::fs::openat(process, "root", flags, Mode::empty())?)
+        }
+    };
     let open = |resolve| {
         let resolve = ResolveFlags::NO_SYMLINKS | resolve;
-        rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        match &start {
+            None => rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve),
+            // An absolute path begins there.
+            Some(start) => {
+                let resolve = ResolveFlags::IN_ROOT | resolve;
+                rustix::fs::openat2(start, path, flags, Mode::empty(), resolve)
+            }
+        }
     };
     // What runs keeps its directories in the kernel's cache, so that this is the usual way. A kernel
     // before Linux 5.12 does not know it.
@@ -46,8 +115,12 @@ fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
         Err(Errno::AGAIN | Errno::INVAL) => {}
         opened => return opened,
     }
-    let mounts = fs::read("/proc/self/mountinfo")
-        .map_err(|error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let mounts = match root {
+        Root::Own => fs::read("/proc/self/mountinfo"),
+        Root::Of(process) => process.read("mountinfo", MOUNTS_BYTES),
+    };
+    let mounts =
+        mounts.map_err(|error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     match file_system(&mounts, path.as_os_str().as_bytes()) {
         Some(kind) if !REMOTE.contains(&kind) && !kind.starts_with(b"fuse") => {
             open(ResolveFlags::empty())
@@ -76,12 +149,19 @@ fn file_system<'a>(mountinfo: &'a [u8], path: &[u8]) -> Option<&'a [u8]> {
     found.map(|(_, kind)| kind)
 }
 
+/// Directories on a path that are looked at.
+const DEPTH: usize = 64;
+/// What is read of the mounts of another process: a path below a mount that is cut off counts as below the
+/// mount that is there.
+const MOUNTS_BYTES: usize = 1 << 20;
 /// File systems that ask somebody else.
 const REMOTE: [&[u8]; 9] =
     [b"autofs", b"nfs", b"nfs4", b"cifs", b"smb3", b"ceph", b"afs", b"lustre", b"coda"];
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -117,10 +197,41 @@ garbage\n";
         std::os::unix::fs::symlink(&file, &link).unwrap();
         let key = FileKey::of(&stat(CWD, file.to_str().unwrap(), AtFlags::empty()).unwrap());
 
-        assert_eq!(is_at(&file, &key), Ok(true));
-        assert_eq!(is_at(&other, &key), Ok(false));
-        assert_eq!(is_at(&link, &key), Ok(false));
-        assert_eq!(is_at(&directory.join("none"), &key), Ok(false));
-        assert_eq!(is_at(Path::new("a"), &key), Ok(false));
+        assert_eq!(is_at(Root::Own, &file, &key), Ok(true));
+        assert_eq!(is_at(Root::Own, &other, &key), Ok(false));
+        assert_eq!(is_at(Root::Own, &link, &key), Ok(false));
+        assert_eq!(is_at(Root::Own, &directory.join("none"), &key), Ok(false));
+        assert_eq!(is_at(Root::Own, Path::new("a"), &key), Ok(false));
+    }
+
+    #[test]
+    fn a_directory_that_anybody_can_write_to_is_found_on_the_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        let (open, below) = (directory.join("open"), directory.join("open/below"));
+        fs::create_dir_all(&below).unwrap();
+        let permit = |mode| fs::set_permissions(&open, fs::Permissions::from_mode(mode)).unwrap();
+        let own = Directory::open(std::process::id()).unwrap();
+        // Itself in a directory of that kind, most likely.
+        let outside = world_writable_directory(Root::Own, &directory).unwrap();
+
+        for (mode, expected) in [(0o755, None), (0o1777, Some(open.clone()))] {
+            permit(mode);
+            let expected = outside.clone().or(expected);
+            for root in [Root::Own, Root::Of(&own)] {
+                for file in [below.join("file"), open.join("gone/file")] {
+                    assert_eq!(world_writable_directory(root, &file), Ok(expected.clone()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_too_deep_is_not_looked_at() {
+        let deep = PathBuf::from("/a".repeat(DEPTH + 1));
+
+        let why = world_writable_directory(Root::Own, &deep).unwrap_err();
+
+        assert_eq!(why, "more than 64 directories on its path");
     }
 }

@@ -24,6 +24,7 @@ fn this_process_is_read_completely() {
         executable: Some(std::env::current_exe().unwrap()),
         deleted: false,
         on_host: Some(true),
+        world_writable: None,
         sha256: None,
         packaging: Packaging::Unknown,
         args: std::env::args().collect(),

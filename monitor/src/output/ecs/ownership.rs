@@ -60,6 +60,8 @@ pub(super) struct OwnerFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     executable_on_host: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    world_writable: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<&'a str>,
     #[serde(flatten)]
     package: OwnerPackage<'a>,
@@ -125,6 +127,7 @@ impl<'a> OwnerFields<'a> {
             executable: process.executable.as_deref().map(path),
             deleted: executable_known.then_some(process.deleted),
             executable_on_host: process.on_host,
+            world_writable: process.world_writable.as_deref().map(path),
             sha256: process.sha256.as_deref(),
             package: OwnerPackage::of(&process.packaging),
             args: &process.args,

@@ -85,6 +85,7 @@ pub(in crate::output) fn hostile_listener() -> ListenerReport {
         name: "sh\u{1b}[2J\nok".to_owned(),
         executable: Some("/tmp/a b\u{202e}gpj".into()),
         deleted: true,
+        world_writable: Some("/tmp".into()),
         args: vec!["sh".to_owned(), String::new(), "\u{9b}31m".to_owned()],
         user: Some("eve\u{7f}".to_owned()),
         missing: vec!["start time: gone before it could be read".to_owned()],

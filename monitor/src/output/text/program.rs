@@ -45,6 +45,9 @@ pub(super) fn origin(process: &Process) -> Option<(Ink, String)> {
             Some((Ink::Faint, format!("{}{unverified}", package.name)))
         }
         Packaging::NoPackage => Some((Ink::Notable, "no package".to_owned())),
+        Packaging::Replaced(package) => {
+            Some((Ink::Notable, format!("{} was upgraded since", package.name)))
+        }
         // What was deleted says so already.
         Packaging::Unknown if process.on_host == Some(false) && !process.deleted => {
             Some((Ink::Notable, "not this host's file".to_owned()))
