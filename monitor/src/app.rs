@@ -21,12 +21,16 @@ mod smartcard;
 mod stream;
 mod tls;
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 pub use self::conversation::{Conversation, Masked};
 pub use self::opaque::Measure;
 pub use self::segment::Segment;
 
 /// What a conversation looks like.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum Protocol {
     /// A virtual smart card, as `vsmartcard-vpcd` reaches it.
     Vpcd,
@@ -145,7 +149,7 @@ impl Protocol {
 }
 
 /// How sure that is.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Confidence {
     /// It fits, and so might much else.
     Possible,
@@ -167,7 +171,7 @@ impl Confidence {
 }
 
 /// One of the two ends of a conversation.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum Speaker {
     /// The side that opened it.
     Source,
@@ -195,7 +199,7 @@ impl Speaker {
 }
 
 /// What a conversation looks like, how sure that is, and what tells more about it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Likeness {
     /// What it looks like.
     pub protocol: Protocol,
@@ -216,12 +220,12 @@ pub struct Likeness {
 }
 
 /// What a TLS handshake tells in clear text.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Tls {
     /// The version that was agreed on: `1.3`.
-    pub version: Option<&'static str>,
+    pub version: Option<Cow<'static, str>>,
     /// The highest version the client offers.
-    pub offered: Option<&'static str>,
+    pub offered: Option<Cow<'static, str>>,
     /// The name the client asks for.
     pub server_name: Option<String>,
     /// Protocols the client offers to speak inside.
@@ -237,12 +241,12 @@ pub struct Tls {
 }
 
 /// What HTTP tells that is no secret.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Http {
     /// Method of the first request.
     pub method: Option<String>,
     /// Version: `1.1` or `2`.
-    pub version: Option<&'static str>,
+    pub version: Option<Cow<'static, str>>,
     /// Status of the first response.
     pub status: Option<u16>,
 }

@@ -3,6 +3,7 @@
 //! Only what works is offered: an option of a later stage is unknown, not ignored.
 
 mod exit;
+mod replay;
 mod value;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::exit::Exit;
+pub use self::replay::Replay;
 use crate::ports::PortSet;
 
 /// Who and what is really on this port of this Linux host, with proof.
@@ -71,6 +73,15 @@ Example: who talks to port 3516 while the test suite runs? Exits as the test sui
 
     portwatch watch --policy policy.toml -- make test")]
     Watch(Box<Watch>),
+    /// Go through a recorded run again: the same events, on any host, without privileges.
+    ///
+    /// What was recorded by `watch --record` is reported as it was then, with its times. Where the recording
+    /// ends before the run did, the last event says so.
+    #[command(after_long_help = "\
+Example: what would another policy have said of last night?
+
+    portwatch replay night.pwrec --policy policy.toml")]
+    Replay(Replay),
     /// Can this host be observed, with what, and what would be missed?
     ///
     /// Says what this kernel offers, then proves it: decoys in a network namespace of their own listen,
@@ -229,6 +240,9 @@ pub struct Watch {
     /// Needs TCX and a BPF file system at /sys/fs/bpf. `portwatch detach` ends it.
     #[arg(long, help_heading = OBSERVE)]
     pub pin: bool,
+    /// Record the run into a new file, for `portwatch replay`.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub record: Option<PathBuf>,
     /// Exit with 1 if there were findings.
     #[arg(long, help_heading = OUTPUT)]
     pub fail_on_finding: bool,

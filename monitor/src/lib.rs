@@ -46,6 +46,9 @@ pub mod policy;
 pub mod pipeline;
 pub mod output;
 
+// The run in a file, to be gone through again.
+pub mod recording;
+
 // What the user asked for, and the commands that do it.
 pub mod cli;
 pub mod failure;
@@ -54,5 +57,6 @@ pub mod session;
 pub mod interfaces;
 pub mod scan;
 pub mod watch;
+pub mod replay;
 pub mod doctor;
 pub mod explain;

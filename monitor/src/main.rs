@@ -12,7 +12,8 @@ use monitor::kernel::pin;
 use monitor::output::Style;
 use monitor::output::ecs::RunIdentity;
 use monitor::output::text::Look;
-use monitor::{descriptor, doctor, explain, scan, watch};
+use monitor::recording::Origin;
+use monitor::{descriptor, doctor, explain, replay, scan, watch};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -33,21 +34,24 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Scan(args) => {
             let identity = Identity::read();
-            let style = style(args.common.format, Style::Table, cli.color, &identity);
+            let style = style(args.common.format, Style::Table, cli.color, run_identity(&identity));
             runtime()?.block_on(scan::run(args, &identity, style))
         }
         Command::Watch(args) => {
             // First of all, while no descriptor of ours can have the number that the user means.
             let ready = take_ready_fd(&args)?;
             let identity = Identity::read();
-            let style = style(args.common.format, Style::Lines, cli.color, &identity);
-            runtime()?.block_on(watch::run(*args, ready, &identity, style))
+            let run = run_identity(&identity);
+            let origin = Origin::of_host(run.clone(), identity.boot_id.clone());
+            let style = style(args.common.format, Style::Lines, cli.color, run);
+            runtime()?.block_on(watch::run(*args, ready, &identity, origin, style))
         }
         Command::Doctor(args) => {
             let identity = Identity::read();
-            doctor::run(style(args.format, Style::Checks, cli.color, &identity))
+            doctor::run(style(args.format, Style::Checks, cli.color, run_identity(&identity)))
         }
         Command::Explain(args) => explain::run(args, &look(cli.color)),
+        Command::Replay(args) => replay::run(&args, look(cli.color)),
         Command::Decoy => Ok(doctor::decoy()?),
         Command::DecoyWorker => Ok(doctor::decoy_worker()?),
         Command::Detach => detach(),
@@ -72,15 +76,10 @@ fn detach() -> Result<u8, Failure> {
 }
 
 /// `text` is how the command's reports look as text.
-fn style(format: Format, text: fn(Look) -> Style, color: Color, identity: &Identity) -> Style {
+fn style(format: Format, text: fn(Look) -> Style, color: Color, run: RunIdentity) -> Style {
     match format {
         Format::Text => text(look(color)),
-        Format::Json => Style::Json(RunIdentity {
-            host_name: identity.name.clone(),
-            host_id: identity.machine_id.clone().unwrap_or_default(),
-            run_id: run_id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }),
+        Format::Json => Style::Json(run),
     }
 }
 
@@ -90,6 +89,15 @@ fn look(color: Color) -> Look {
         Color::Always => ColorChoice::Always,
         Color::Never => ColorChoice::Never,
     })
+}
+
+fn run_identity(identity: &Identity) -> RunIdentity {
+    RunIdentity {
+        host_name: identity.name.clone(),
+        host_id: identity.machine_id.clone().unwrap_or_default(),
+        run_id: run_id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }
 
 /// A random name for this run.

@@ -29,7 +29,6 @@ pub struct Process {
     pub name: String,
     /// The name the kernel noted in the system call, where that is another one: of a thread, or of
     /// what the process ran before it called `execve`.
-    #[serde(default)]
     pub noted_name: Option<String>,
     /// What `/proc/PID/exe` points to, without the kernel's ` (deleted)` mark.
     #[serde(with = "crate::verbatim::path")]

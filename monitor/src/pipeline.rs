@@ -25,12 +25,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use monitor_ebpf::wire::{FlowRecord, SampleRecord};
+use serde::{Deserialize, Serialize};
 
 use crate::attribution::{Known, Namespaces, ProcessKey, Processes, Request, Sockets};
 use crate::clock::Clock;
 use crate::decode::{self, Event};
 use crate::endpoint::Netns;
-use crate::flow::{FlowTable, Limits};
+use crate::flow::{FlowId, FlowTable, Limits};
 use crate::host;
 use crate::host::netns::Mark;
 use crate::kernel::flow_table::Reading;
@@ -41,6 +42,7 @@ use crate::ports::PortSet;
 use crate::report::{Body, InterfaceChange, InterfaceReport, Report};
 
 pub use counting::Kernel as KernelCounts;
+pub use hearing::Impression;
 pub use input::{Input, Tap};
 
 /// Flows followed at once.
@@ -57,7 +59,7 @@ const FLOW_PATIENCE_NS: u64 = 250_000_000;
 const SWEEP_NS: u64 = 500_000_000;
 
 /// What may be shown of a sampled packet.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Payload {
     /// Nothing of its bytes.
     None,
@@ -172,12 +174,12 @@ impl Pipeline {
         }
     }
 
-    /// Takes in one record of either ring.
-    fn ingest(&mut self, record: &[u8], now_ns: u64) {
+    /// Takes in one record of either ring, and if it is a sample, what came of listening to it.
+    fn ingest(&mut self, record: &[u8], impression: &Impression, now_ns: u64) {
         self.counting.read(record);
         match decode::decode(record) {
             Ok(Event::Flow(flow)) => self.flow_record(&flow, now_ns),
-            Ok(Event::Sample(sample, data)) => self.sample(&sample, data),
+            Ok(Event::Sample(sample, data)) => self.sample(&sample, data, impression),
             Ok(Event::Socket(socket)) => {
                 let Known { processes, sockets, namespaces, .. } = &mut self.known;
                 sockets.record(&socket, processes, namespaces);
@@ -219,10 +221,10 @@ impl Pipeline {
         self.flows.announce(record, &self.ports);
     }
 
-    fn sample(&mut self, sample: &SampleRecord, data: &[u8]) {
+    fn sample(&mut self, sample: &SampleRecord, data: &[u8], impression: &Impression) {
         self.counting.sampled();
-        let shown = self.listen(sample, data);
-        let report = self.sample_report(sample, data, &shown);
+        self.believe(&FlowId::of(&sample.key).0, impression);
+        let report = self.sample_report(sample, data, &impression.shown);
         self.report(sample.header.ktime_ns, Body::Sample(Box::new(report)));
     }
 

@@ -29,6 +29,7 @@ pub struct Policy {
     listeners: Vec<Rule>,
     clients: Vec<Rule>,
     places: Places,
+    text: Option<String>,
 }
 
 /// Why there is no policy; shown in one line that begins with the file's name.
@@ -95,9 +96,17 @@ impl Policy {
         // An editor's byte order mark takes no column.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match parse::parse(text) {
-            Ok((listeners, clients)) => Ok(Self { listeners, clients, places: Places::of(text) }),
+            Ok((listeners, clients)) => {
+                let (places, text) = (Places::of(text), Some(text.to_owned()));
+                Ok(Self { listeners, clients, places, text })
+            }
             Err(problem) => Err(content_error(file, text, problem.offset, problem.message)),
         }
+    }
+
+    /// What it was read from; the default policy was written by nobody.
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
     }
 
     /// Says who may talk on the watched ports; else nobody asks.

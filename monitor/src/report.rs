@@ -438,7 +438,7 @@ impl Counters {
         };
         lost(self.records.ring_full, "record", "found the ring buffer full (--ring-size)");
         lost(self.records.undecodable, "record", "could not be decoded");
-        let overflow: u64 = self.overflow.iter().map(|row| row.packets).sum();
+        let overflow = self.overflow.iter().fold(0_u64, |sum, row| sum.saturating_add(row.packets));
         lost(overflow, "packet", "counted but in no flow (--ring-size, --flow-table)");
         for sink in &self.sinks {
             lost(sink.lost, "report", &format!("not written to {}", sink.name));
@@ -454,7 +454,7 @@ impl Counters {
         for (name, counts) in programs.chain([("all programs", self.records)]) {
             let RecordCounts { seen, filtered, submitted, ring_full, read, undecodable: _ } =
                 counts;
-            if seen != filtered + submitted + ring_full {
+            if seen != filtered.wrapping_add(submitted).wrapping_add(ring_full) {
                 broken.push(format!(
                     "records of {name}: seen {seen} ≠ filtered {filtered} + submitted {submitted} + \
                      ring full {ring_full}"
@@ -472,15 +472,17 @@ impl Counters {
                 .iter()
                 .filter(|count| is_row(count.port, count.place.direction))
                 .fold((0_u64, 0_u64), |sum, count| {
-                    (sum.0 + count.place.packets, sum.1 + count.place.bytes)
+                    (sum.0.wrapping_add(count.place.packets), sum.1.wrapping_add(count.place.bytes))
                 });
             let overflow = self
                 .overflow
                 .iter()
                 .chain(&self.earlier)
                 .filter(|count| is_row(count.port, count.direction))
-                .fold((0_u64, 0_u64), |sum, count| (sum.0 + count.packets, sum.1 + count.bytes));
-            let sum = (in_flows.0 + overflow.0, in_flows.1 + overflow.1);
+                .fold((0_u64, 0_u64), |sum, count| {
+                    (sum.0.wrapping_add(count.packets), sum.1.wrapping_add(count.bytes))
+                });
+            let sum = (in_flows.0.wrapping_add(overflow.0), in_flows.1.wrapping_add(overflow.1));
             if sum != (row.packets, row.bytes) {
                 broken.push(format!(
                     "port {} {}: flows and overflow have {} packets and {} bytes, the total is {} \

@@ -5,6 +5,7 @@
 
 mod command;
 mod ending;
+mod files;
 mod pace;
 
 use std::os::fd::OwnedFd;
@@ -36,7 +37,8 @@ use crate::output::{Output, Style};
 use crate::pipeline::{Input, Payload, Pipeline, Settings};
 use crate::policy::Policy;
 use crate::privilege::{self, Thread, Work};
-use crate::report::{Body, InterfaceReport, RunStarted};
+use crate::recording::{Origin, Recording};
+use crate::report::{Body, InterfaceReport, RunStarted, SinkCount};
 use crate::session::{self, Readers, Snapshot};
 use crate::sys;
 
@@ -67,6 +69,8 @@ struct Watch {
     answers: mpsc::Receiver<Answer>,
     pipeline: Pipeline,
     output: Output,
+    /// With `--record`.
+    recording: Option<Recording>,
     reported: u64,
     fates_asked: u32,
     /// The last counters are of one moment.
@@ -93,6 +97,7 @@ pub async fn run(
     args: cli::Watch,
     ready: Option<OwnedFd>,
     identity: &Identity,
+    origin: Origin,
     style: Style,
 ) -> Result<u8, Failure> {
     let obstacles = preflight::obstacles(Needs::Watch);
@@ -103,7 +108,10 @@ pub async fn run(
     let policy = session::policy(&args.common)?;
     let signals = ending::Signals::new()?;
     let launch = command::Launch::prepare(&args.command)?;
-    let mut watch = Watch::start(args, policy, identity, style)?;
+    let files = files::Files::make(&args, origin)?;
+    let made = files.made();
+    let started = Watch::start(args, policy, identity, files, style);
+    let mut watch = started.inspect_err(|_error| files::remove(&made))?;
     let command = launch.map(command::Launch::start).transpose();
     if ready.is_some_and(|ready| rustix::io::write(&ready, b"\n").is_err()) {
         tracing::debug!("nobody reads the ready descriptor");
@@ -142,7 +150,13 @@ fn check_interfaces(args: &cli::Watch) -> Result<(), Failure> {
 impl Watch {
     /// Hooks first, then the snapshot: nothing falls between them. Between the two most rights are given
     /// up; from then on everything that is read may be hostile.
-    fn start(args: cli::Watch, policy: Policy, identity: &Identity, style: Style) -> Result<Self> {
+    fn start(
+        args: cli::Watch,
+        policy: Policy,
+        identity: &Identity,
+        files: files::Files,
+        style: Style,
+    ) -> Result<Self> {
         let netns = netns::own().context("reading the own network namespace")?.netns;
         let kernel = kernel_settings(&args);
         let pins = args.pin.then(|| Pins::open(netns.inode).map(Arc::new)).transpose()?;
@@ -166,7 +180,8 @@ impl Watch {
         let gaps = interfaces.gaps()?;
         let work = work(&args, &mut object);
         degraded.extend(privilege::confine(work));
-        let mut pipeline = Pipeline::new(settings(&args, policy, readers.slots(), netns)?);
+        let (mut pipeline, recording) =
+            files.core(settings(&args, policy, readers.slots(), netns)?)?;
         let snapshot = Snapshot::take(&args.common.ports(), true, Some(&cgroups))?;
         snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
         let mut tracepoints = Tracepoints::default();
@@ -175,9 +190,7 @@ impl Watch {
         let (lookup, answers) = Lookup::start(identity, work, Some(hooks))?;
         let output = Output::stdout(style)?;
         privilege::reduce(Thread::Main, work);
-        for interface in &observed {
-            pipeline.apply(Input::Observed(interface.clone()));
-        }
+        observed.iter().cloned().map(Input::Observed).for_each(|input| pipeline.apply(input));
         let started = RunStarted {
             command: "watch".into(),
             ports: args.common.ports().to_string(),
@@ -205,6 +218,7 @@ impl Watch {
             answers,
             pipeline,
             output,
+            recording,
             reported: 0,
             fates_asked: 0,
             is_exact: false,
@@ -396,9 +410,16 @@ impl Watch {
             self.readers.read_table(&mut self.pipeline, now_ns);
         }
         self.lost_told = self.output.lost();
-        let (kernel, sinks) = (self.readers.counts()?, self.output.counts());
+        let (kernel, sinks) = (self.readers.counts()?, self.sinks());
         self.pipeline.apply(Input::Counters { kernel, sinks, now_ns });
         Ok(())
+    }
+
+    /// What became of what the outputs were given.
+    fn sinks(&self) -> Vec<SinkCount> {
+        let mut sinks = self.output.counts();
+        sinks.extend(self.recording.as_ref().map(Recording::count));
+        sinks
     }
 
     /// Hands the reports made so far to the output.

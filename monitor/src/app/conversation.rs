@@ -1,5 +1,7 @@
 //! A conversation as far as it was sampled: what both sides have said, and what that looks like.
 
+use serde::{Deserialize, Serialize};
+
 use crate::endpoint::Transport;
 
 use super::classify::{self, Said, Talk};
@@ -130,9 +132,10 @@ impl Conversation {
 }
 
 /// The beginning of a payload, up to the last byte that may be shown.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Masked {
     /// With 0 in place of what may be a secret.
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
     /// Where that is so.
     pub blanked: Vec<bool>,

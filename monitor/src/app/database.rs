@@ -47,7 +47,7 @@ pub(super) fn postgresql(talk: &Talk<'_>) -> Option<Match> {
             let inner =
                 encrypted.then(|| tls::inside(reader.rest(), server.get(1..).unwrap_or_default()));
             let Some(Some(tls)) = inner else { return Some(found) };
-            let version = tls.version.unwrap_or_default();
+            let version = tls.version.as_deref().unwrap_or_default();
             let found = found.detail(format!("goes on in TLS {version}").trim_end().to_owned());
             Some(Match { tls: Some(tls), ..found })
         }

@@ -19,7 +19,7 @@ pub(super) fn matches(talk: &Talk<'_>) -> Option<Match> {
         !client.is_empty() && PREFACE.starts_with(client) || client.starts_with(PREFACE);
     if is_preface && client.len() >= 16 {
         let mut found = Match::by_both(Protocol::Http, client.starts_with(PREFACE)).version("2");
-        found.http = Some(Http { version: Some("2"), ..Http::default() });
+        found.http = Some(Http { version: Some("2".into()), ..Http::default() });
         return Some(found);
     }
     let (request, status) = (request(client), status(server));
@@ -27,7 +27,8 @@ pub(super) fn matches(talk: &Talk<'_>) -> Option<Match> {
         let (version, status) = status?;
         // A server that speaks HTTP/2 at once, or one whose client was not heard.
         let mut found = Match::by_both(Protocol::Http, false).version(version);
-        found.http = Some(Http { method: None, version: Some(version), status: Some(status) });
+        found.http =
+            Some(Http { method: None, version: Some(version.into()), status: Some(status) });
         return Some(found);
     };
     let is_upgraded = request.asks_for_websocket && status.is_some_and(|(_, code)| code == 101);
@@ -45,7 +46,7 @@ pub(super) fn matches(talk: &Talk<'_>) -> Option<Match> {
     }
     found.http = Some(Http {
         method: Some(request.method),
-        version: Some(request.version),
+        version: Some(request.version.into()),
         status: status.map(|(_, code)| code),
     });
     Some(found)

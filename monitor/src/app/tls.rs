@@ -3,6 +3,8 @@
 mod fingerprint;
 mod hello;
 
+use std::borrow::Cow;
+
 use super::classify::{Match, Talk};
 use super::read::Reader;
 use super::{Protocol, Tls};
@@ -40,8 +42,8 @@ pub(super) fn inside(client: &[u8], server: &[u8]) -> Option<Box<Tls>> {
     let (version, next_protocol) =
         answer.map_or((None, None), |answer| (Some(answer.version), answer.next_protocol));
     Some(Box::new(Tls {
-        version,
-        offered: hello.offered(),
+        version: version.map(Cow::Borrowed),
+        offered: hello.offered().map(Cow::Borrowed),
         ja3: hello.is_complete.then(|| fingerprint::ja3(&hello)),
         ja4: hello.is_complete.then(|| fingerprint::ja4(&hello)),
         server_name: hello.server_name,
@@ -54,7 +56,7 @@ pub(super) fn inside(client: &[u8], server: &[u8]) -> Option<Box<Tls>> {
 /// A match whose handshake is this.
 pub(super) fn of_handshake(protocol: Protocol, tls: Box<Tls>, is_answered: bool) -> Match {
     let mut found = Match::by_both(protocol, is_answered);
-    found.version = tls.version.map(str::to_owned);
+    found.version = tls.version.as_deref().map(str::to_owned);
     if tls.ech {
         found.details.push("Encrypted Client Hello: the name may be a cover".to_owned());
     }

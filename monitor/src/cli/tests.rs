@@ -52,7 +52,7 @@ fn a_bare_watch_has_the_defaults_of_the_contract() {
 fn every_option_of_watch_is_taken() {
     let line = "-p 22,80 --port 81 -i lo --interface eth0 --policy p.toml --format json --attach tcx \
                 --sample 0 --snaplen 4096 --payload full --interval 1m30s --ready-fd 3 \
-                --pin --fail-on-finding --fail-on-loss --for 1h30m --count 7 --idle-timeout 2s \
+                --pin --record r.pwrec --fail-on-finding --fail-on-loss --for 1h30m --count 7 --idle-timeout 2s \
                 --ring-size 64KiB --flow-table 1GiB -- nc -l";
 
     let watch = watch(&line.split_whitespace().collect::<Vec<_>>());
@@ -75,6 +75,7 @@ fn every_option_of_watch_is_taken() {
             interval: Duration::from_secs(90),
             ready_fd: Some(3),
             pin: true,
+            record: Some("r.pwrec".into()),
             fail_on_finding: true,
             fail_on_loss: true,
             duration: Some(Duration::from_mins(90)),
@@ -98,7 +99,7 @@ fn global_options_stand_before_and_after_the_subcommand() {
 #[test]
 fn a_bad_option_is_refused_in_one_line() {
     let table = [
-        ("", "a subcommand is missing: scan, watch, doctor, explain, detach or help"),
+        ("", "a subcommand is missing: scan, watch, replay, doctor, explain, detach or help"),
         ("wtch", "unknown subcommand 'wtch', did you mean 'watch'?"),
         ("top", "unknown subcommand 'top', see 'portwatch --help'"),
         ("scan --prot 22", "unknown option '--prot', did you mean '--port'?"),
@@ -310,6 +311,7 @@ fn default_watch() -> Watch {
         interval: Duration::from_secs(10),
         ready_fd: None,
         pin: false,
+        record: None,
         fail_on_finding: false,
         fail_on_loss: false,
         duration: None,

@@ -16,7 +16,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use serde::Serialize as _;
+use serde::{Deserialize, Serialize};
 use serde_json::Serializer;
 
 use crate::report::{Body, Report};
@@ -28,7 +28,7 @@ use self::json::Visible;
 pub const VERSION: &str = "9.4.0";
 
 /// What is the same in every document of a run. What is empty is left out.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RunIdentity {
     /// Name of this host.
     pub host_name: String,

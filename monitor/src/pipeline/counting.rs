@@ -118,7 +118,8 @@ impl Pipeline {
         let mut programs = self.counting.read.clone();
         for (name, read) in &self.counting.earlier_records {
             if *read > 0 {
-                programs.entry(name).or_default().read += read;
+                let counts = programs.entry(name).or_default();
+                counts.read = counts.read.wrapping_add(*read);
             }
         }
         for (name, fates) in PROGRAMS.iter().zip(&kernel.fates) {
@@ -132,14 +133,14 @@ impl Pipeline {
         }
         let mut records =
             programs.values().fold(RecordCounts::default(), |sum, counts| RecordCounts {
-                seen: sum.seen + counts.seen,
-                filtered: sum.filtered + counts.filtered,
-                submitted: sum.submitted + counts.submitted,
-                ring_full: sum.ring_full + counts.ring_full,
+                seen: sum.seen.wrapping_add(counts.seen),
+                filtered: sum.filtered.wrapping_add(counts.filtered),
+                submitted: sum.submitted.wrapping_add(counts.submitted),
+                ring_full: sum.ring_full.wrapping_add(counts.ring_full),
                 read: sum.read,
                 undecodable: sum.undecodable,
             });
-        let earlier: u64 = self.counting.earlier_records.values().sum();
+        let earlier = self.counting.earlier_records.values().fold(0_u64, |a, b| a.wrapping_add(*b));
         records.read = self.counting.read_in_all.wrapping_add(earlier);
         records.undecodable = self.counting.undecodable;
         let seen = kernel.totals.iter().filter(|row| row.total.packets > 0);
@@ -198,8 +199,8 @@ fn port_count(row: &PortTotal) -> PortCount {
         direction: row.direction,
         packets: row.total.packets,
         bytes: row.total.bytes,
-        wire_packets: Some(row.total.packets + row.total.more_wire_packets),
-        wire_bytes: Some(row.total.bytes + row.total.more_wire_bytes),
+        wire_packets: Some(row.total.packets.wrapping_add(row.total.more_wire_packets)),
+        wire_bytes: Some(row.total.bytes.wrapping_add(row.total.more_wire_bytes)),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use monitor_ebpf::wire::SampleRecord;
+use serde::{Deserialize, Serialize};
 
 use crate::app::{Confidence, Conversation, Likeness, Masked, Segment, Speaker};
 use crate::endpoint::Transport;
@@ -17,6 +18,17 @@ use crate::pipeline::Pipeline;
 /// Flows that are listened to at once: with some 4 KiB each, what is kept of them stays small. Most are
 /// understood within a packet or two of either side.
 const MAX_CONVERSATIONS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+/// What came of listening to a sample.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Impression {
+    /// What its flow looks like from now on, if that is news.
+    pub likeness: Option<Arc<Likeness>>,
+    /// What may be shown of its payload with `--payload masked`.
+    pub shown: Masked,
+    /// Flows that had to make room for it before it was certain what they speak.
+    pub given_up: u64,
+}
 
 /// Flows that are being listened to.
 #[derive(Debug)]
@@ -75,44 +87,51 @@ impl Hearing {
 }
 
 impl Pipeline {
-    /// Takes in what was sampled of a packet. What may be shown of its payload with `--payload masked`.
-    pub(super) fn listen(&mut self, sample: &SampleRecord, data: &[u8]) -> Masked {
+    /// Listens to what was sampled of a packet. Nothing but whom it listens to changes by that.
+    pub(super) fn listen(&mut self, sample: &SampleRecord, data: &[u8]) -> Impression {
         let (id, sender) = FlowId::of(&sample.key);
         // The ring was full when it was announced, or it has ended.
         let Some(flow) = self.flows.get_mut(&id).filter(|flow| !flow.is_heard_out) else {
-            return Masked::default();
+            return Impression::default();
         };
         let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         let (offset, length) = (size(sample.payload_offset), size(sample.length));
         let Some(segment) = Segment::of(data, offset, length, id.transport) else {
-            return Masked::default();
+            return Impression::default();
         };
         let speaker = if sender == flow.opener { Speaker::Source } else { Speaker::Destination };
         let heard = self.hearing.conversations.pop(&id).filter(|heard| heard.is_of(flow));
         let mut heard = heard.unwrap_or_else(|| Heard::of(flow));
         let is_twin = id.transport == Transport::Udp && !heard.is_at(sample.key.place, speaker);
-        if !is_twin && heard.conversation.take(speaker, &segment) {
-            flow.app = heard.conversation.likeness().cloned().map(Arc::new);
-        }
+        let is_news = !is_twin && heard.conversation.take(speaker, &segment);
+        let likeness = heard.conversation.likeness().filter(|_| is_news).cloned().map(Arc::new);
         let shown = heard.conversation.masked(speaker, &segment);
         flow.is_heard_out = heard.conversation.is_settled();
+        let mut given_up = 0;
         if !flow.is_heard_out
             && let Some((other, made_room)) = self.hearing.conversations.push(id, heard)
         {
-            self.give_up(&other, &made_room);
+            given_up = u64::from(self.give_up(&other, &made_room));
         }
-        shown
+        Impression { likeness, shown, given_up }
+    }
+
+    /// Takes in what came of listening.
+    pub(super) fn believe(&mut self, id: &FlowId, impression: &Impression) {
+        self.hearing.given_up = self.hearing.given_up.saturating_add(impression.given_up);
+        if let (Some(likeness), Some(flow)) = (&impression.likeness, self.flows.get_mut(id)) {
+            flow.app = Some(Arc::clone(likeness));
+        }
     }
 
     /// Too many flows are listened to: what this one looks like by now is all that will be known.
-    fn give_up(&mut self, id: &FlowId, heard: &Heard) {
+    /// True: it was not certain.
+    fn give_up(&mut self, id: &FlowId, heard: &Heard) -> bool {
         let Some(flow) = self.flows.get_mut(id).filter(|flow| flow.number == heard.number) else {
-            return;
+            return false;
         };
         flow.is_heard_out = true;
         let is_certain = |likeness: &Likeness| likeness.confidence == Some(Confidence::Certain);
-        if !heard.conversation.likeness().is_some_and(is_certain) {
-            self.hearing.given_up += 1;
-        }
+        !heard.conversation.likeness().is_some_and(is_certain)
     }
 }

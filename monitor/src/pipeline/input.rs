@@ -10,9 +10,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use monitor_ebpf::wire::{SampleRecord, kind};
 use serde::{Deserialize, Serialize};
+use zerocopy::FromBytes as _;
 
 use crate::attribution::ProcessKey;
+use crate::decode::{self, Event};
 use crate::endpoint::{Netns, SocketKind};
 use crate::host::netns::Mark;
 use crate::host::sockets::Socket;
@@ -20,7 +23,7 @@ use crate::kernel::chain::Gap;
 use crate::kernel::flow_table::Reading;
 use crate::kernel::holders::Holder;
 use crate::owner::{Container, Packaging, Process};
-use crate::pipeline::{KernelCounts, Pipeline};
+use crate::pipeline::{Impression, KernelCounts, Payload, Pipeline};
 use crate::report::{Body, InterfaceChange, InterfaceReport, RunStarted, SinkCount};
 
 /// Something the core is told. Times are nanoseconds of `CLOCK_BOOTTIME`.
@@ -52,6 +55,17 @@ pub enum Input<'a> {
         /// The record.
         #[serde(borrow, with = "serde_bytes")]
         bytes: Cow<'a, [u8]>,
+        /// When it was read.
+        now_ns: u64,
+    },
+    /// A record that is a sample, and what came of listening to it: what was said is known only by that,
+    /// if it may not be shown. Whoever has a record tells [`Input::Record`].
+    Sample {
+        /// The record, with zeros in place of the bytes that are not shown.
+        #[serde(borrow, with = "serde_bytes")]
+        bytes: Cow<'a, [u8]>,
+        /// What its bytes said.
+        impression: Box<Impression>,
         /// When it was read.
         now_ns: u64,
     },
@@ -197,6 +211,41 @@ pub enum Input<'a> {
     },
 }
 
+impl Input<'_> {
+    /// The time it comes with.
+    pub const fn time_ns(&self) -> Option<u64> {
+        match self {
+            Self::Started { now_ns, .. }
+            | Self::Interface { now_ns, .. }
+            | Self::Record { now_ns, .. }
+            | Self::Sample { now_ns, .. }
+            | Self::Readings { now_ns, .. }
+            | Self::TableRead { now_ns }
+            | Self::Sockets { now_ns, .. }
+            | Self::Holders { now_ns, .. }
+            | Self::StrangersHeld { now_ns, .. }
+            | Self::Identified { now_ns, .. }
+            | Self::Recognised { now_ns, .. }
+            | Self::Coverage { now_ns, .. }
+            | Self::Changed { now_ns, .. }
+            | Self::Tick { now_ns }
+            | Self::SocketsExpire { now_ns }
+            | Self::Counters { now_ns, .. }
+            | Self::Connections { now_ns, .. }
+            | Self::Finish { now_ns }
+            | Self::Ended { now_ns, .. } => Some(*now_ns),
+            Self::Observed(_)
+            | Self::Namespaces(_)
+            | Self::Hashed { .. }
+            | Self::Packaged { .. }
+            | Self::Contained { .. }
+            | Self::Exited(_)
+            | Self::Behind(_)
+            | Self::Earlier(_) => None,
+        }
+    }
+}
+
 /// Whoever wants to know what the core is told.
 pub trait Tap: fmt::Debug + Send {
     /// The core will be told this next.
@@ -206,6 +255,7 @@ pub trait Tap: fmt::Debug + Send {
 impl Pipeline {
     /// Takes in one input.
     pub fn apply(&mut self, input: Input<'_>) {
+        let input = self.listened(input);
         if let Some(tap) = &mut self.tap {
             tap.note(&input);
         }
@@ -215,7 +265,12 @@ impl Pipeline {
             Input::Interface { change, interface, now_ns } => {
                 self.interface(change, interface, now_ns);
             }
-            Input::Record { bytes, now_ns } => self.ingest(&bytes, now_ns),
+            Input::Record { bytes, now_ns } => {
+                self.ingest(&bytes, &Impression::default(), now_ns);
+            }
+            Input::Sample { bytes, impression, now_ns } => {
+                self.ingest(&bytes, &impression, now_ns);
+            }
             Input::Readings { readings, now_ns } => self.readings(&readings, now_ns),
             Input::TableRead { now_ns } => self.report_started_flows(now_ns),
             Input::Namespaces(namespaces) => self.namespaces(namespaces),
@@ -250,8 +305,42 @@ impl Pipeline {
         }
     }
 
+    /// Listens to a sample. From there on it has only the bytes that may be shown, if anybody taps.
+    fn listened<'a>(&mut self, input: Input<'a>) -> Input<'a> {
+        let Input::Record { bytes, now_ns } = input else { return input };
+        let Ok((sample, packet)) = SampleRecord::read_from_prefix(&bytes) else {
+            return Input::Record { bytes, now_ns };
+        };
+        if sample.header.kind != kind::SAMPLE {
+            return Input::Record { bytes, now_ns };
+        }
+        let Ok(Event::Sample(sample, data)) = decode::decode(&bytes) else {
+            return Input::Record { bytes, now_ns };
+        };
+        let impression = Box::new(self.listen(&sample, data));
+        let before = bytes.len().saturating_sub(packet.len());
+        let bytes = match (&self.tap, self.payload) {
+            (None, _) | (_, Payload::Full) => bytes,
+            (Some(_), Payload::None) => blanked(&bytes, before, &[]),
+            (Some(_), Payload::Masked) => {
+                let headers = usize::try_from(sample.payload_offset).unwrap_or(usize::MAX);
+                blanked(&bytes, before.saturating_add(headers), &impression.shown.bytes)
+            }
+        };
+        Input::Sample { bytes, impression, now_ns }
+    }
+
     /// Lets somebody know of every input from now on.
     pub fn tap(&mut self, tap: Box<dyn Tap>) {
         self.tap = Some(tap);
     }
+}
+
+/// So many bytes as they are, then `shown`, then zeros.
+fn blanked(bytes: &[u8], kept: usize, shown: &[u8]) -> Cow<'static, [u8]> {
+    let mut blanked = bytes.get(..kept).unwrap_or(bytes).to_vec();
+    let room = bytes.len().saturating_sub(blanked.len());
+    blanked.extend(shown.iter().take(room));
+    blanked.resize(bytes.len(), 0);
+    Cow::Owned(blanked)
 }

@@ -14,6 +14,7 @@ use crate::kernel::cgroup;
 use crate::lookup;
 use crate::output::text;
 use crate::pipeline::Input;
+use crate::recording::Recording;
 use crate::report::RunEnded;
 use crate::session;
 use crate::watch::{QUIET_TRIES, Stop, Watch, command};
@@ -77,7 +78,8 @@ pub(super) fn end(mut watch: Watch, stop: &Stop) -> Result<u8, Failure> {
     let lost = ended.counters.as_ref().is_some_and(|counters| {
         !counters.losses().is_empty() || watch.is_exact && !counters.broken_equations().is_empty()
     });
-    let code = if watch.output.has_failed() {
+    let is_broken = watch.recording.as_ref().is_some_and(Recording::is_broken);
+    let code = if watch.output.has_failed() || is_broken {
         failure::OUTPUT_FAILED
     } else if lost && watch.args.fail_on_loss {
         failure::LOSS
@@ -114,7 +116,7 @@ impl Watch {
             self.hand_over(deadline);
         }
         self.output.drain();
-        let sinks = self.output.counts();
+        let sinks = self.sinks();
         let counters = self.pipeline.counters(&counts, sinks.clone());
         if self.is_exact {
             for broken in counters.broken_equations() {
@@ -130,6 +132,9 @@ impl Watch {
             self.output.send_last(report);
         }
         self.output.drain();
+        if let Some(recording) = &self.recording {
+            recording.close();
+        }
         let summary = text::summary(&ended);
         if writeln!(io::stderr(), "{summary}").is_err() {
             tracing::debug!("nobody reads stderr");

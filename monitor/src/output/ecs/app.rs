@@ -28,7 +28,7 @@ impl<'a> Document<'a> {
         }
         if let Some(Http { method, version, status }) = http {
             self.http = Some(HttpFields {
-                version: *version,
+                version: version.as_deref(),
                 request: method.as_deref().map(|method| HttpRequest { method }),
                 response: status.map(|status_code| HttpResponse { status_code }),
             });
@@ -38,7 +38,7 @@ impl<'a> Document<'a> {
     fn tls(&mut self, tls: &'a Tls) {
         let Tls { version, offered, server_name, alpn, next_protocol, ja3, ja4, ech } = tls;
         self.tls = Some(TlsFields {
-            version: *version,
+            version: version.as_deref(),
             version_protocol: "tls",
             next_protocol: next_protocol.as_deref().and_then(known),
             client: TlsClient {
@@ -46,8 +46,12 @@ impl<'a> Document<'a> {
                 ja3: ja3.as_deref(),
             },
         });
-        self.portwatch.tls =
-            Some(OurTlsFields { offered: *offered, alpn, ja4: ja4.as_deref(), ech: *ech });
+        self.portwatch.tls = Some(OurTlsFields {
+            offered: offered.as_deref(),
+            alpn,
+            ja4: ja4.as_deref(),
+            ech: *ech,
+        });
     }
 }
 

@@ -165,7 +165,7 @@ fn http() -> Likeness {
         tls: None,
         http: Some(Http {
             method: Some("GET".to_owned()),
-            version: Some("1.1"),
+            version: Some("1.1".into()),
             status: Some(200),
         }),
         measure: None,
@@ -179,8 +179,8 @@ fn tls() -> Likeness {
         version: Some("1.3".to_owned()),
         details: vec!["Encrypted Client Hello: the name may be a cover".to_owned()],
         tls: Some(Box::new(Tls {
-            version: Some("1.3"),
-            offered: Some("1.3"),
+            version: Some("1.3".into()),
+            offered: Some("1.3".into()),
             server_name: Some("example.org\u{1b}[2J".to_owned()),
             alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
             next_protocol: Some("h2".to_owned()),

@@ -23,7 +23,7 @@ fn a_record_that_is_not_understood_is_counted_and_nothing_else() {
 
     scene.ingest(&unknown);
     scene.ingest(&foreign);
-    scene.pipeline.ingest(&listen(SECOND).as_bytes()[..40], SECOND);
+    scene.read_record(&listen(SECOND).as_bytes()[..40], SECOND);
 
     let counters = scene.pipeline.counters(&KernelCounts::default(), Vec::new());
     let counts = RecordCounts { read: 3, undecodable: 3, ..RecordCounts::default() };
@@ -38,8 +38,8 @@ fn a_record_that_does_not_even_name_its_program_is_counted() {
     let mut nobody = listen(SECOND);
     nobody.header.program = u32::try_from(PROGRAMS.len()).unwrap();
 
-    scene.pipeline.ingest(&[], SECOND);
-    scene.pipeline.ingest(&[0xff; 15], SECOND);
+    scene.read_record(&[], SECOND);
+    scene.read_record(&[0xff; 15], SECOND);
     scene.ingest(&nobody);
 
     let counters = scene.pipeline.counters(&KernelCounts::default(), Vec::new());
@@ -243,7 +243,7 @@ fn run(steps: &[Step]) -> (Counters, Vec<Report>) {
 fn read_ring(kernel: &mut Kernel, scene: &mut Scene, records: usize) {
     let records = records.min(kernel.ring.len());
     for record in kernel.ring.drain(..records) {
-        scene.pipeline.ingest(record.as_bytes(), record.header.ktime_ns);
+        scene.read_record(record.as_bytes(), record.header.ktime_ns);
     }
 }
 

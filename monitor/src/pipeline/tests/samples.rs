@@ -70,7 +70,7 @@ fn a_sample_counts_and_is_dated_by_the_kernel() {
     let mut scene = Scene::new();
     let record = [sample(HEADERS, PAYLOAD).as_bytes(), &packet(HEADERS, PAYLOAD)].concat();
 
-    scene.pipeline.ingest(&record, 9 * SECOND);
+    scene.read_record(&record, 9 * SECOND);
 
     let reports = scene.pipeline.take_reports();
     assert_eq!(reports[0].time_unix_ns, scene.clock.unix_ns(SECOND));
@@ -124,7 +124,7 @@ fn sample(headers: usize, payload: usize) -> SampleRecord {
 }
 
 fn sampled(scene: &mut Scene, record: &SampleRecord, data: &[u8]) -> SampleReport {
-    scene.pipeline.ingest(&[record.as_bytes(), data].concat(), SECOND);
+    scene.read_record(&[record.as_bytes(), data].concat(), SECOND);
     match bodies(scene.pipeline.take_reports()).pop() {
         Some(Body::Sample(sample)) => *sample,
         other => panic!("{other:?}"),

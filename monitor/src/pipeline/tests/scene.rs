@@ -17,7 +17,7 @@ use crate::endpoint::Netns;
 use crate::host::netns::Mark;
 use crate::kernel::flow_table::Reading;
 use crate::owner::{Evidence, Packaging, Process, Role};
-use crate::pipeline::{Payload, Pipeline, Settings};
+use crate::pipeline::{Input, Payload, Pipeline, Settings};
 use crate::policy::Policy;
 use crate::report::{Body, FlowChange, FlowReport, ListenerChange, ListenerReport, Report};
 
@@ -64,7 +64,12 @@ impl Scene {
     pub(super) fn ingest(&mut self, record: &(impl Immutable + IntoBytes)) {
         let bytes = record.as_bytes();
         let ktime_ns = u64::from_ne_bytes(bytes[8..16].try_into().unwrap());
-        self.pipeline.ingest(bytes, ktime_ns);
+        self.read_record(bytes, ktime_ns);
+    }
+
+    /// Hands over what is a record, or none.
+    pub(super) fn read_record(&mut self, bytes: &[u8], now_ns: u64) {
+        self.pipeline.apply(Input::Record { bytes: bytes.into(), now_ns });
     }
 
     /// Hands over what the flow table holds; what is reported of it.
