@@ -27,6 +27,7 @@ mod tc;
 mod neighbour;
 mod secret;
 mod cgroup;
+mod service;
 
 pub use actor::{Actor, Performed};
 pub use capture::{Capture, Dissected};
@@ -40,6 +41,7 @@ pub use portwatch::{Portwatch, program};
 pub use process::{Finished, finish, soon};
 pub use run::Run;
 pub use secret::Secret;
+pub use service::{Service, are_installed};
 pub use skip::skip;
 pub use tc::{Guests, tcx_program_ids, tcx_programs};
 pub use usage::now;

@@ -5,9 +5,12 @@
 #![cfg(test)]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use portwatch_tests::{Actor, Cgroup, Event, Finished, Host, Lab, skip};
 use serde_json::Value;
@@ -253,6 +256,61 @@ fn of_a_process_that_is_gone_the_unit_is_known_by_its_cgroup() {
         (&"pwt.service".into(), &"pwt-identity.slice".into())
     );
     assert!(!missing(owner).contains("cgroup"), "{owner}");
+}
+
+#[test]
+fn of_a_container_name_and_image_are_what_docker_says_on_its_socket() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let id = "0123456789abcdef".repeat(4);
+    let scope = format!("docker-{id}.scope");
+    let Some(container) = Cgroup::make("pwt-docker.slice", &scope) else { return };
+    let directory = directory();
+    let socket = directory.path().join("docker.sock");
+    let docker = UnixListener::bind(&socket).expect("listen as docker");
+    let asked = thread::spawn(move || answer_as_docker(&docker));
+    let mut command = container.command();
+    command.args(["ip", "netns", "exec", host.name(), ACTOR]);
+    let mut server = Actor::start(command.args([&format!("listen tcp {}", host.v4(PORT)), "stay"]));
+    server.answer();
+
+    // Once it looks, portwatch has next to no rights left, and system calls are denied to it.
+    let mut portwatch = host.command("unshare");
+    let script = "mount -t tmpfs none /run && ln -s \"$0\" /run/docker.sock && exec \"$@\"";
+    portwatch.args(["--mount", "sh", "-c", script]).arg(socket).arg(portwatch_tests::program());
+    let scan = portwatch_tests::finish(portwatch.args(["scan", "--format", "json"]));
+
+    let found = found(&host, &events_of(&scan));
+    let image_id = format!("sha256:{}", "ab".repeat(32));
+    assert_eq!((found.text("container.id"), found.text("container.name")), (&*id, "web"));
+    assert_eq!(found.text("container.image.name"), "registry.example/web:1");
+    let digest = format!("sha256:{}", "cd".repeat(32));
+    let hashes = [image_id.clone(), digest.clone()].map(Value::from);
+    assert_eq!(found.list("container.image.hash.all"), hashes);
+    let owner = found.owner("holder", server.pid());
+    assert_eq!(owner["container_image_digests"][0], format!("registry.example/web@{digest}"));
+    let targets = [format!("/containers/{id}/json"), format!("/images/{image_id}/json")];
+    assert_eq!(asked.join().expect("what docker was asked"), targets);
+}
+
+/// Tells of one container and its image; then what it was asked.
+fn answer_as_docker(docker: &UnixListener) -> Vec<String> {
+    let id = "ab".repeat(32);
+    let digest = "cd".repeat(32);
+    let answers = [
+        format!(
+            r#"{{"Name":"/web","Image":"sha256:{id}","Config":{{"Image":"registry.example/web:1"}}}}"#
+        ),
+        format!(r#"{{"RepoDigests":["registry.example/web@sha256:{digest}"]}}"#),
+    ];
+    let answer = |answer: &String| {
+        let (mut stream, _) = docker.accept().expect("accept");
+        let mut lines = BufReader::new(stream.try_clone().expect("clone a stream")).lines();
+        let request = lines.next().and_then(Result::ok).expect("a request");
+        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        write!(stream, "HTTP/1.0 200 OK\r\n\r\n{answer}").expect("answer");
+        request.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    answers.iter().map(answer).collect()
 }
 
 /// A lab, where this host has the program and the database that knows it.

@@ -43,7 +43,9 @@ fn whoever_serves_a_connection_is_its_user_however_he_came_by_it() {
     if !run.attached("pw_recv_length") {
         return skip("this kernel has no tracepoint sock_recv_length");
     }
-    scenes.iter().for_each(|scene| assert_scene(&run, scene));
+    for scene in &scenes {
+        assert_scene(&run, scene);
+    }
     let shared = run.of("listener-opened").filter(|it| it.at("portwatch.listener.port") == 3522);
     assert_eq!(shared.count(), 2, "each socket of a shared port is a listener");
     run.assert_sound();
@@ -74,7 +76,9 @@ fn whoever_serves_a_connection_through_a_ring_is_its_user_even_without_a_descrip
     if !run.attached("pw_recv_length") {
         return skip("this kernel has no tracepoint sock_recv_length");
     }
-    scenes.iter().for_each(|scene| assert_scene(&run, scene));
+    for scene in &scenes {
+        assert_scene(&run, scene);
+    }
     run.assert_sound();
 }
 
@@ -159,7 +163,7 @@ fn of_a_socket_that_was_passed_on_the_socket_unit_is_known() {
 fn what_no_process_has_is_told_from_what_is_not_accepted_yet() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let [waiting, orphaned, over] = [0, 1, 2].map(|offset| lab.right.v4(PORT + offset));
-    let mut listeners = [waiting, orphaned].map(|address| listener(&lab.right, address, &[]));
+    let listeners = [waiting, orphaned].map(|address| listener(&lab.right, address, &[]));
     let connect = |address: SocketAddr| format!("connect tcp {address}");
     let mut client = lab.left.actor(&[&connect(waiting), "stay"]);
     client.answer();
@@ -191,7 +195,9 @@ fn what_no_process_has_is_told_from_what_is_not_accepted_yet() {
     assert_eq!(over.text("portwatch.flow.state"), "TIME-WAIT");
     assert_eq!(over.text("portwatch.ownership"), "none");
     assert!(over.owners().is_empty(), "{over}");
-    listeners.iter_mut().for_each(|listener| drop(listener.ask("close")));
+    for mut listener in listeners {
+        listener.ask("close");
+    }
 }
 
 #[test]
@@ -254,7 +260,8 @@ fn given(lab: &Lab, port: u16, what: &'static str, path: &Path) -> Scene {
     server.tell("serve-given");
     opener.tell(&format!("give {what} {}", path.display()));
     let client = exchange(&lab.left, address);
-    (opener.answer(), server.answer());
+    opener.answer();
+    server.answer();
     Scene { what, client, opener: (opener.pid(), "exact"), server: server.pid() }
 }
 
@@ -284,7 +291,9 @@ fn on_a_shared_port(lab: &Lab, port: u16) -> Vec<Scene> {
     let connect = format!("connect tcp {address}");
     let mut clients: Vec<Actor> =
         (0..6).map(|_| lab.left.actor(&[&connect, "exchange 1000"])).collect();
-    clients.iter_mut().for_each(|client| drop(client.answer()));
+    for client in &mut clients {
+        client.answer();
+    }
     let mut scenes = Vec::new();
     for server in &mut servers {
         let served = server.ask("serve-waiting");
@@ -298,7 +307,9 @@ fn on_a_shared_port(lab: &Lab, port: u16) -> Vec<Scene> {
         };
         scenes.extend(peers.map(scene));
     }
-    clients.into_iter().for_each(|client| drop(client.finish(1)));
+    for client in clients {
+        client.finish(1);
+    }
     assert_eq!(scenes.len(), 6, "each connection was served");
     scenes
 }
@@ -320,7 +331,9 @@ fn assert_scene(run: &Run, scene: &Scene) {
 fn listener(host: &Host, address: SocketAddr, steps: &[&str]) -> Actor {
     let mut server = host.actor(&[&format!("listen tcp {address}"), "stay"]);
     server.answer();
-    steps.iter().for_each(|step| server.tell(step));
+    for step in steps {
+        server.tell(step);
+    }
     server
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Each step looks first and acts only on what is missing, so that a second run does nothing.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -34,7 +35,18 @@ pub(crate) fn prepare() -> Result<()> {
 /// A test whose program is missing counts as skipped, so that this is no reason to stop.
 pub(crate) fn prepare_tests() {
     let is_missing = |tool: &&Tool| command::program(tool.program).is_none();
-    let missing: Vec<&Tool> = TEST_TOOLS.iter().filter(is_missing).collect();
+    let mut missing: Vec<&Tool> = TEST_TOOLS.iter().filter(is_missing).collect();
+    let services: Vec<&Tool> = TEST_SERVICES.iter().filter(is_missing).collect();
+    if services.is_empty() || !Path::new("/run/systemd/system").exists() {
+        missing.extend(services);
+    } else {
+        let packages: Vec<&str> = services.iter().map(|service| service.package).collect();
+        say(&format!(
+            "setup: not installed, since they would serve on this host from now on: {}; \
+             tests that drive them are skipped",
+            packages.join(", ")
+        ));
+    }
     if missing.is_empty() {
         return;
     }
@@ -149,13 +161,24 @@ struct Tool {
     package: &'static str,
 }
 
-const TEST_TOOLS: [Tool; 8] = [
+/// Services that tests drive: they come to a host that starts no services, such as a container.
+const TEST_SERVICES: [Tool; 3] = [
+    Tool { program: "nginx", package: "nginx" },
+    Tool { program: "sshd", package: "openssh-server" },
+    // It comes with pcscd.
+    Tool { program: "pcscd", package: "vsmartcard-vpcd" },
+];
+
+const TEST_TOOLS: [Tool; 11] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "nft", package: "nftables" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "tshark", package: "tshark" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "bpftool", package: "bpftool" },
+    Tool { program: "socat", package: "socat" },
+    Tool { program: "systemd-socket-activate", package: "systemd" },
+    Tool { program: "python3", package: "python3" },
     // rustup's directory always has these two.
     Tool { program: "cargo-fmt", package: "rustfmt-web" },
     Tool { program: "cargo-clippy", package: "rust-web-clippy" },

@@ -42,6 +42,8 @@ pub struct Reader {
     parents: Mutex<LruCache<Incarnation, (Signs, Ancestor)>>,
     hashes: Hashes,
     packages: Packages,
+    /// What was found of files that are as they were.
+    packaged: Mutex<LruCache<FileKey, Packaging>>,
     runtimes: Runtimes,
     cgroups: Option<Hierarchy>,
 }
@@ -71,6 +73,7 @@ impl Reader {
             parents: Mutex::new(LruCache::new(PARENTS)),
             hashes: Hashes::new(),
             packages: Packages::of_host(),
+            packaged: Mutex::new(LruCache::new(PROCESSES)),
             runtimes: Runtimes::of_host(),
             cgroups: None,
         }
@@ -167,6 +170,10 @@ impl Reader {
             self.learn(process, &executable, |process| process.sha256 = Some(hash.clone()));
             Ok(hash)
         });
+        // Of one that is gone by now, what another process told of the same file.
+        let hash = hash.or_else(|why| {
+            self.file_of(process).and_then(|key| self.hashes.known(&key)).ok_or(why)
+        });
         hash.map_err(|why| format!("sha256: {why}"))
     }
 
@@ -176,7 +183,12 @@ impl Reader {
         let packaging = self.program_of(process).and_then(|(directory, executable, key)| {
             let packaging = self.packaging_of(&directory, &executable, &key)?;
             self.learn(process, &executable, |process| process.packaging = packaging.clone());
+            lock(&self.packaged).put(key, packaging.clone());
             Ok(packaging)
+        });
+        let packaging = packaging.or_else(|why| {
+            let known = |key| lock(&self.packaged).get(&key).cloned();
+            self.file_of(process).and_then(known).ok_or(why)
         });
         packaging.map_err(|why| format!("package: {why}"))
     }
@@ -197,6 +209,14 @@ impl Reader {
         {
             learn(Arc::make_mut(&mut known.process));
         }
+    }
+
+    /// Which contents a process ran when it was read.
+    fn file_of(&self, process: &Process) -> Option<FileKey> {
+        let incarnation = (process.pid, process.start_ticks?);
+        let mut processes = lock(&self.processes);
+        let executable = processes.get(&incarnation)?.signs.executable.as_ref().ok()?;
+        (process.executable.as_ref() == Some(&executable.path)).then_some(executable.key)?
     }
 
     /// What a process runs now, if it is what it ran when it was read.

@@ -10,7 +10,7 @@ use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
@@ -106,6 +106,7 @@ impl Actor {
             ["reap", count] => self.reap(count.parse()?),
             ["churn", address, count] => churn(address.parse()?, count.parse()?),
             ["mayflies", count] => self.mayflies(count.parse()?),
+            ["knock", address, first, last] => knock(address, first.parse()?..=last.parse()?),
             ["crowd", address, count] => crowd(address, count.parse()?),
             ["hand-over"] => self.hand_over(),
             ["join"] => self.join(),
@@ -267,9 +268,9 @@ impl Actor {
     fn fill(&self) -> Result<String> {
         let mut stream = self.stream.as_ref().context("no connection")?;
         stream.set_nonblocking(true)?;
-        let mut total = 0_usize;
+        let (noise, mut total) = (noise(1 << 16), 0_usize);
         loop {
-            match stream.write(&[0; 1 << 16]) {
+            match stream.write(&noise) {
                 Ok(length) => total = total.saturating_add(length),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error).context("send"),
@@ -398,6 +399,13 @@ fn churn(remote: SocketAddr, count: u64) -> Result<String> {
         TcpStream::connect(remote)?.shutdown(Shutdown::Write)?;
     }
     Ok(format!("churned {count}"))
+}
+
+/// Tries to connect to each port, whatever comes of it.
+fn knock(address: &str, ports: std::ops::RangeInclusive<u16>) -> Result<String> {
+    let address: IpAddr = address.parse()?;
+    let open = ports.filter(|port| TcpStream::connect((address, *port)).is_ok()).count();
+    Ok(format!("open {open}"))
 }
 
 /// So many processes, a few at a time, that each connect once, say from where, and exit at once.

@@ -42,7 +42,7 @@ pub(super) struct Programs {
     init: PathBuf,
     portwatch: PathBuf,
     /// What plays processes and attackers.
-    players: [PathBuf; 2],
+    players: [PathBuf; 3],
     tests: Vec<PathBuf>,
 }
 
@@ -69,7 +69,7 @@ impl Programs {
             portwatch: built.join("portwatch"),
             tests: build_tests()?,
             // Built along with the tests.
-            players: [built.join("actor"), built.join("flood")],
+            players: ["actor", "flood", "ring"].map(|player| built.join(player)),
         })
     }
 

@@ -42,6 +42,8 @@ const ON_CLSACT: &[&str] = &[
 /// What takes TCX, or tracepoints that came before it.
 const ON_TCX: &[&str] = &[
     "attribution::the_worker_that_serves_a_connection_is_its_user_and_the_process_to_name",
+    "owners::whoever_serves_a_connection_is_its_user_however_he_came_by_it",
+    "owners::whoever_serves_a_connection_through_a_ring_is_its_user_even_without_a_descriptor",
     "coverage::a_link_of_ours_that_somebody_detaches_is_reported_and_stays_detached",
     "pinning::counting_goes_on_while_no_portwatch_runs_and_the_next_one_has_it_all",
 ];

@@ -10,6 +10,7 @@ use monitor_ebpf::wire::{FlowRecord, SocketRecord, action};
 
 use super::*;
 use crate::attribution::Request;
+use crate::endpoint::Transport;
 use crate::owner::Role;
 use host::*;
 
@@ -113,6 +114,33 @@ fn an_accepted_connection_between_two_listeners_on_one_port_is_inferred() {
 
     let inferred = |pid| (DESTINATION, Role::Opener, Evidence::Inferred, pid);
     assert_eq!(owners(&answer), [inferred(SERVER_PID), inferred(SERVER_PID + 1)]);
+}
+
+#[test]
+fn a_connection_that_no_process_has_any_more_is_nobodys_and_it_is_said_why() {
+    let mut host = Host::new();
+    let orphan = crate::host::sockets::Socket {
+        cookie: CLIENT_SOCKET,
+        inode: 0,
+        uid: 0,
+        transport: Transport::Tcp,
+        state: crate::host::sockets::State::FinWait1,
+        family: Family::Ipv4,
+        local: CLIENT,
+        remote: Some(SERVER),
+        interface: 0,
+        netns: 1001,
+        cgroup_id: None,
+        unit: None,
+    };
+    let Known { sockets, namespaces, .. } = &mut host.known;
+    sockets.found(&orphan, namespaces, START_NS);
+    host.packet(Packet { egress: true, ..TO_SERVER });
+
+    let Answer { attribution, .. } = host.of_flow(Some(FlowRole::Client));
+
+    assert_eq!((attribution.ownership, attribution.owners.len()), (Ownership::None, 0));
+    assert!(attribution.reason.starts_with("its process has closed it"), "{}", attribution.reason);
 }
 
 #[test]
