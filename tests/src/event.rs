@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 /// A document of the event stream.
@@ -41,6 +43,11 @@ impl Event {
     /// The text at a path; empty where there is none.
     pub fn text(&self, path: &str) -> &str {
         self.at(path).as_str().unwrap_or_default()
+    }
+
+    /// The bytes that are Base64 at a path; none where there is nothing.
+    pub fn bytes(&self, path: &str) -> Vec<u8> {
+        STANDARD.decode(self.text(path)).unwrap_or_else(|error| panic!("{error} in {self}"))
     }
 
     /// The number at a path, which must be there.

@@ -197,9 +197,14 @@ impl Frame {
 
 /// A file that an actor's `inject` reads.
 pub fn frames_file(frames: &[Frame]) -> NamedTempFile {
+    hexadecimal_file(frames.iter().map(|frame| frame.bytes.as_slice()))
+}
+
+/// A file with the bytes of each frame on a line, in hexadecimal digits.
+pub(crate) fn hexadecimal_file(frames: impl Iterator<Item = impl AsRef<[u8]>>) -> NamedTempFile {
     let mut text = String::new();
     for frame in frames {
-        for byte in &frame.bytes {
+        for byte in frame.as_ref() {
             write!(text, "{byte:02x}").expect("write into a string");
         }
         text.push('\n');

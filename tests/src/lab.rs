@@ -215,11 +215,16 @@ impl Host {
         Portwatch::start(self.command(program()), args)
     }
 
+    /// As [`portwatch`](Self::portwatch), but with text for people.
+    pub fn portwatch_in_text(&self, args: &[&str]) -> Portwatch {
+        Portwatch::start_in_text(self.command(program()), args)
+    }
+
     /// As [`portwatch`](Self::portwatch), but forgets the events in whose text this occurs: of a flood
     /// there are more than a test wants to keep.
     pub fn portwatch_ignoring(&self, flood: &'static str, args: &[&str]) -> Portwatch {
         let read = move |line: &str| (!line.contains(flood)).then(|| Event::parse(line));
-        Portwatch::start_reading(self.command(program()), args, read)
+        Portwatch::start_reading(self.command(program()), "json", args, read)
     }
 
     /// Runs portwatch to its end.

@@ -26,6 +26,7 @@ mod capture;
 mod tc;
 mod neighbour;
 mod secret;
+mod trace;
 mod cgroup;
 mod service;
 
@@ -44,6 +45,7 @@ pub use secret::Secret;
 pub use service::{Service, are_installed};
 pub use skip::skip;
 pub use tc::{Guests, tcx_program_ids, tcx_programs};
+pub use trace::{Conversation, Trace};
 pub use usage::now;
 
 use std::sync::LazyLock;

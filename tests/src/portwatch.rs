@@ -41,12 +41,18 @@ pub fn program() -> PathBuf {
 impl Portwatch {
     /// Starts `command` with these arguments and waits until it says that it is ready.
     pub fn start(command: Command, args: &[&str]) -> Self {
-        Self::start_reading(command, args, |line| Some(Event::parse(line)))
+        Self::start_reading(command, "json", args, |line| Some(Event::parse(line)))
+    }
+
+    /// The same with text for people: each line of it is an event that is nothing but that text.
+    pub fn start_in_text(command: Command, args: &[&str]) -> Self {
+        Self::start_reading(command, "text", args, |line| Some(Event::parse(line)))
     }
 
     /// As [`start`](Self::start), but keeps only the events that `read` gives.
     pub(crate) fn start_reading(
         mut command: Command,
+        format: &str,
         args: &[&str],
         read: impl Fn(&str) -> Option<Event> + Send + 'static,
     ) -> Self {
@@ -55,7 +61,7 @@ impl Portwatch {
         rustix::io::fcntl_setfd(&announcer, FdFlags::empty()).expect("hand on a pipe");
         let (name, rest) = args.split_first().expect("a subcommand");
         let fd = announcer.as_raw_fd().to_string();
-        command.arg(name).args(["--format", "json", "--ready-fd", &fd]).args(rest);
+        command.arg(name).args(["--format", format, "--ready-fd", &fd]).args(rest);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = command.spawn();
         let mut child = started.unwrap_or_else(|error| panic!("start {command:?}: {error}"));

@@ -13,17 +13,28 @@ pub(super) fn matches(talk: &Talk<'_>) -> Option<Match> {
     Some(Match::new(Protocol::Shell, confidence).detail(what))
 }
 
+/// What shells of Windows say first.
+const OPENINGS: [(&str, &str); 2] =
+    [("Microsoft Windows [Version ", "cmd.exe"), ("Windows PowerShell", "PowerShell")];
+
+const SHELLS: [&str; 5] = ["bash: ", "sh: ", "/bin/bash: ", "/bin/sh: ", "-bash: "];
+
+const COMPLAINTS: [&str; 3] = [
+    "no job control in this shell",
+    "cannot set terminal process group",
+    "can't access tty; job control turned off",
+];
+
 /// How sure it is that this side is a shell, and what says so.
 fn shell_of(shell: &[u8], person: &[u8]) -> Option<(Confidence, &'static str)> {
-    let sentences: [(&[u8], &str); 5] = [
-        (b"no job control in this shell", "bash -i without a terminal"),
-        (b"can't access tty; job control turned off", "sh -i without a terminal"),
-        (b"cannot set terminal process group", "bash -i without a terminal"),
-        (b"Microsoft Windows [Version ", "cmd.exe"),
-        (b"Copyright (C) Microsoft Corporation", "PowerShell"),
-    ];
-    let said = sentences.iter().find(|(sentence, _)| has(shell, sentence)).map(|(_, what)| *what);
-    if let Some(what) = said {
+    let said = OPENINGS.iter().find(|(opening, _)| shell.starts_with(opening.as_bytes()));
+    // A shell without a terminal complains of it in its first lines.
+    let complains = |line: &[u8]| {
+        SHELLS.iter().any(|shell| line.starts_with(shell.as_bytes()))
+            && COMPLAINTS.iter().any(|complaint| has(line, complaint.as_bytes()))
+    };
+    let complaint = lines(shell).take(3).any(complains).then_some("without a terminal");
+    if let Some(what) = said.map(|(_, what)| *what).or(complaint) {
         return Some((Confidence::Certain, what));
     }
     let commands = lines(person).any(is_command);

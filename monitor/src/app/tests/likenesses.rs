@@ -120,7 +120,7 @@ fn opaque_bytes_are_measured() {
 
 #[test]
 fn what_only_resembles_a_protocol_is_not_taken_for_it() {
-    let table: [Messages<'_>; 8] = [
+    let table: [Messages<'_>; 9] = [
         &[(CLIENT, b"GET lost\r\n")],
         &[(CLIENT, b"SSH is great\r\n")],
         &[(CLIENT, b"\x16\x03\x01 no hello")],
@@ -129,6 +129,7 @@ fn what_only_resembles_a_protocol_is_not_taken_for_it() {
         &[(CLIENT, b"\x00\xa4\x04\x00\x05abc")],
         &[(CLIENT, b"<999>1 x")],
         &[(SERVER, b"price: 5$ or 6# each\n")],
+        &[(SERVER, b"he wrote: bash: no job control in this shell\n")],
     ];
     for messages in table {
         let found = likeness(Transport::Tcp, messages);
