@@ -88,7 +88,12 @@ impl Processes {
             if entry.process.uid.is_none() {
                 // Found by its descriptors only, and perhaps gone before it was read: the note may say
                 // more.
-                Arc::make_mut(&mut entry.process).uid = Some(uid);
+                let process = Arc::make_mut(&mut entry.process);
+                process.uid = Some(uid);
+                if process.name.is_empty() {
+                    process.name = escape::text_from_bytes(captured.comm).into_owned();
+                }
+                (entry.comm, entry.captured_uid) = (captured.comm.to_vec(), Some(uid));
                 entry.answers_due = entry.answers_due.saturating_add(ANSWERS);
                 self.requests.push(Request::Identify { key, pid, seen });
             }
@@ -393,6 +398,20 @@ mod tests {
 
         assert_eq!(processes.identified(second, started(7, 1), 100 + 2 * TRUST_NS), first);
         assert!(processes.get(second).is_none());
+    }
+
+    #[test]
+    fn a_process_that_was_seen_to_hold_and_is_gone_has_the_name_that_the_kernel_noted_later() {
+        let mut processes = Processes::new(8);
+        let gone = || Arc::new(Process { pid: 7, ..Process::default() });
+        let key = processes.present(7, 100);
+        processes.identified(key, gone(), 200);
+
+        assert_eq!(processes.captured(&captured(7, b"short", 90)), key);
+        processes.identified(key, gone(), 300);
+
+        let (process, _) = processes.get(key).unwrap();
+        assert_eq!((process.name.as_str(), process.uid), ("short", Some(1000)));
     }
 
     #[test]
