@@ -322,13 +322,23 @@ impl Entry {
         (!noted.is_empty() && noted != found.name).then(|| noted.into_owned())
     }
 
+    /// Another name may be that of another program by now, or only of another thread: looking again
+    /// tells.
+    fn has_name(&self, comm: &[u8]) -> bool {
+        if !self.comm.is_empty() {
+            return self.comm == comm;
+        }
+        // No hook has named it yet: then as /proc did, if that was asked.
+        self.process.start_ticks.is_none() || self.process.name == escape::text_from_bytes(comm)
+    }
+
     fn is_still(&self, captured: &Captured<'_>) -> bool {
         if captured.seen_ns <= self.verified_ns && !self.exited {
             return true;
         }
         let recent = captured.seen_ns.saturating_sub(self.verified_ns) < TRUST_NS;
         let same_user = self.captured_uid.is_none_or(|uid| uid == captured.uid);
-        recent && same_user && (self.comm.is_empty() || self.comm == captured.comm)
+        recent && same_user && self.has_name(captured.comm)
     }
 }
 
@@ -453,6 +463,20 @@ mod tests {
         assert_eq!(processes.present(7, 400), second);
         // Back again it is who it was.
         assert_eq!(processes.changed(second, running("/usr/bin/starter"), 500), first);
+    }
+
+    #[test]
+    fn who_was_only_seen_to_hold_and_acts_under_another_name_is_looked_up_anew() {
+        let mut processes = Processes::new(8);
+        let held = processes.present(7, 100);
+        processes.identified(held, running("/usr/bin/starter"), 200);
+
+        assert_eq!(processes.captured(&captured(7, b"service", 300)), held);
+        let other = processes.captured(&captured(7, b"other", 400));
+
+        assert_ne!(other, held);
+        // A thread of the same program it may be, after all.
+        assert_eq!(processes.identified(other, running("/usr/bin/starter"), 500), held);
     }
 
     #[test]
