@@ -108,8 +108,8 @@ fn secrets_in(bytes: &[u8]) -> Vec<&'static str> {
 
 /// What was typed, sent or carried when the captures were made.
 const SECRETS: [&str; 10] = [
-    // PINs of a VERIFY to a virtual card and to one behind a length: no digits alone, which are part of a
-    // time soon.
+    // PINs of a VERIFY to a virtual card and to one behind a length. Of digits it takes so many: a few are
+    // part of some time.
     "12345678",
     "P!N~",
     // A cookie, the Base64 of a user with a password, and a query.

@@ -50,15 +50,17 @@ impl Stream {
         }
     }
 
-    /// Takes in what was heard of a segment that begins with this sequence number.
-    pub(super) fn insert(&mut self, sequence: u32, bytes: &[u8]) {
+    /// Takes in what was heard of a segment that begins with this sequence number. True: some of it is
+    /// new.
+    pub(super) fn insert(&mut self, sequence: u32, bytes: &[u8]) -> bool {
         if bytes.is_empty() {
-            return;
+            return false;
         }
         let start = self.position(sequence);
         if start.abs() > REACH {
-            return;
+            return false;
         }
+        let before = self.held;
         self.base = self.base.min(start);
         if self.starts.len() < MAX_STARTS && !self.starts.contains(&start) {
             self.starts.push(start);
@@ -81,6 +83,7 @@ impl Stream {
             self.keep(from, part(bytes, start, from, to));
         }
         self.join();
+        self.held > before
     }
 
     /// The bytes from the first one on, up to the first gap.
@@ -155,13 +158,16 @@ pub(super) struct Datagrams {
 }
 
 impl Datagrams {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    /// True: it is kept.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
         let room = LIMIT.saturating_sub(self.held);
-        if room > 0 && self.first.len() < MAX_STARTS {
+        let is_kept = room > 0 && self.first.len() < MAX_STARTS;
+        if is_kept {
             let kept = bytes.get(..room).unwrap_or(bytes);
             self.held += kept.len();
             self.first.push(kept.to_vec());
         }
+        is_kept
     }
 
     pub(super) fn messages(&self) -> Vec<&[u8]> {
