@@ -7,13 +7,18 @@
 mod processes;
 mod namespaces;
 mod sockets;
+mod translation;
 mod ends;
 
 pub use ends::Known;
 pub use namespaces::Namespaces;
 pub use processes::{Captured, ProcessKey, Processes};
 pub use sockets::{OwnerKey, Socket, Sockets};
+pub use translation::{Place, Translation, Translations};
 
+use crate::endpoint::{Endpoint, Transport};
+use crate::flow::FlowId;
+use crate::host::conntrack::Tuple;
 use crate::owner::{Attribution, Seen};
 
 /// Something to look up on the host.
@@ -54,6 +59,26 @@ pub enum Request {
     },
     /// List the network namespaces: a cookie is not known.
     Namespaces,
+    /// Ask what a connection is called on the other side of a translation of addresses.
+    Translate {
+        /// Whom the answer is for.
+        flow: FlowId,
+        /// Its ends, the opener first.
+        tuple: Tuple,
+        /// Inode of the network namespace to ask.
+        netns: u64,
+    },
+    /// Find out what else than a socket can answer for a port.
+    Explain {
+        /// Whom the answer is for.
+        number: u64,
+        /// The transport.
+        transport: Transport,
+        /// What answered.
+        answered: Endpoint,
+        /// Inode of the network namespace in which that was seen.
+        netns: u64,
+    },
 }
 
 /// An attribution, and whether more is still being looked up.

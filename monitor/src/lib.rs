@@ -32,6 +32,9 @@ pub mod host;
 // What the kernel programs say.
 pub mod kernel;
 
+// What else than a socket can answer for a port.
+pub mod explanation;
+
 // Records → events → flows and sockets → who.
 pub mod clock;
 pub mod decode;

@@ -1,8 +1,11 @@
 //! Looks things up on the host, off the task that owns the pipeline: `/proc` blocks, and hashing an
 //! executable and searching for its package take long.
 //!
-//! Two threads, each behind a bounded queue: identities are read at once, since the process may be
-//! gone in a millisecond; executables wait their turn. A full queue answers that it is full.
+//! Three threads, each behind a bounded queue: identities are read at once, since the process may be
+//! gone in a millisecond; executables wait their turn; rules and translations of addresses are asked of the
+//! kernel. A full queue answers that it is full.
+
+mod network;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,16 +17,24 @@ use tokio::sync::mpsc;
 use crate::attribution::{ProcessKey, Request};
 use crate::clock;
 use crate::endpoint::{Netns, SocketKind};
+use crate::explanation::Explanation;
+use crate::flow::FlowId;
 use crate::host::cgroup::Hierarchy;
+use crate::host::conntrack::Translated;
 use crate::host::descriptor;
 use crate::host::identity::Identity;
 use crate::host::netns::{self, Mark};
 use crate::host::process::Reader;
+use crate::host::serving::Place;
+use crate::kernel::programs::Programs;
 use crate::owner::{Container, Packaging, Process, Seen};
 use crate::privilege::{self, Thread, Work};
 
 /// Requests that wait for one of the threads.
 const QUEUE: usize = 4096;
+
+/// The same for what is asked of the kernel about the network.
+const NETWORK_QUEUE: usize = 128;
 
 /// What came of a request.
 #[derive(Clone, Debug)]
@@ -76,6 +87,20 @@ pub enum Answer {
         /// When that was looked at, nanoseconds of `CLOCK_BOOTTIME`.
         at_ns: u64,
     },
+    /// What a flow is called on the other side of a translation.
+    Translated {
+        /// Whom it is about.
+        flow: FlowId,
+        /// The other side, and where its destination is; `None`: it is not translated, as far as is known.
+        there: Option<(Translated, Option<Place>)>,
+    },
+    /// What else than a socket can answer for a port.
+    Explained {
+        /// Whom it is about.
+        number: u64,
+        /// What was found out.
+        explanation: Explanation,
+    },
 }
 
 /// A process that was alive when last seen, with pid and start.
@@ -108,11 +133,12 @@ pub struct Hooks {
     pub cgroups: Hierarchy,
 }
 
-/// The two threads.
+/// The threads.
 #[derive(Debug)]
 pub struct Lookup {
     identities: SyncSender<Job>,
     executables: SyncSender<Executable>,
+    network: SyncSender<network::Job>,
 }
 
 impl Lookup {
@@ -123,6 +149,7 @@ impl Lookup {
         host: &Identity,
         work: Work,
         hooks: Option<Hooks>,
+        programs: Programs,
     ) -> Result<(Self, mpsc::Receiver<Answer>)> {
         let (watched, cgroups) =
             hooks.map_or((None, None), |hooks| (hooks.watched, Some(hooks.cgroups)));
@@ -130,7 +157,9 @@ impl Lookup {
         let (answers, receiver) = mpsc::channel(QUEUE);
         let (identities, jobs) = sync_channel(QUEUE);
         let (executables, processes) = sync_channel(QUEUE);
+        let (network, questions) = sync_channel(NETWORK_QUEUE);
         let (examiner, examined) = (Arc::clone(&reader), answers.clone());
+        let asked = answers.clone();
         privilege::spawn("pw-identities".to_owned(), Thread::Identities, work, move || {
             identify(&reader, &jobs, &answers, watched);
         })
@@ -139,7 +168,11 @@ impl Lookup {
             examine(&examiner, &processes, &examined);
         })
         .context("starting a thread")?;
-        Ok((Self { identities, executables }, receiver))
+        privilege::spawn("pw-network".to_owned(), Thread::Network, work, move || {
+            network::answer(&questions, &asked, &programs);
+        })
+        .context("starting a thread")?;
+        Ok((Self { identities, executables, network }, receiver))
     }
 
     /// Asks. `process` is what is known of the process whose executable the question is about. Where
@@ -168,6 +201,16 @@ impl Lookup {
                     .try_send(Job::Namespaces)
                     .is_err()
                     .then(|| Answer::Namespaces(Vec::new()))
+            }
+            Request::Translate { flow, tuple, netns } => {
+                let job = network::Job::Translate { flow, tuple, netns };
+                let full = self.network.try_send(job).is_err();
+                full.then_some(Answer::Translated { flow, there: None })
+            }
+            Request::Explain { number, transport, answered, netns } => {
+                let job = network::Job::Explain { number, transport, answered, netns };
+                let full = self.network.try_send(job).is_err();
+                full.then(|| Answer::Explained { number, explanation: Explanation::default() })
             }
         }
     }

@@ -18,6 +18,8 @@ mod judgement;
 mod listeners;
 mod next_steps;
 mod observed;
+mod odd;
+mod standing;
 mod strangers;
 
 use std::collections::HashMap;
@@ -27,7 +29,9 @@ use std::time::Duration;
 use monitor_ebpf::wire::{FlowRecord, SampleRecord};
 use serde::{Deserialize, Serialize};
 
-use crate::attribution::{Known, Namespaces, ProcessKey, Processes, Request, Sockets};
+use crate::attribution::{
+    Known, Namespaces, ProcessKey, Processes, Request, Sockets, Translations,
+};
 use crate::clock::Clock;
 use crate::decode::{self, Event};
 use crate::endpoint::Netns;
@@ -125,6 +129,7 @@ pub struct Pipeline {
     coverage: coverage::Coverage,
     strangers: strangers::Strangers,
     hearing: hearing::Hearing,
+    odd: odd::Odd,
     last_sweep_ns: u64,
     is_behind: bool,
     is_finished: bool,
@@ -156,6 +161,7 @@ impl Pipeline {
                 sockets: Sockets::new(MAX_SOCKETS),
                 namespaces: Namespaces::default(),
                 observed: HashMap::from([(0, settings.netns.inode)]),
+                translations: Translations::default(),
             },
             observed: observed::Observed::new(settings.netns),
             listeners: listeners::Listeners::default(),
@@ -164,6 +170,7 @@ impl Pipeline {
             coverage: coverage::Coverage::default(),
             strangers: strangers::Strangers::default(),
             hearing: hearing::Hearing::new(),
+            odd: odd::Odd::default(),
             last_sweep_ns: 0,
             is_behind: false,
             is_finished: false,
@@ -271,6 +278,7 @@ impl Pipeline {
         let known = self.known.processes.identified(key, process, now_ns);
         if known != key {
             self.known.sockets.rename(key, known);
+            self.known.translations.rename(key, known);
         }
         self.known.sockets.process_changed(known);
     }
@@ -337,6 +345,7 @@ impl Pipeline {
     fn tick(&mut self, now_ns: u64) {
         self.report_listeners(now_ns, false);
         self.report_strangers(now_ns, false);
+        self.report_unexplained(now_ns, false);
         if now_ns.saturating_sub(self.last_sweep_ns) >= SWEEP_NS {
             // A conversation whose last packets were not read yet must not end without them.
             let changes = if self.is_behind {
@@ -376,6 +385,7 @@ impl Pipeline {
         let changes = self.flows.finish();
         self.is_finished = changes.is_empty();
         self.report_flows(changes, now_ns);
+        self.report_unexplained(now_ns, true);
         self.report_findings(now_ns, true);
     }
 

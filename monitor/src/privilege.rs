@@ -37,6 +37,8 @@ pub enum Thread {
     Identities,
     /// The thread that hashes executables.
     Hashes,
+    /// The thread that asks the kernel for rules and translations of addresses.
+    Network,
     /// A thread that writes to an output.
     Output,
 }
@@ -59,28 +61,29 @@ const KEPT: [Kept; 8] = [
     // /proc/PID/{exe,fd,ns,root} of processes of others, and a /proc mounted with hidepid.
     Kept {
         capability: CapabilitySet::SYS_PTRACE,
-        by: &[Thread::Snapshot, Thread::Main, Thread::Identities, Thread::Hashes],
+        by: &[Thread::Snapshot, Thread::Main, Thread::Identities, Thread::Hashes, Thread::Network],
         when: |_| true,
         age: None,
     },
     // /proc/PID/fd of other users, and executables that only their owner may read.
     Kept {
         capability: CapabilitySet::DAC_READ_SEARCH,
-        by: &[Thread::Snapshot, Thread::Main, Thread::Identities, Thread::Hashes],
+        by: &[Thread::Snapshot, Thread::Main, Thread::Identities, Thread::Hashes, Thread::Network],
         when: |_| true,
         age: None,
     },
-    // Who else is on a TCX hook, ahead of us or instead of us; filters and qdiscs of the clsact hook.
+    // Who else is on a TCX hook, ahead of us or instead of us; filters and qdiscs of the clsact hook. Rules
+    // of nftables, connection tracking.
     Kept {
         capability: CapabilitySet::NET_ADMIN,
-        by: &[Thread::Snapshot, Thread::Main],
+        by: &[Thread::Snapshot, Thread::Main, Thread::Network],
         when: |_| true,
         age: None,
     },
     // Counters in maps that are not mapped, sockets that are forgotten, the iterator.
     Kept {
         capability: CapabilitySet::BPF,
-        by: &[Thread::Snapshot, Thread::Main],
+        by: &[Thread::Snapshot, Thread::Main, Thread::Network],
         when: |work| work.asks_for_bpf,
         age: Some(BPF_STAYS),
     },
@@ -91,10 +94,11 @@ const KEPT: [Kept; 8] = [
         when: |_| true,
         age: None,
     },
-    // setns(2) and bpf(2): attaching to interfaces of namespaces that appear later.
+    // setns(2) and bpf(2): attaching to interfaces of namespaces that appear later, and what translates
+    // addresses in there.
     Kept {
         capability: CapabilitySet::SYS_ADMIN,
-        by: &[Thread::Main],
+        by: &[Thread::Main, Thread::Network],
         when: |work| work.observes_namespaces,
         age: None,
     },

@@ -244,6 +244,8 @@ pub struct FlowReport {
     pub community_id: String,
     /// What its first bytes look like, where some were sampled.
     pub app: Option<Arc<Likeness>>,
+    /// Source and destination on the other side of a translation of addresses, if there is one.
+    pub nat: Option<(Endpoint, Endpoint)>,
     /// Who.
     pub attribution: Attribution,
 }

@@ -19,6 +19,7 @@ use crate::host::netns;
 use crate::kernel::cgroup;
 use crate::kernel::object::{self, Object};
 use crate::kernel::preflight::{self, Needs};
+use crate::kernel::programs::Programs;
 use crate::lookup::{Answer, Lookup};
 use crate::output::{Output, Style};
 use crate::pipeline::{Input, Payload, Pipeline, Settings};
@@ -44,6 +45,8 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
     let cgroups = cgroup::root().map(Hierarchy::new).ok();
     let work =
         Work { asks_for_bpf: object.as_ref().is_some_and(Object::asks_for_bpf), ..Work::default() };
+    // While their names can still be asked for.
+    let programs = Programs::read();
     degraded.extend(privilege::confine(work));
     let mut pipeline = Pipeline::new(Settings {
         ports: ports.clone(),
@@ -57,9 +60,10 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
         netns: netns::own().context("reading the own network namespace")?.netns,
         clock: Clock::of_host(),
     });
-    let snapshot = Snapshot::take(&ports, false, cgroups.as_ref())?;
+    let mut snapshot = Snapshot::take(&ports, &programs, false, cgroups.as_ref())?;
+    let standing = std::mem::take(&mut snapshot.standing);
     let sockets = snapshot.apply(object.as_mut(), &mut pipeline, &mut degraded)?;
-    let (lookup, mut answers) = Lookup::start(identity, work, None)?;
+    let (lookup, mut answers) = Lookup::start(identity, work, None, programs)?;
     let output = Output::stdout(style)?;
     privilege::reduce(Thread::Main, work);
     let started = RunStarted {
@@ -72,6 +76,7 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
         degraded,
     };
     pipeline.apply(Input::Started { started, now_ns: clock::boot_ns() });
+    pipeline.apply(Input::Standing { found: standing, now_ns: clock::boot_ns() });
     settle(&mut pipeline, &lookup, &mut answers).await;
     let now_ns = clock::boot_ns();
     pipeline.apply(Input::Finish { now_ns });

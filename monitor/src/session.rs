@@ -16,6 +16,7 @@ use crate::attribution::Request;
 use crate::cli;
 use crate::clock;
 use crate::endpoint::{Family, Netns};
+use crate::explanation::{self, Standing};
 use crate::failure::Failure;
 use crate::host;
 use crate::host::cgroup::{Hierarchy, Placement};
@@ -24,6 +25,7 @@ use crate::host::sockets::Socket;
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::object::Object;
 use crate::kernel::pin::Pins;
+use crate::kernel::programs::Programs;
 use crate::kernel::tally::Tally;
 use crate::kernel::tracepoint::{self, Tracepoints};
 use crate::kernel::{cgroup, holders};
@@ -219,6 +221,8 @@ pub struct Snapshot {
     pub namespaces: Vec<(Netns, Mark)>,
     /// Sockets in all of them.
     pub sockets: Vec<Socket>,
+    /// What sends watched ports elsewhere.
+    pub standing: Vec<Standing>,
     /// What could not be looked at, a sentence each.
     pub degraded: Vec<String>,
 }
@@ -226,7 +230,12 @@ pub struct Snapshot {
 impl Snapshot {
     /// Looks at every network namespace of the host. `has_hooks`: the socket hooks are attached.
     /// `cgroups`: where sockets were made.
-    pub fn take(ports: &PortSet, has_hooks: bool, cgroups: Option<&Hierarchy>) -> Result<Self> {
+    pub fn take(
+        ports: &PortSet,
+        programs: &Programs,
+        has_hooks: bool,
+        cgroups: Option<&Hierarchy>,
+    ) -> Result<Self> {
         let watched = ports.iter().next().filter(|_| has_hooks);
         let namespaces = netns::enumerate(watched).context("listing network namespaces")?;
         let mut snapshot = Self { degraded: namespaces.unseen, ..Self::default() };
@@ -243,6 +252,8 @@ impl Snapshot {
             }
         }
         snapshot.degraded.dedup();
+        snapshot.standing =
+            explanation::standing(&namespaces.found, ports, programs, &mut snapshot.degraded);
         snapshot.sockets.retain_mut(has_identity);
         if let Some(cgroups) = cgroups {
             tell_units(&mut snapshot.sockets, cgroups);
@@ -355,7 +366,11 @@ pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
             Request::Hash { key } | Request::Package { key } | Request::Container { key } => {
                 pipeline.process(key)
             }
-            Request::Identify { .. } | Request::Recognise { .. } | Request::Namespaces => None,
+            Request::Identify { .. }
+            | Request::Recognise { .. }
+            | Request::Namespaces
+            | Request::Translate { .. }
+            | Request::Explain { .. } => None,
         };
         if let Some(refusal) = lookup.ask(request, process) {
             answer(pipeline, refusal);
@@ -382,6 +397,12 @@ pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
             Input::Recognised { cookie, kind, now_ns: clock::boot_ns() }
         }
         Answer::Namespaces(namespaces) => Input::Namespaces(namespaces),
+        Answer::Translated { flow, there } => {
+            Input::Translated { flow, there, now_ns: clock::boot_ns() }
+        }
+        Answer::Explained { number, explanation } => {
+            Input::Explained { number, explanation, now_ns: clock::boot_ns() }
+        }
     };
     pipeline.apply(input);
 }

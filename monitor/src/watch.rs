@@ -31,6 +31,7 @@ use crate::kernel::interface::Hook;
 use crate::kernel::object::{self, Object};
 use crate::kernel::pin::Pins;
 use crate::kernel::preflight::{self, Needs};
+use crate::kernel::programs::Programs;
 use crate::kernel::tracepoint::Tracepoints;
 use crate::lookup::{Answer, Hooks, Lookup};
 use crate::output::{Output, Style};
@@ -178,16 +179,18 @@ impl Watch {
         let cgroups = Hierarchy::new(cgroup::root()?);
         // While the names of programs can still be asked for.
         let gaps = interfaces.gaps()?;
+        let programs = Programs::read();
         let work = work(&args, &mut object);
         degraded.extend(privilege::confine(work));
         let (mut pipeline, recording) =
             files.core(settings(&args, policy, readers.slots(), netns)?)?;
-        let snapshot = Snapshot::take(&args.common.ports(), true, Some(&cgroups))?;
+        let mut snapshot = Snapshot::take(&args.common.ports(), &programs, true, Some(&cgroups))?;
+        let standing = std::mem::take(&mut snapshot.standing);
         snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
         let mut tracepoints = Tracepoints::default();
         tracepoints.follow(&mut object, pipeline.anybody_listens());
         let hooks = Hooks { watched: args.common.ports().iter().next(), cgroups };
-        let (lookup, answers) = Lookup::start(identity, work, Some(hooks))?;
+        let (lookup, answers) = Lookup::start(identity, work, Some(hooks), programs)?;
         let output = Output::stdout(style)?;
         privilege::reduce(Thread::Main, work);
         observed.iter().cloned().map(Input::Observed).for_each(|input| pipeline.apply(input));
@@ -206,6 +209,7 @@ impl Watch {
             readers.read_all(&mut sockets, &mut pipeline, QUIET_TRIES)?;
         }
         pipeline.apply(Input::Coverage { gaps, now_ns });
+        pipeline.apply(Input::Standing { found: standing, now_ns });
         Ok(Self {
             args,
             object,

@@ -7,7 +7,7 @@ use std::thread;
 
 use aya::Ebpf;
 use aya::programs::tc::{TcAttachOptions, TcAttachType};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, Xdp, xdp::XdpMode};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, SkLookup, Xdp, xdp::XdpMode};
 use aya::sys::{Stats, enable_stats};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{
@@ -26,6 +26,8 @@ pub enum Verdict {
     Accept,
     /// XDP: lets the packet go on, `XDP_PASS`.
     Pass,
+    /// `sk_lookup`: leaves the choice to the kernel, `SK_PASS`.
+    Leave,
     /// XDP: drops IPv4 datagrams and segments to this port, `XDP_DROP`.
     DropPort(u16),
 }
@@ -78,6 +80,17 @@ impl Neighbour {
             let xdp: &mut Xdp = of(&mut program);
             xdp.load()?;
             xdp.attach(device, XdpMode::Skb).map(drop)
+        });
+        Self::counted(program)
+    }
+
+    /// Attaches to the choice of sockets in a network namespace, and leaves that to the kernel.
+    pub fn on_sk_lookup(host: &Host) -> Self {
+        let mut program = load("sk_lookup", Verdict::Leave);
+        within(host, || {
+            let chooser: &mut SkLookup = of(&mut program);
+            chooser.load()?;
+            chooser.attach(host.namespace_file()).map(drop)
         });
         Self::counted(program)
     }
@@ -146,6 +159,7 @@ fn instructions(verdict: Verdict) -> Vec<u8> {
         Verdict::Next => return_with(-1).to_vec(),
         Verdict::Accept => return_with(0).to_vec(),
         Verdict::Pass => return_with(2).to_vec(),
+        Verdict::Leave => return_with(1).to_vec(),
         Verdict::DropPort(port) => [
             // r2 = data, r3 = data_end; pass what is shorter than the headers up to the ports.
             (0x61, 0x12, 0, 0),

@@ -39,6 +39,7 @@ fn every_thread_keeps_what_it_needs_and_nothing_else() {
             ("portwatch", proc | NET_ADMIN | bpf),
             ("pw-identities", proc | admin),
             ("pw-hashes", proc),
+            ("pw-network", proc | NET_ADMIN | bpf),
             ("pw-stdout", 0),
         ];
         let expected = kept.map(|(name, kept)| (name.to_owned(), Status::confined(kept)));

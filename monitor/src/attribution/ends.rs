@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::attribution::{Answer, Namespaces, ProcessKey, Processes, Socket, Sockets};
+use crate::attribution::{
+    Answer, Namespaces, ProcessKey, Processes, Socket, Sockets, Translation, Translations,
+};
 use crate::endpoint::{Endpoint, Family};
 use crate::flow::{End, Flow};
 use crate::owner::{Attribution, Evidence, Owner, Ownership, Role, Side};
@@ -23,6 +25,8 @@ pub struct Known {
     pub namespaces: Namespaces,
     /// The namespaces in which packets are seen: inodes by the numbers that packets tell.
     pub observed: HashMap<u32, u64>,
+    /// What flows are called on the other side of a translation of addresses.
+    pub translations: Translations,
 }
 
 /// How a flow's end was joined to a socket.
@@ -94,8 +98,26 @@ impl Known {
         let mut stranger = None;
         let mut unowned = None;
         let mut settled = true;
+        let translation = self.translations.get(&flow.id);
+        // Some end is known only by what it is called on the other side.
+        let mut was_translated = false;
         for (side, end) in [(Side::Destination, flow.opener.other()), (Side::Source, flow.opener)] {
             let mut sockets = self.sockets_at(flow, end);
+            let is_elsewhere = !is_certain(flow, end, &sockets);
+            if let Some(translation) = translation.filter(|_| is_elsewhere) {
+                // Of who listens on the port here nobody gets what is sent on.
+                sockets.retain(|(socket, _)| socket.stranger.is_some());
+                let (local, remote) = (translation.end(end), translation.end(end.other()));
+                let there = self.sockets.with_ends(flow.id.transport, local, remote);
+                sockets.extend(there.map(|socket| (socket, Join::Addresses)));
+                was_translated |= sockets.iter().any(|(socket, _)| socket.stranger.is_none());
+                if sockets.is_empty() && side == Side::Destination {
+                    let served = self.serving(translation);
+                    was_translated |= !served.is_empty();
+                    owners.extend(served);
+                    settled &= translation.owners.iter().all(|it| self.processes.is_settled(*it));
+                }
+            }
             let served = sockets.iter().any(|(socket, _)| is_served(socket));
             if served {
                 keep_listeners_of_servers(&mut sockets);
@@ -111,16 +133,45 @@ impl Known {
                 unowned = unowned.or(socket.unowned);
             }
         }
-        let attribution = if owners.is_empty() {
-            unowned.map_or_else(|| nobody(role), nobody_has)
-        } else {
-            let why = match stranger {
-                Some(kind) => format!("the packets carry the cookie of a {kind}"),
-                None => reason(&owners).to_owned(),
-            };
-            Attribution::of_processes(why, owners)
+        let attribution = match translation {
+            Some(translation) if owners.is_empty() => translation.to_nobody(flow),
+            Some(translation) if was_translated => translation.joined(flow, owners),
+            _ if owners.is_empty() => unowned.map_or_else(|| nobody(role), nobody_has),
+            _ => {
+                let why = match stranger {
+                    Some(kind) => format!("the packets carry the cookie of a {kind}"),
+                    None => reason(&owners).to_owned(),
+                };
+                Attribution::of_processes(why, owners)
+            }
         };
         Answer { attribution, settled }
+    }
+
+    /// Who serves at the end of a translation, by the tables of sockets.
+    fn serving(&self, translation: &Translation) -> Vec<Owner> {
+        let owner = |key: &ProcessKey| {
+            let (process, exited) = self.processes.get(*key)?;
+            Some(Owner {
+                side: Some(Side::Destination),
+                role: Role::Holder,
+                evidence: Evidence::Inferred,
+                exited,
+                process: Arc::clone(process),
+            })
+        };
+        translation.owners.iter().filter_map(owner).collect()
+    }
+
+    /// A socket of this host should be at one end of a flow, and none is known; or it is one that sends from
+    /// a port that it is not on. So the packets may have other addresses and ports where it is.
+    pub fn may_be_translated(&self, flow: &Flow) -> bool {
+        let is_answered = flow.sent_by(flow.opener.other()).0 > 0;
+        is_answered
+            && [End::Low, End::High]
+                .into_iter()
+                .filter(|end| flow.is_local(*end))
+                .any(|end| !is_certain(flow, end, &self.sockets_at(flow, end)))
     }
 
     /// The sockets at one end: by cookie, by both ends, or the listener that gets what is sent there.
@@ -250,6 +301,15 @@ fn join(socket: &Socket, flow: &Flow) -> Join {
     } else {
         Join::Addresses
     }
+}
+
+/// One of these sockets has to do with the packets of this end for certain: they carry its cookie, or it has
+/// both addresses. A listener may have, one on another port has because something translates.
+fn is_certain(flow: &Flow, end: End, sockets: &[(&Socket, Join)]) -> bool {
+    sockets.iter().any(|(socket, _)| {
+        let is_sender = flow.sent(end).cookie == socket.cookie;
+        socket.stranger.is_none() && (is_sender || socket.remote.is_some())
+    })
 }
 
 /// Somebody was seen with this connection.

@@ -4,11 +4,12 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use monitor_ebpf::wire::{FlowKey, InterfaceId, Place};
+use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{Endpoint, Family, LOOPBACK_IFINDEX, Transport};
 
 /// What both directions of a conversation have in common.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct FlowId {
     /// TCP or UDP.
     pub transport: Transport,

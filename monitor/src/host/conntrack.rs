@@ -9,13 +9,14 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_core::DecodeError;
+use serde::{Deserialize, Serialize};
 
 use super::netfilter::{self, Attributes, Request, attribute, attributes_of, nested};
 use super::netlink::Connection;
 use crate::endpoint::{Endpoint, Family, Transport};
 
 /// The two ends of a connection, in the order in which they were asked for.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Ends {
     /// Who opened it, as far as is known.
     pub source: Endpoint,
@@ -24,7 +25,7 @@ pub struct Ends {
 }
 
 /// A connection on the other side of a translation.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Translated {
     /// Its ends there, in the order in which they were asked for.
     pub ends: Ends,

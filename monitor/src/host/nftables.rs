@@ -17,6 +17,7 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
+use serde::{Deserialize, Serialize};
 
 use self::decode::{Chain, Element};
 use super::modules;
@@ -26,10 +27,10 @@ use super::netlink::Connection;
 pub use walk::Packet;
 
 /// A rule, as a person would look for it.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Rule {
     /// `ip`, `ip6` or `inet`.
-    pub family: &'static str,
+    pub family: String,
     /// Its table. Foreign text: escape before showing.
     pub table: String,
     /// Its chain. Foreign text.
@@ -49,7 +50,7 @@ impl fmt::Display for Rule {
 }
 
 /// What a rule does with a packet for the port.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum Action {
     /// To this host itself, at another port if one is said.
     Redirect {
@@ -100,7 +101,7 @@ impl fmt::Display for Action {
 }
 
 /// A rule that sends a packet for the port to somewhere else.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Redirection {
     /// The rule that does it.
     pub rule: Rule,

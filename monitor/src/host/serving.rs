@@ -7,13 +7,15 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::conntrack::Tuple;
 use super::holders;
 use super::proc::{self, Directory};
 use crate::endpoint::{Endpoint, Transport};
 
 /// Where an address is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Place {
     /// In the network namespace with this inode; these processes have the socket that serves there.
     Here {

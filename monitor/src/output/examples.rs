@@ -21,7 +21,7 @@ use crate::report::{
 use self::finding::{closed, coverage_gap, expired_rule, finding, near_miss, updated};
 use self::network::{
     empty_sample, eth0, expected_listener, flow, hostile_listener, kernel_listener, listener,
-    loopback_connection, place, refused_flow, sample,
+    loopback_connection, place, refused_flow, sample, translated_flow,
 };
 
 /// 2026-11-23 13:03:07 UTC.
@@ -63,7 +63,8 @@ pub(super) fn rarities() -> Vec<Report> {
         (6_000_000, Body::Finding(Box::new(expired_rule()))),
         (7_000_000, Body::Sample(Box::new(empty_sample()))),
         (8_000_000, Body::Interface(InterfaceChange::Detached, eth0())),
-        (9_000_000, Body::RunEnded(Box::new(scan_ended()))),
+        (9_000_000, Body::Flow(FlowChange::Started, Box::new(translated_flow()))),
+        (10_000_000, Body::RunEnded(Box::new(scan_ended()))),
     ])
 }
 

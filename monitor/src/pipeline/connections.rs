@@ -72,6 +72,7 @@ impl Pipeline {
             interfaces: Vec::new(),
             community_id: community_id(source, destination, found.transport),
             app: None,
+            nat: None,
             attribution: self.known.of_connection(socket, side).attribution,
         })
     }

@@ -31,6 +31,10 @@ pub(super) enum Ground {
     Flow(FlowId),
     /// A socket that answers without being on the port, by its cookie.
     Stranger(u64),
+    /// An answer that no socket on the port explains, by its number.
+    Answer(u64),
+    /// A rule or program that sends a port elsewhere, by its number.
+    Redirection(u64),
     /// An interface, by namespace and index, and what keeps its packets from us.
     Interface(u64, u32, GapKind),
 }
@@ -39,7 +43,11 @@ impl Ground {
     /// How long it is waited for once it is gone.
     const fn patience_ns(self) -> u64 {
         match self {
-            Self::Listener(_) | Self::Flow(_) | Self::Stranger(_) => RETURN_NS,
+            Self::Listener(_)
+            | Self::Flow(_)
+            | Self::Stranger(_)
+            | Self::Answer(_)
+            | Self::Redirection(_) => RETURN_NS,
             // Whoever keeps packets from us is told of each time.
             Self::Interface(..) => 0,
         }

@@ -1,11 +1,16 @@
 //! Reports of flows and samples.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
-use monitor_ebpf::wire::{Place, SampleRecord};
+use monitor_ebpf::wire::{self, SampleRecord};
 
 use crate::app::Masked;
+use crate::attribution::{Place, Request, Translation};
 use crate::endpoint::{Direction, Endpoint, Transport};
 use crate::flow::{Flow, FlowId};
+use crate::host::conntrack::{Ends, Translated, Tuple};
+use crate::host::serving;
 use crate::owner::{Owner, Side};
 use crate::pipeline::{FLOW_PATIENCE_NS, Payload, Pipeline};
 use crate::report::{Body, FlowChange, FlowReport, FlowRole, PlaceCount, SampleReport};
@@ -13,14 +18,24 @@ use crate::report::{Body, FlowChange, FlowReport, FlowRole, PlaceCount, SampleRe
 impl Pipeline {
     pub(super) fn report_started_flows(&mut self, now_ns: u64) {
         let known = &self.known;
+        let unsettled = RefCell::new(Vec::new());
         let started = self.flows.started(now_ns, FLOW_PATIENCE_NS, |flow| {
             let answer = known.of_flow(flow, None);
-            answer.settled && !answer.attribution.owners.is_empty()
+            let is_open =
+                known.may_be_translated(flow) && !known.translations.is_answered(&flow.id);
+            if is_open {
+                unsettled.borrow_mut().push(flow.clone());
+            }
+            !is_open && answer.settled && !answer.attribution.owners.is_empty()
         });
+        for flow in unsettled.into_inner() {
+            self.ask_for_translation(&flow);
+        }
         for flow in started {
             self.meet_strangers(&flow);
             let report = self.flow_report(&flow, false, now_ns);
             let found = self.found_at_ends(flow.id, &report, now_ns);
+            self.suspect(&flow, &report, now_ns);
             self.report(flow.start_ns, Body::Flow(FlowChange::Started, Box::new(report)));
             self.judge_flow(flow.id, found, false, now_ns);
         }
@@ -33,12 +48,62 @@ impl Pipeline {
             let time_ns = if change == FlowChange::Started { flow.start_ns } else { now_ns };
             let report = self.flow_report(&flow, over, now_ns);
             let found = self.found_at_ends(flow.id, &report, now_ns);
+            self.suspect(&flow, &report, now_ns);
+            if over {
+                self.known.translations.forget(&flow.id);
+            } else if self.known.may_be_translated(&flow) {
+                self.ask_for_translation(&flow);
+            }
             self.report(time_ns, Body::Flow(change, Box::new(report)));
             if over {
                 self.hearing.forget(&flow);
             }
             self.judge_flow(flow.id, found, over, now_ns);
         }
+    }
+
+    /// Asks what a flow is called on the other side of a translation, once: where portwatch runs if it was
+    /// seen there, else where it was seen first.
+    fn ask_for_translation(&mut self, flow: &Flow) {
+        let Some(place) = flow.places.iter().min_by_key(|place| place.interface.netns() != 0)
+        else {
+            return;
+        };
+        let Some(&netns) = self.known.observed.get(&place.interface.netns()) else { return };
+        if self.known.translations.ask(flow) {
+            let (source, destination) =
+                (flow.id.endpoint(flow.opener), flow.id.endpoint(flow.opener.other()));
+            let ends = Ends { source, destination };
+            let tuple = Tuple { transport: flow.id.transport, ends };
+            self.requests.push(Request::Translate { flow: flow.id, tuple, netns });
+        }
+    }
+
+    /// Takes in what a flow is called on the other side of a translation.
+    pub(super) fn translated(
+        &mut self,
+        flow: FlowId,
+        there: Option<(Translated, Option<serving::Place>)>,
+        now_ns: u64,
+    ) {
+        let Some(opener) = self.known.translations.answered(&flow) else { return };
+        let Some((translated, place)) = there else { return };
+        let mut owners = Vec::new();
+        let place = match place {
+            None => Place::Unasked,
+            Some(serving::Place::Elsewhere) => Place::Elsewhere,
+            Some(serving::Place::Here { netns, pids }) => {
+                let present = |pid: u32| self.known.processes.present(pid, now_ns);
+                owners.extend(pids.into_iter().map(present));
+                if self.known.observed.get(&0) == Some(&netns) {
+                    Place::Same
+                } else {
+                    Place::Other(self.known.namespaces.by_inode(netns))
+                }
+            }
+        };
+        let translation = Translation::new(opener, translated, place, owners);
+        self.known.translations.learn(flow, translation);
     }
 
     fn flow_report(&self, flow: &Flow, over: bool, now_ns: u64) -> FlowReport {
@@ -52,6 +117,12 @@ impl Pipeline {
             && attribution.owners.iter().any(receives)
         {
             role = Some(FlowRole::Server);
+        }
+        let translation = self.known.translations.get(&flow.id);
+        // What answers is on another host.
+        let is_sent_on = translation.is_some_and(|it| it.place == Place::Elsewhere);
+        if is_sent_on && role == Some(FlowRole::Server) {
+            role = Some(FlowRole::Forwarded);
         }
         let (source_packets, source_bytes) = flow.sent_by(opener);
         let (destination_packets, destination_bytes) = flow.sent_by(other);
@@ -80,6 +151,7 @@ impl Pipeline {
                 flow.id.transport,
             ),
             app: flow.app.clone(),
+            nat: translation.map(|it| (it.end(opener), it.end(other))),
             attribution,
         }
     }
@@ -118,7 +190,7 @@ impl Pipeline {
         data: &[u8],
         masked: &Masked,
     ) -> SampleReport {
-        let place = Place(sample.key.place);
+        let place = wire::Place(sample.key.place);
         let (id, sender) = FlowId::of(&sample.key);
         let (source, destination) = (id.endpoint(sender), id.endpoint(sender.other()));
         let (interface, netns) = self.observed.at(place.interface());

@@ -17,7 +17,11 @@ use zerocopy::FromBytes as _;
 use crate::attribution::ProcessKey;
 use crate::decode::{self, Event};
 use crate::endpoint::{Netns, SocketKind};
+use crate::explanation::{Explanation, Standing};
+use crate::flow::FlowId;
+use crate::host::conntrack::Translated;
 use crate::host::netns::Mark;
+use crate::host::serving::Place;
 use crate::host::sockets::Socket;
 use crate::kernel::chain::Gap;
 use crate::kernel::flow_table::Reading;
@@ -145,6 +149,31 @@ pub enum Input<'a> {
         cookie: u64,
         /// The kind.
         kind: Option<SocketKind>,
+        /// When.
+        now_ns: u64,
+    },
+    /// What connection tracking says of a flow, and where its destination is; `None`: nothing.
+    Translated {
+        /// Of which.
+        flow: FlowId,
+        /// The other side of the translation.
+        there: Option<(Translated, Option<Place>)>,
+        /// When.
+        now_ns: u64,
+    },
+    /// What else than a socket can answer for a port.
+    Explained {
+        /// Number of the question.
+        number: u64,
+        /// What was found out.
+        explanation: Explanation,
+        /// When.
+        now_ns: u64,
+    },
+    /// What sends watched ports elsewhere, whether anything comes for them or not.
+    Standing {
+        /// All of it.
+        found: Vec<Standing>,
         /// When.
         now_ns: u64,
     },
@@ -284,6 +313,11 @@ impl Pipeline {
             Input::Packaged { key, packaging } => self.packaged(key, packaging),
             Input::Contained { key, container } => self.contained(key, container),
             Input::Recognised { cookie, kind, now_ns } => self.recognised(cookie, kind, now_ns),
+            Input::Translated { flow, there, now_ns } => self.translated(flow, there, now_ns),
+            Input::Explained { number, explanation, now_ns } => {
+                self.explained(number, &explanation, now_ns);
+            }
+            Input::Standing { found, now_ns } => self.standing(&found, now_ns),
             Input::Exited(keys) => keys.into_iter().for_each(|key| self.exited(key)),
             Input::Changed { processes, now_ns } => self.changed(processes, now_ns),
             Input::Coverage { gaps, now_ns } => self.coverage(gaps, now_ns),

@@ -3,6 +3,8 @@
 
 use crate::endpoint::{Direction, SocketKind, Transport};
 use crate::escape::escape;
+use crate::explanation::Cause;
+use crate::host::nftables::Rule;
 use crate::kernel::chain::GapKind;
 use crate::owner::{Integrity, Owner, PackageFormat, Packaging, Process, Role};
 use crate::report::ListenerReport;
@@ -85,6 +87,24 @@ pub(super) fn of_stranger(kind: SocketKind, holder: Option<&Process>) -> Vec<Str
     .collect();
     steps.extend(holder.into_iter().flat_map(of_process));
     steps
+}
+
+/// About an answer that no socket on the port explains; `process` is who serves, if that is known.
+pub(super) fn of_answer(process: Option<&Process>) -> Vec<String> {
+    of_stranger(SocketKind::Tcp(0), process)
+}
+
+/// The command that shows what sends a port elsewhere; nothing where its names are none to show.
+pub(super) fn of_cause(cause: &Cause) -> Option<String> {
+    match cause {
+        Cause::Rule(redirection) => {
+            let Rule { family, table, chain, .. } = &redirection.rule;
+            let names = [quoted(family)?, quoted(table)?, quoted(chain)?];
+            Some(format!("nft -a list chain {}", names.join(" ")))
+        }
+        Cause::Service(_) => Some("ipvsadm -Ln".to_owned()),
+        Cause::Chooser(_) => Some("bpftool net".to_owned()),
+    }
 }
 
 /// About what keeps the packets of an interface from us.

@@ -9,9 +9,9 @@ use crate::flow::{End, Flow, FlowId};
 use crate::kernel::holders::Holder;
 use crate::owner::Owner;
 use crate::pipeline::findings::Ground;
-use crate::pipeline::judgement::{self, name};
 use crate::pipeline::listeners::PATIENCE_NS;
-use crate::pipeline::{Pipeline, evidence, next_steps};
+use crate::pipeline::odd::{self, Kind, Suspicion};
+use crate::pipeline::{Pipeline, evidence, judgement, next_steps};
 use crate::report::{Finding, FindingKind, Severity, Technique};
 
 /// Sockets looked for in one run before all that were are forgotten, and those that wait at a time.
@@ -109,6 +109,39 @@ impl Pipeline {
         }
     }
 
+    /// Asks what makes a socket on another port answer.
+    fn suspect_redirection(
+        &mut self,
+        cookie: u64,
+        (id, answered): (FlowId, Endpoint),
+        kind: SocketKind,
+        owner: Option<&Owner>,
+        now_ns: u64,
+    ) {
+        let (SocketKind::Tcp(bound) | SocketKind::Udp(bound)) = kind else { return };
+        let transport = id.transport;
+        let holder = owner.map(|owner| &*owner.process);
+        let suspicion = Suspicion {
+            kind: Kind::OtherPort(bound),
+            transport,
+            answered,
+            ground: Ground::Stranger(cookie),
+            sentence: format!(
+                "{} {answered} is answered by {}, whose socket is on port {bound}",
+                transport.name(),
+                odd::who(owner)
+            ),
+            proof: vec![PROOF.to_owned()],
+            owner: self.owner_lines(owner, now_ns),
+            program: holder.map(judgement::program).unwrap_or_default(),
+            next_steps: next_steps::of_stranger(kind, holder),
+        };
+        let place = self.flows.get(&id).and_then(|flow| flow.places.first());
+        let number = place.map_or(0, |place| place.interface.netns());
+        let netns = self.known.observed.get(&number).copied().unwrap_or_default();
+        self.explain(suspicion, netns, now_ns);
+    }
+
     /// A finding where it answers for the watched port: on the other side it is a client, and its packets
     /// may come from anywhere.
     fn judge_stranger(
@@ -124,22 +157,25 @@ impl Pipeline {
         if !answers || !self.ports.contains(endpoint.port) {
             return;
         }
-        let Some((what, severity, how)) = meaning(kind, endpoint.port) else { return };
+        if let SocketKind::Tcp(bound) | SocketKind::Udp(bound) = kind {
+            if bound != endpoint.port {
+                self.suspect_redirection(cookie, (id, endpoint), kind, owner, now_ns);
+            }
+            return;
+        }
+        let what = FindingKind::AnswerWithoutSocket;
         if self.strangers.found.len() >= MAX_ASKED {
             self.strangers.found.clear();
         }
         if !self.strangers.found.insert((what, id.transport, endpoint, kind)) {
             return;
         }
-        let who = owner.map_or_else(
-            || "a process that is gone".to_owned(),
-            |owner| format!("{} (pid {})", name(&owner.process), owner.process.pid),
+        let message = format!(
+            "{} {endpoint} is answered by {}, through a {kind}: nobody listens there.",
+            id.transport.name(),
+            odd::who(owner)
         );
-        let message = format!("{} {endpoint} is answered by {who}, {how}.", id.transport.name());
-        let mut evidence = vec![
-            "the packets carry the cookie of that socket, which the process has a descriptor of"
-                .to_owned(),
-        ];
+        let mut evidence = vec![PROOF.to_owned()];
         let now_unix_ns = self.clock.unix_ns(now_ns);
         evidence.extend(owner.into_iter().flat_map(|it| evidence::of_owner(it, now_unix_ns)));
         let holder = owner.map(|owner| &*owner.process);
@@ -148,34 +184,13 @@ impl Pipeline {
         let finding = Finding {
             evidence,
             next_steps: next_steps::of_stranger(kind, holder),
-            techniques: vec![technique(kind)],
-            ..Finding::new(what, &subject, severity, message)
+            techniques: vec![&Technique::TRAFFIC_SIGNALING],
+            ..Finding::new(what, &subject, Severity::Critical, message)
         };
         self.find(finding, Ground::Stranger(cookie), now_ns);
     }
 }
 
-/// What it means that a socket of this kind answers for a port; nothing if it is on that port after all.
-fn meaning(kind: SocketKind, port: u16) -> Option<(FindingKind, Severity, String)> {
-    match kind {
-        SocketKind::Tcp(bound) | SocketKind::Udp(bound) if bound == port => None,
-        SocketKind::Tcp(bound) | SocketKind::Udp(bound) => Some((
-            FindingKind::RedirectedPort,
-            Severity::High,
-            format!("whose socket is on port {bound}: a rule or program redirects {port}"),
-        )),
-        SocketKind::Raw | SocketKind::Packet => Some((
-            FindingKind::AnswerWithoutSocket,
-            Severity::Critical,
-            format!("through a {kind}: nobody listens there"),
-        )),
-    }
-}
-
-/// A service that is reached by another port, or one that packets without a listener wake up.
-const fn technique(kind: SocketKind) -> &'static Technique {
-    match kind {
-        SocketKind::Tcp(_) | SocketKind::Udp(_) => &Technique::NON_STANDARD_PORT,
-        SocketKind::Raw | SocketKind::Packet => &Technique::TRAFFIC_SIGNALING,
-    }
-}
+/// What says whose packets they are.
+const PROOF: &str =
+    "the packets carry the cookie of that socket, which the process has a descriptor of";

@@ -2,6 +2,7 @@
 
 mod scene;
 mod strangers;
+mod odd;
 mod listeners;
 mod findings;
 mod indicators;

@@ -13,9 +13,9 @@ pub enum FindingKind {
     ChangedListener,
     /// What somebody on the port runs has been deleted, or never was a file.
     DeletedExecutable,
-    /// The port is answered by a raw or packet socket.
+    /// The port is answered by a raw or packet socket, or by none that is known.
     AnswerWithoutSocket,
-    /// The port is answered by a socket on another port.
+    /// A rule or program sends what comes for the port elsewhere.
     RedirectedPort,
     /// Something is not observed.
     CoverageGap,
@@ -68,7 +68,7 @@ impl FindingKind {
             Self::ChangedListener => "Another listener on a watched port than expected",
             Self::DeletedExecutable => "A deleted executable uses a watched port",
             Self::AnswerWithoutSocket => "A watched port is answered although nobody listens",
-            Self::RedirectedPort => "A watched port is redirected to another",
+            Self::RedirectedPort => "What comes for a watched port is sent elsewhere",
             Self::CoverageGap => "Part of this host is not observed",
             Self::ExpiredRule => "The rule that expected this listener has expired",
         }

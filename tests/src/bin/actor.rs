@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::sockopt::UdpGsoSegment;
+use nix::sys::socket::sockopt::{IpTransparent, UdpGsoSegment};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt};
 use rustix::fs::MemfdFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -98,6 +98,7 @@ impl Actor {
         match *words.as_slice() {
             ["listen", "tcp", address] => self.listen(address),
             ["listen", "shared", "tcp", address] => self.listen_shared(address.parse()?),
+            ["listen", "transparent", address] => self.listen_transparently(address),
             ["bind", "udp", address] => self.bind(address),
             ["serve", count] => self.serve(count.parse()?),
             ["sink", count] => self.sink(count.parse()?),
@@ -146,6 +147,14 @@ impl Actor {
         let local = listener.local_addr()?;
         self.listener = Some(limited(listener)?);
         Ok(format!("listening {local}"))
+    }
+
+    /// The same, for connections to whatever address that a rule hands over.
+    fn listen_transparently(&mut self, address: &str) -> Result<String> {
+        let answer = self.listen(address)?;
+        let listener = self.listener.as_ref().context("no listener")?;
+        setsockopt(listener, IpTransparent, &true).context("set IP_TRANSPARENT")?;
+        Ok(answer)
     }
 
     fn bind(&mut self, address: &str) -> Result<String> {

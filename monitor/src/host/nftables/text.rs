@@ -37,7 +37,8 @@ pub(super) fn rule(
             2 => "ip",
             10 => "ip6",
             _ => "inet",
-        },
+        }
+        .to_owned(),
         table: table.clone(),
         chain: chain.clone(),
         handle: rule.handle,

@@ -76,12 +76,15 @@ impl<'a> Document<'a> {
             packets: counted.then_some(packets),
             ..Network::of(flow.transport, flow.family)
         });
+        let nat = |end: Endpoint, there: Endpoint| (there != end).then(|| Translated::of(there));
         self.source = Some(Peer {
+            nat: flow.nat.and_then(|(source, _)| nat(flow.source, source)),
             bytes: counted.then_some(flow.source_bytes),
             packets: counted.then_some(flow.source_packets),
             ..Peer::of(flow.source)
         });
         self.destination = Some(Peer {
+            nat: flow.nat.and_then(|(_, destination)| nat(flow.destination, destination)),
             bytes: counted.then_some(flow.destination_bytes),
             packets: counted.then_some(flow.destination_packets),
             ..Peer::of(flow.destination)
@@ -99,6 +102,9 @@ impl<'a> Document<'a> {
         }
         self.related.ip(flow.source.ip);
         self.related.ip(flow.destination.ip);
+        for there in flow.nat.into_iter().flat_map(|(source, destination)| [source, destination]) {
+            self.related.ip(there.ip);
+        }
         self.attribution(&flow.attribution);
     }
 
@@ -175,6 +181,8 @@ pub(super) struct Peer {
     ip: IpAddr,
     port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
+    nat: Option<Translated>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     packets: Option<u64>,
@@ -182,7 +190,20 @@ pub(super) struct Peer {
 
 impl Peer {
     const fn of(endpoint: Endpoint) -> Self {
-        Self { ip: endpoint.ip, port: endpoint.port, bytes: None, packets: None }
+        Self { ip: endpoint.ip, port: endpoint.port, nat: None, bytes: None, packets: None }
+    }
+}
+
+/// `source.nat.*`, `destination.nat.*`: the same end on the other side of a translation.
+#[derive(Debug, Serialize)]
+struct Translated {
+    ip: IpAddr,
+    port: u16,
+}
+
+impl Translated {
+    const fn of(endpoint: Endpoint) -> Self {
+        Self { ip: endpoint.ip, port: endpoint.port }
     }
 }
 

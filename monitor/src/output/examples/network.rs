@@ -146,6 +146,7 @@ pub(in crate::output) fn flow(change: FlowChange) -> FlowReport {
         interfaces,
         community_id: "1:sSDF8JD7WKHHDZ5kKgM3QGvnXWo=".to_owned(),
         app: (received > 0).then(|| Arc::new(http())),
+        nat: None,
         attribution: attribution(vec![owner(
             Some(Side::Destination),
             Role::User,
@@ -224,6 +225,12 @@ pub(in crate::output) fn refused_flow() -> FlowReport {
 }
 
 /// As a scan reports it: no packet was counted, both ends are on this host.
+/// Both ends have other names where the server is.
+pub(in crate::output) fn translated_flow() -> FlowReport {
+    let there = (endpoint("10.0.3.1", 1024), endpoint("10.0.3.2", 22));
+    FlowReport { nat: Some(there), ..flow(FlowChange::Started) }
+}
+
 pub(in crate::output) fn loopback_connection() -> FlowReport {
     let curl = Process {
         pid: 5_123,
@@ -251,6 +258,7 @@ pub(in crate::output) fn loopback_connection() -> FlowReport {
         state: Some("ESTAB"),
         interfaces: Vec::new(),
         community_id: String::new(),
+        nat: None,
         attribution: attribution(vec![
             owner(Some(Side::Source), Role::Holder, Evidence::Observed, curl),
             owner(Some(Side::Destination), Role::User, Evidence::Exact, python()),

@@ -87,6 +87,10 @@ pub(super) fn flow(mut line: Line<'_>, change: FlowChange, flow: &FlowReport, ou
         let is_known = likeness.protocol != Protocol::Opaque;
         line.foreign(if is_known { Ink::Strong } else { Ink::Notable }, &likeness.summary());
     }
+    if let Some(nat) = nat(flow) {
+        line.column(0);
+        line.put(Ink::Plain, &nat);
+    }
     line.column(0);
     who::both_ends(&mut line, &flow.attribution);
     if let FlowChange::Ended(reason) = change {
@@ -135,6 +139,15 @@ pub(super) fn local(listener: &ListenerReport) -> String {
 /// The `.socket` unit that opened it for a service.
 pub(super) fn socket_unit(listener: &ListenerReport) -> Option<&str> {
     listener.unit.as_deref().filter(|unit| unit.ends_with(".socket"))
+}
+
+/// `nat > 10.0.3.2:22`: the ends that have another name on the other side of a translation.
+fn nat(flow: &FlowReport) -> Option<String> {
+    let (source, destination) = flow.nat?;
+    let source = (source != flow.source).then(|| format!("{source} ")).unwrap_or_default();
+    let destination =
+        (destination != flow.destination).then(|| format!(" {destination}")).unwrap_or_default();
+    Some(format!("nat {source}>{destination}"))
 }
 
 /// What the policy says, in words.

@@ -14,6 +14,7 @@ use zerocopy::{FromZeros as _, Immutable, IntoBytes};
 use crate::attribution::Request;
 use crate::clock::Clock;
 use crate::endpoint::Netns;
+use crate::explanation::Explanation;
 use crate::host::netns::Mark;
 use crate::kernel::flow_table::Reading;
 use crate::owner::{Evidence, Packaging, Process, Role};
@@ -40,6 +41,8 @@ pub(super) struct Scene {
     pub(super) clock: Clock,
     /// What `/proc` says of each process; the default for others.
     pub(super) processes: BTreeMap<u32, Process>,
+    /// What else can answer for a port.
+    pub(super) explanation: Explanation,
 }
 
 impl Scene {
@@ -57,7 +60,7 @@ impl Scene {
         let clock = settings.clock;
         let mut pipeline = Pipeline::new(settings);
         pipeline.namespaces(vec![(netns(), Mark::Cookie(NETNS))]);
-        Self { pipeline, clock, processes: BTreeMap::new() }
+        Self { pipeline, clock, processes: BTreeMap::new(), explanation: Explanation::default() }
     }
 
     /// Hands over a record at the moment it was written.
@@ -95,6 +98,13 @@ impl Scene {
                         self.pipeline.packaged(key, Ok(Packaging::NoPackage));
                     }
                     Request::Identify { .. } => self.identify(request, now_ns),
+                    Request::Translate { flow, .. } => {
+                        self.pipeline.apply(Input::Translated { flow, there: None, now_ns });
+                    }
+                    Request::Explain { number, .. } => {
+                        let explanation = self.explanation.clone();
+                        self.pipeline.apply(Input::Explained { number, explanation, now_ns });
+                    }
                     Request::Container { .. } | Request::Recognise { .. } | Request::Namespaces => {
                         panic!("{request:?}")
                     }

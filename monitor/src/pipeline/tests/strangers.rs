@@ -79,7 +79,10 @@ fn found(kind: SocketKind) -> Option<Finding> {
     let mut scene = Scene::new();
     answered(&mut scene);
     held(&mut scene, kind);
-    let found = findings(&scene.tick(3 * SECOND));
+    let mut reports = scene.tick(3 * SECOND);
+    scene.answer(3 * SECOND);
+    reports.extend(scene.tick(3 * SECOND));
+    let found = findings(&reports);
     assert!(findings(&scene.tick(4 * SECOND)).is_empty());
     found.into_iter().next()
 }

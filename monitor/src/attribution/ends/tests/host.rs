@@ -8,7 +8,7 @@ use monitor_ebpf::packet::tcp;
 use monitor_ebpf::wire::{FlowKey, FlowRecord, Place, SocketRecord, action};
 use zerocopy::FromZeros as _;
 
-use crate::attribution::{Answer, Known, Namespaces, Processes, Sockets};
+use crate::attribution::{Answer, Known, Namespaces, Processes, Sockets, Translations};
 use crate::endpoint::{Endpoint, Netns};
 use crate::flow::{FlowId, FlowTable, Limits};
 use crate::host::netns::Mark;
@@ -81,6 +81,7 @@ impl Host {
                 sockets: Sockets::new(100),
                 namespaces,
                 observed: HashMap::from([(0, 1001)]),
+                translations: Translations::default(),
             },
             flows: FlowTable::new(limits),
             flow: None,

@@ -1,0 +1,381 @@
+//! Answers that no socket on the port explains. Before one becomes a finding it is asked what else can answer
+//! there; what was checked, and what came of it, is the finding's evidence.
+
+use std::collections::{BTreeMap, HashSet};
+
+use monitor_ebpf::packet::tcp;
+
+use crate::attribution::{Place, Request, Translation};
+use crate::endpoint::{Endpoint, Transport};
+use crate::explanation::{Cause, Explanation};
+use crate::flow::Flow;
+use crate::host::nftables::Action;
+use crate::owner::{Owner, Ownership, Process};
+use crate::pipeline::findings::Ground;
+use crate::pipeline::judgement::{self, name};
+use crate::pipeline::{Pipeline, evidence, next_steps};
+use crate::report::{Finding, FindingKind, FlowReport, Severity, Technique};
+
+/// Findings that wait at a time; what is beyond is found without an explanation.
+const MAX_WAITING: usize = 64;
+/// How long one waits.
+const PATIENCE_NS: u64 = 3_000_000_000;
+/// Answers remembered before all are forgotten.
+const MAX_FOUND: usize = 16_384;
+
+/// The answers that wait for an explanation, and those that were found.
+#[derive(Debug, Default)]
+pub(super) struct Odd {
+    waiting: BTreeMap<u64, (Suspicion, u64)>,
+    last_number: u64,
+    found: HashSet<(Transport, Endpoint, Kind)>,
+}
+
+/// An answer that no socket on the port explains.
+#[derive(Clone, Debug)]
+pub(super) struct Suspicion {
+    /// What is odd about it.
+    pub(super) kind: Kind,
+    /// The transport.
+    pub(super) transport: Transport,
+    /// What answered.
+    pub(super) answered: Endpoint,
+    /// What the finding stands on.
+    pub(super) ground: Ground,
+    /// `tcp 10.0.0.2:3516 is answered by sshd (pid 812), whose socket is on port 22`.
+    pub(super) sentence: String,
+    /// What that rests on.
+    pub(super) proof: Vec<String>,
+    /// What is known of who answers.
+    pub(super) owner: Vec<String>,
+    /// What makes the program of who answers the same when it is found again.
+    pub(super) program: String,
+    /// Commands that tell more.
+    pub(super) next_steps: Vec<String>,
+}
+
+/// What is odd about an answer.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Kind {
+    /// It comes from a socket on another port.
+    OtherPort(u16),
+    /// It comes from this place, says connection tracking.
+    SentOn {
+        /// Where.
+        to: Endpoint,
+        /// A process of the container runtime says the same.
+        is_published: bool,
+    },
+    /// It comes from a socket on the port, but nobody has listened there.
+    NoListener,
+    /// It comes from no socket.
+    NoSocket,
+}
+
+impl Pipeline {
+    /// Looks whether a flow was answered by something odd.
+    pub(super) fn suspect(&mut self, flow: &Flow, report: &FlowReport, now_ns: u64) {
+        let server = flow.opener.other();
+        let answered = flow.id.endpoint(server);
+        let is_answer = flow.sent_by(server).0 > 0 && flow.is_local(server);
+        if !is_answer || !self.ports.contains(answered.port) {
+            return;
+        }
+        let translation = self.known.translations.get(&flow.id);
+        let sent_on = translation.filter(|it| it.is_before() && it.end(server) != answered);
+        let cookie = flow.sent(server).cookie;
+        let suspicion = match sent_on {
+            // Whose packets carry a cookie is looked for as a stranger.
+            Some(translation) if cookie == 0 => self.sent_on(flow, translation, report, now_ns),
+            Some(_) => return,
+            None if !is_whole(flow) => return,
+            None if cookie == 0 => match report.attribution.ownership {
+                Ownership::Unknown => no_socket(flow, answered),
+                _ => return,
+            },
+            None => match self.no_listener(flow, cookie, report, now_ns) {
+                Some(suspicion) => suspicion,
+                None => return,
+            },
+        };
+        let netns = flow.places.first().map_or(0, |place| place.interface.netns());
+        let netns = self.known.observed.get(&netns).copied().unwrap_or_default();
+        self.explain(suspicion, netns, now_ns);
+    }
+
+    /// Asks what explains an answer, once for each.
+    pub(super) fn explain(&mut self, mut suspicion: Suspicion, netns: u64, now_ns: u64) {
+        let Suspicion { kind, transport, answered, .. } = suspicion;
+        let odd = &mut self.odd;
+        if odd.found.len() >= MAX_FOUND {
+            odd.found.clear();
+        }
+        if !odd.found.insert((transport, answered, kind)) {
+            return;
+        }
+        odd.last_number = odd.last_number.saturating_add(1);
+        let number = odd.last_number;
+        if let Ground::Answer(of) = &mut suspicion.ground {
+            *of = number;
+        }
+        if odd.waiting.len() >= MAX_WAITING {
+            return self.found_odd(&suspicion, None, now_ns);
+        }
+        odd.waiting.insert(number, (suspicion, now_ns));
+        self.requests.push(Request::Explain { number, transport, answered, netns });
+    }
+
+    /// Takes in what can answer for a port.
+    pub(super) fn explained(&mut self, number: u64, explanation: &Explanation, now_ns: u64) {
+        if let Some((suspicion, _)) = self.odd.waiting.remove(&number) {
+            self.found_odd(&suspicion, Some(explanation), now_ns);
+        }
+    }
+
+    /// Finds what was not explained in time; with `all`, everything.
+    pub(super) fn report_unexplained(&mut self, now_ns: u64, all: bool) {
+        let is_over = |_: &u64, (_, since_ns): &mut (Suspicion, u64)| {
+            all || now_ns.saturating_sub(*since_ns) >= PATIENCE_NS
+        };
+        let over: Vec<_> = self.odd.waiting.extract_if(.., is_over).collect();
+        for (_, (suspicion, _)) in over {
+            self.found_odd(&suspicion, None, now_ns);
+        }
+    }
+
+    fn found_odd(&mut self, suspicion: &Suspicion, explanation: Option<&Explanation>, now_ns: u64) {
+        if let Some(finding) = suspicion.finding(explanation) {
+            self.find(finding, suspicion.ground, now_ns);
+        }
+    }
+
+    fn sent_on(
+        &self,
+        flow: &Flow,
+        translation: &Translation,
+        report: &FlowReport,
+        now_ns: u64,
+    ) -> Suspicion {
+        let server = flow.opener.other();
+        let (answered, to) = (flow.id.endpoint(server), translation.end(server));
+        let transport = flow.id.transport;
+        let publisher = self.publisher(transport, answered, to);
+        let owner = report.attribution.principal();
+        let place = match &translation.place {
+            Place::Same | Place::Unasked => String::new(),
+            Place::Other(netns) => format!(" in network namespace {netns}"),
+            Place::Elsewhere => ", which is no address of this host".to_owned(),
+        };
+        let who = owner.map(|owner| format!(", where {} serves", of(owner))).unwrap_or_default();
+        let mut proof = vec![format!("conntrack: {}", translation.words(flow))];
+        proof.extend(publisher.as_ref().map(|process| {
+            format!(
+                "{} (pid {}) listens there as well, and says that it serves {to}: a published port \
+                 of a container",
+                process.name, process.pid
+            )
+        }));
+        Suspicion {
+            kind: Kind::SentOn { to, is_published: publisher.is_some() },
+            transport,
+            answered,
+            ground: Ground::Answer(0),
+            sentence: format!("{} {answered} is answered by {to}{place}{who}", transport.name()),
+            proof,
+            owner: self.owner_lines(owner, now_ns),
+            program: owner.map(|owner| judgement::program(&owner.process)).unwrap_or_default(),
+            next_steps: next_steps::of_answer(owner.map(|owner| &*owner.process)),
+        }
+    }
+
+    /// Who listens on the port and says that it serves this for a container.
+    fn publisher(
+        &self,
+        transport: Transport,
+        answered: Endpoint,
+        to: Endpoint,
+    ) -> Option<std::sync::Arc<Process>> {
+        let listeners = self.known.sockets.listeners(transport, answered.port);
+        let owners = listeners.filter(|it| it.gets(answered)).flat_map(|it| &it.owners);
+        let mut processes =
+            owners.filter_map(|owner| self.known.processes.get(owner.process).map(|(it, _)| it));
+        processes.find(|process| evidence::published(process) == Some(to)).cloned()
+    }
+
+    fn no_listener(
+        &self,
+        flow: &Flow,
+        cookie: u64,
+        report: &FlowReport,
+        now_ns: u64,
+    ) -> Option<Suspicion> {
+        let transport = flow.id.transport;
+        let answered = flow.id.endpoint(flow.opener.other());
+        let socket = self.known.sockets.get(cookie)?;
+        let netns = socket.netns.as_ref()?;
+        let mut listeners = self.known.sockets.listeners(transport, answered.port);
+        let listens = listeners.any(|it| it.netns.as_ref() == Some(netns) && it.gets(answered));
+        if listens || transport == Transport::Udp || socket.stranger.is_some() {
+            return None;
+        }
+        let owner = report.attribution.principal();
+        let who = who(owner);
+        Some(Suspicion {
+            kind: Kind::NoListener,
+            transport,
+            answered,
+            ground: Ground::Answer(0),
+            sentence: format!(
+                "{} {answered} is answered by {who}, though nobody listens on that port",
+                transport.name()
+            ),
+            proof: vec![format!(
+                "the packets carry the cookie of a socket that no listener on port {} in network \
+                 namespace {netns} can have accepted",
+                answered.port
+            )],
+            owner: self.owner_lines(owner, now_ns),
+            program: owner.map(|owner| judgement::program(&owner.process)).unwrap_or_default(),
+            next_steps: next_steps::of_answer(owner.map(|owner| &*owner.process)),
+        })
+    }
+
+    /// What is known of who answers.
+    pub(super) fn owner_lines(&self, owner: Option<&Owner>, now_ns: u64) -> Vec<String> {
+        let now_unix_ns = self.clock.unix_ns(now_ns);
+        owner.into_iter().flat_map(|it| evidence::of_owner(it, now_unix_ns)).collect()
+    }
+}
+
+fn of(owner: &Owner) -> String {
+    format!("{} (pid {})", name(&owner.process), owner.process.pid)
+}
+
+/// Who answers, in a few words.
+pub(super) fn who(owner: Option<&Owner>) -> String {
+    owner.map_or_else(|| "a process that is gone".to_owned(), of)
+}
+
+/// Its beginning was seen, so that every socket that had to do with it is known.
+fn is_whole(flow: &Flow) -> bool {
+    let answer = flow.sent(flow.opener.other()).tcp_flags;
+    flow.id.transport == Transport::Udp || flow.opening_seen && answer & tcp::SYN != 0
+}
+
+fn no_socket(flow: &Flow, answered: Endpoint) -> Suspicion {
+    let transport = flow.id.transport;
+    let (asked, answers) = (flow.sent_by(flow.opener).0, flow.sent_by(flow.opener.other()).0);
+    Suspicion {
+        kind: Kind::NoSocket,
+        transport,
+        answered,
+        ground: Ground::Answer(0),
+        sentence: format!("{} {answered} is answered, but no socket that is known", transport.name()),
+        proof: vec![
+            format!("{asked} packets came for it, {answers} answers went out"),
+            "no answer carries the cookie of a socket, and of no socket on the port any hook has told"
+                .to_owned(),
+        ],
+        owner: Vec::new(),
+        program: String::new(),
+        next_steps: next_steps::of_answer(None),
+    }
+}
+
+impl Suspicion {
+    /// The finding; `None` where the explanation says that there is nothing to find.
+    fn finding(&self, explanation: Option<&Explanation>) -> Option<Finding> {
+        let cause = explanation.and_then(|explanation| self.cause(explanation));
+        let Self { kind, sentence, answered, .. } = self;
+        let port = answered.port;
+        let redirected = |severity, cause: Option<&Cause>| {
+            let by = cause.map_or_else(|| "a rule or program".to_owned(), Cause::to_string);
+            (FindingKind::RedirectedPort, severity, format!("{sentence}: {by} redirects {port}."))
+        };
+        let (what, severity, message) = match kind {
+            Kind::OtherPort(_) => redirected(Severity::High, cause),
+            Kind::SentOn { is_published: true, .. } => redirected(Severity::Low, cause),
+            Kind::SentOn { is_published: false, .. } => redirected(Severity::Medium, cause),
+            Kind::NoListener => redirected(Severity::High, Some(cause?)),
+            // One that nobody holds: the kernel's own, or its holder hides.
+            Kind::NoSocket if explanation.is_some_and(|it| it.has_socket) => return None,
+            Kind::NoSocket if cause.is_some() => {
+                let by = cause.map_or_else(String::new, Cause::to_string);
+                let message = format!("{sentence} sends that: {by} redirects {port}.");
+                (FindingKind::RedirectedPort, Severity::Medium, message)
+            }
+            Kind::NoSocket => {
+                let why = if explanation.is_some_and(|it| it.has_programs) {
+                    "programs of others are on the way, which can answer"
+                } else {
+                    "nothing that portwatch knows explains it"
+                };
+                let message = format!("{sentence} sends that, and {why}.");
+                (FindingKind::AnswerWithoutSocket, Severity::High, message)
+            }
+        };
+        let mut evidence = self.proof.clone();
+        match explanation {
+            Some(explanation) => evidence.extend(explanation.checked.iter().cloned()),
+            None => evidence.push("not checked in time: rules, programs, sockets".to_owned()),
+        }
+        evidence.extend(self.owner.iter().cloned());
+        let next_steps = cause.and_then(next_steps::of_cause).into_iter();
+        let technique = if what == FindingKind::AnswerWithoutSocket {
+            &Technique::TRAFFIC_SIGNALING
+        } else {
+            &Technique::NON_STANDARD_PORT
+        };
+        Some(Finding {
+            evidence,
+            next_steps: next_steps.chain(self.next_steps.iter().cloned()).collect(),
+            techniques: vec![technique],
+            ..Finding::new(what, &self.subject(), severity, message)
+        })
+    }
+
+    /// What is the same when this is found again.
+    fn subject(&self) -> String {
+        let Self { kind, transport, answered, program, .. } = self;
+        let kind = match kind {
+            Kind::OtherPort(port) => format!("socket on port {port}"),
+            Kind::SentOn { to, .. } => to.to_string(),
+            Kind::NoListener => "no listener".to_owned(),
+            Kind::NoSocket => "no socket".to_owned(),
+        };
+        format!("{}|{answered}|{kind}|{program}", transport.name())
+    }
+
+    /// What most likely explains it: what leads to where the answer comes from, for certain if there is such.
+    fn cause<'e>(&self, explanation: &'e Explanation) -> Option<&'e Cause> {
+        let leads_there = |cause: &&Cause| match (cause, self.kind) {
+            (Cause::Rule(rule), Kind::OtherPort(port)) => match rule.action {
+                Action::Redirect { ports } => {
+                    ports.is_none_or(|(first, last)| (first..=last).contains(&port))
+                }
+                Action::Dnat { port: to, .. } | Action::Tproxy { port: to, .. } => {
+                    to.is_none_or(|to| to == port)
+                }
+            },
+            (Cause::Rule(rule), Kind::SentOn { to, .. }) => match rule.action {
+                Action::Dnat { ip, port } => {
+                    ip.is_none_or(|ip| ip == to.ip) && port.is_none_or(|port| port == to.port)
+                }
+                Action::Redirect { .. } | Action::Tproxy { .. } => false,
+            },
+            // A translated connection has another address than its socket; this one has not.
+            (Cause::Rule(rule), Kind::NoListener) => matches!(rule.action, Action::Tproxy { .. }),
+            (Cause::Rule(_) | Cause::Service(_), Kind::NoSocket) => true,
+            (Cause::Service(_), Kind::SentOn { .. }) => true,
+            (Cause::Service(_), Kind::OtherPort(_) | Kind::NoListener) => false,
+            (Cause::Chooser(_), Kind::OtherPort(_) | Kind::NoListener) => true,
+            (Cause::Chooser(_), Kind::SentOn { .. } | Kind::NoSocket) => false,
+        };
+        let is_certain = |cause: &&&Cause| match cause {
+            Cause::Rule(rule) => !rule.is_conditional,
+            Cause::Service(_) | Cause::Chooser(_) => true,
+        };
+        let leading: Vec<&Cause> = explanation.causes.iter().filter(leads_there).collect();
+        leading.iter().find(is_certain).or_else(|| leading.first()).copied()
+    }
+}

@@ -1,0 +1,202 @@
+//! Where addresses are translated: flows are joined to their sockets all the same, and who answers for the
+//! port from elsewhere is told with the rule that sends it there.
+
+#![cfg(test)]
+
+use std::io::Write as _;
+
+use portwatch_tests::{Event, Host, Lab, Neighbour, Portwatch, finish, skip};
+
+const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
+const PORT: u16 = 3516;
+
+#[test]
+fn a_port_that_is_sent_on_to_another_namespace_is_joined_to_who_serves_there() {
+    let Some((lab, router)) = Lab::routed(ACTOR) else { return };
+    let mut server = lab.right.actor(&[&format!("listen tcp {}", lab.right.v4(2222)), "stay"]);
+    server.answer();
+    let portwatch = router.portwatch(&["watch"]);
+    let right = lab.right.v4(2222);
+    if !has_rules(
+        &router,
+        &format!(
+            "chain c {{ type nat hook prerouting priority -100\n tcp dport {PORT} dnat to {right}\n }}"
+        ),
+    ) {
+        return;
+    }
+
+    server.tell("serve 1");
+    let mut client = lab.left.actor(&[&format!("connect tcp 10.35.16.1:{PORT}"), "stay"]);
+    let address = client.answer();
+    client.ask("exchange 1000");
+    let finding = expect_answer(&portwatch);
+    server.answer();
+    let run = portwatch.stop();
+
+    let pid = server.pid();
+    let message = finding.text("message");
+    let rule = "nft rule of table ip t, chain c, handle ";
+    assert!(message.contains(&format!("is answered by {right} in network namespace")), "{message}");
+    assert!(message.contains(&format!("(pid {pid}) serves")), "{message}");
+    assert!(message.contains(rule), "{message}");
+    assert!(has_evidence(&finding, &format!("tcp dport {PORT} dnat to {right}")), "{finding}");
+    assert!(has_evidence(&finding, "checked: services of IPVS: none"), "{finding}");
+    let source = address.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("an address");
+    let flow = run.flow_from(source);
+    assert_eq!(flow.text("destination.nat.ip"), right.ip().to_string());
+    assert_eq!(flow.number("destination.nat.port"), 2222);
+    assert!(flow.at("source.nat").is_null(), "{flow}");
+    assert_eq!(flow.text("portwatch.ownership"), "other-namespace");
+    flow.assert_owner("destination", "holder", "inferred", pid);
+    flow.assert_owner("source", "opener", "exact", client.pid());
+    run.assert_sound();
+}
+
+#[test]
+fn a_client_that_is_masqueraded_is_known_behind_the_address_it_is_given() {
+    let Some((lab, router)) = Lab::routed(ACTOR) else { return };
+    let mut server = lab.right.actor(&[&format!("listen tcp {}", lab.right.v4(PORT)), "stay"]);
+    server.answer();
+    let portwatch = router.portwatch(&["watch"]);
+    if !has_rules(
+        &router,
+        "chain c { type nat hook postrouting priority 100\n oifname right0 masquerade\n }",
+    ) {
+        return;
+    }
+
+    server.tell("serve 1");
+    let connect = format!("connect tcp {}", lab.right.v4(PORT));
+    let mut client = lab.left.actor(&[&connect, "stay"]);
+    client.answer();
+    client.ask("exchange 1000");
+    server.answer();
+    let behind = |event: &Event| {
+        event.text("source.ip") == "10.35.17.1" && !event.at("source.nat").is_null()
+    };
+    let flow = portwatch.expect("the flow behind the router", behind);
+    let run = portwatch.stop();
+
+    assert_eq!(flow.text("source.nat.ip"), lab.left.v4(PORT).ip().to_string());
+    let reason = flow.text("portwatch.ownership_reason");
+    assert!(reason.contains("joined through conntrack: SNAT 10.35.16.2:"), "{reason}");
+    flow.assert_owner("source", "opener", "inferred", client.pid());
+    assert!(run.of("finding").all(|it| it.text("portwatch.finding.kind") != "redirected-port"));
+    run.assert_sound();
+}
+
+#[test]
+fn a_transparent_proxy_is_told_as_such_although_its_socket_is_on_the_port() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let listen = format!("listen transparent {}", lab.right.v4(2222));
+    let mut proxy = lab.right.actor(&[&listen, "stay"]);
+    proxy.answer();
+    let portwatch = lab.right.portwatch(&["watch"]);
+    if !has_rules(
+        &lab.right,
+        &format!(
+            "chain c {{ type filter hook prerouting priority mangle\n tcp dport {PORT} tproxy to :2222\n }}"
+        ),
+    ) {
+        return;
+    }
+
+    proxy.tell("serve 1");
+    lab.left.perform(&[&format!("connect tcp {}", lab.right.v4(PORT)), "exchange 1000"]);
+    proxy.answer();
+    let finding = expect_answer(&portwatch);
+    portwatch.stop().assert_sound();
+
+    let message = finding.text("message");
+    assert!(
+        message.contains("though nobody listens on that port: nft rule of table ip t"),
+        "{message}"
+    );
+    assert!(message.contains(&format!("(pid {})", proxy.pid())), "{message}");
+    assert!(has_evidence(&finding, "tproxy to :2222"), "{finding}");
+}
+
+#[test]
+fn what_is_answered_without_a_socket_or_a_reason_is_found_with_what_was_checked() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch"]);
+    let rules = format!(
+        "chain r {{ type filter hook prerouting priority raw\n tcp dport {PORT} tcp flags syn notrack\n }}\n\
+         chain c {{ type filter hook input priority filter\n tcp dport {PORT} ct state invalid,untracked \
+         synproxy mss 1460 wscale 7 timestamp sack-perm\n }}"
+    );
+    if !has_rules(&lab.right, &rules) {
+        return;
+    }
+
+    // The kernel answers for a server that is not there, and gives up once it has asked for it.
+    let mut client = lab.left.actor(&[&format!("connect tcp {}", lab.right.v4(PORT)), "stay"]);
+    client.answer();
+    let unexplained =
+        |event: &Event| event.text("portwatch.finding.kind") == "answer-without-socket";
+    let finding = portwatch.expect("an answer without a socket", unexplained);
+    portwatch.stop().assert_sound();
+
+    let message = finding.text("message");
+    assert!(message.contains("nothing that portwatch knows explains it"), "{message}");
+    assert!(has_evidence(&finding, "sockets of this namespace that get what is sent there: none"));
+    assert!(has_evidence(&finding, "answers went out"), "{finding}");
+}
+
+#[test]
+fn a_scan_tells_what_redirects_the_port_and_who_chooses_sockets_although_nothing_comes() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let quiet = host.finish_portwatch(&["scan", "--format", "json"]);
+    if !has_rules(
+        &host,
+        &format!(
+            "chain c {{ type nat hook prerouting priority -100\n tcp dport {PORT} redirect to :3517\n }}"
+        ),
+    ) {
+        return;
+    }
+    let chooser = Neighbour::on_sk_lookup(&host);
+
+    let scan = host.finish_portwatch(&["scan", "--format", "json"]);
+    let of_another = host.finish_portwatch(&["scan", "--format", "json", "-p", "3518"]);
+    drop(chooser);
+
+    let here = format!("network namespace {}", host.name());
+    let redirected =
+        format!("{PORT}/tcp in {here} is redirected to port 3517 of this host by nft rule");
+    let is_said = |scan: &portwatch_tests::Finished, what: &str| scan.stdout.contains(what);
+    // The scan runs in that namespace, so that it does not say which one it is.
+    let redirected = redirected.replace(&format!(" in {here}"), "");
+    assert_eq!(quiet.code, Some(0), "{}", quiet.stdout);
+    assert_eq!(scan.code, Some(1), "{}", scan.stdout);
+    assert!(is_said(&scan, &redirected), "{}", scan.stdout);
+    assert!(is_said(&scan, "tcp dport 3516 redirect to :3517"), "{}", scan.stdout);
+    assert!(is_said(&scan, "(neighbour)"), "{}", scan.stdout);
+    assert!(!is_said(&of_another, "redirect to"), "{}", of_another.stdout);
+}
+
+/// Loads a table with these chains; false, noted as skipped, where that cannot be done.
+fn has_rules(host: &Host, chains: &str) -> bool {
+    let mut rules = tempfile::NamedTempFile::new().expect("make a file");
+    rules.write_all(format!("table ip t {{\n{chains}\n}}\n").as_bytes()).expect("write a file");
+    let loaded = finish(host.command("nft").arg("-f").arg(rules.path()));
+    let is_loaded = loaded.code == Some(0);
+    if !is_loaded {
+        skip(&format!("nft cannot do this here: {}", loaded.stderr.trim()));
+    }
+    is_loaded
+}
+
+/// The finding about an answer from elsewhere.
+fn expect_answer(portwatch: &Portwatch) -> Event {
+    portwatch.expect("a finding about a redirected port", |event| {
+        event.text("portwatch.finding.kind") == "redirected-port"
+            && event.text("message").contains("is answered by")
+    })
+}
+
+fn has_evidence(finding: &Event, what: &str) -> bool {
+    let evidence = finding.list("portwatch.finding.evidence");
+    evidence.iter().any(|line| line.as_str().is_some_and(|line| line.contains(what)))
+}
