@@ -131,11 +131,11 @@ fn what_is_answered_without_a_socket_or_a_reason_is_found_with_what_was_checked(
     }
 
     // The kernel answers for a server that is not there, and gives up once it has asked for it.
-    let mut client = lab.left.actor(&[&format!("connect tcp {}", lab.right.v4(PORT)), "stay"]);
-    client.answer();
+    let client = lab.left.actor(&[&format!("connect tcp {}", lab.right.v4(PORT))]);
     let unexplained =
         |event: &Event| event.text("portwatch.finding.kind") == "answer-without-socket";
     let finding = portwatch.expect("an answer without a socket", unexplained);
+    drop(client);
     portwatch.stop().assert_sound();
 
     let message = finding.text("message");

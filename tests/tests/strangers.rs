@@ -36,8 +36,10 @@ fn whoever_serves_a_redirected_port_is_named_with_the_port_he_is_on() {
 
     let message = finding.text("message");
     assert!(message.contains(&format!("(pid {})", server.pid())), "{message}");
-    assert!(message.contains("on port 2222"), "{message}");
+    let rule = "on port 2222: nft rule of table ip t, chain c, handle 2 redirects 3516";
+    assert!(message.contains(rule), "{message}");
     let flow = run.of("flow-ended").next().expect("the flow");
+    assert_eq!(flow.number("destination.nat.port"), 2222);
     flow.assert_owner("destination", "holder", "observed", server.pid());
     run.assert_sound();
     let reason = flow.text("portwatch.ownership_reason");
@@ -70,5 +72,8 @@ fn whoever_answers_through_a_packet_socket_is_found() {
 }
 
 fn expect_finding(portwatch: &portwatch_tests::Portwatch, kind: &str) -> Event {
-    portwatch.expect("a finding", |event| event.text("portwatch.finding.kind") == kind)
+    portwatch.expect("a finding about an answer", |event| {
+        event.text("portwatch.finding.kind") == kind
+            && event.text("message").contains("answered by")
+    })
 }

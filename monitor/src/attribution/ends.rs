@@ -163,6 +163,11 @@ impl Known {
         translation.owners.iter().filter_map(owner).collect()
     }
 
+    /// Is a socket known that may be at this end?
+    pub fn has_socket(&self, flow: &Flow, end: End) -> bool {
+        !self.sockets_at(flow, end).is_empty()
+    }
+
     /// A socket of this host should be at one end of a flow, and none is known; or it is one that sends from
     /// a port that it is not on. So the packets may have other addresses and ports where it is.
     pub fn may_be_translated(&self, flow: &Flow) -> bool {

@@ -10,7 +10,7 @@ use crate::endpoint::{Endpoint, Transport};
 use crate::explanation::{Cause, Explanation};
 use crate::flow::Flow;
 use crate::host::nftables::Action;
-use crate::owner::{Owner, Ownership, Process};
+use crate::owner::{Owner, Process};
 use crate::pipeline::findings::Ground;
 use crate::pipeline::judgement::{self, name};
 use crate::pipeline::{Pipeline, evidence, next_steps};
@@ -89,10 +89,12 @@ impl Pipeline {
             Some(translation) if cookie == 0 => self.sent_on(flow, translation, report, now_ns),
             Some(_) => return,
             None if !is_whole(flow) => return,
-            None if cookie == 0 => match report.attribution.ownership {
-                Ownership::Unknown => no_socket(flow, answered),
-                _ => return,
-            },
+            None if cookie == 0 => {
+                if translation.is_some() || self.known.has_socket(flow, server) {
+                    return;
+                }
+                no_socket(flow, answered)
+            }
             None => match self.no_listener(flow, cookie, report, now_ns) {
                 Some(suspicion) => suspicion,
                 None => return,
