@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::attribution::{
-    Answer, Namespaces, ProcessKey, Processes, Socket, Sockets, Translation, Translations,
+    Answer, Namespaces, OwnerKey, ProcessKey, Processes, Socket, Sockets, Translation, Translations,
 };
 use crate::endpoint::{Endpoint, Family};
 use crate::flow::{End, Flow};
@@ -150,17 +150,11 @@ impl Known {
 
     /// Who serves at the end of a translation, by the tables of sockets.
     fn serving(&self, translation: &Translation) -> Vec<Owner> {
-        let owner = |key: &ProcessKey| {
-            let (process, exited) = self.processes.get(*key)?;
-            Some(Owner {
-                side: Some(Side::Destination),
-                role: Role::Holder,
-                evidence: Evidence::Inferred,
-                exited,
-                process: Arc::clone(process),
-            })
+        let holder = |process: &ProcessKey| {
+            let (role, evidence) = (Role::Holder, Evidence::Inferred);
+            self.owner(OwnerKey { role, evidence, process: *process }, Some(Side::Destination))
         };
-        translation.owners.iter().filter_map(owner).collect()
+        translation.owners.iter().filter_map(holder).collect()
     }
 
     /// Is a socket known that may be at this end?
@@ -272,25 +266,21 @@ impl Known {
     }
 
     fn owners(&self, socket: &Socket, side: Option<Side>, join: Join) -> Vec<Owner> {
-        socket
-            .owners
-            .iter()
-            .filter_map(|owner| {
-                let (process, exited) = self.processes.get(owner.process)?;
-                let evidence = match join {
-                    Join::Exact => owner.evidence,
-                    Join::Addresses => Evidence::Inferred,
-                };
-                Some(Owner {
-                    side,
-                    role: owner.role,
-                    evidence,
-                    exited,
-                    replaced: self.processes.is_replaced(owner.process),
-                    process: Arc::clone(process),
-                })
-            })
-            .collect()
+        let owner = |owner: &OwnerKey| {
+            let evidence = match join {
+                Join::Exact => owner.evidence,
+                Join::Addresses => Evidence::Inferred,
+            };
+            self.owner(OwnerKey { evidence, ..*owner }, side)
+        };
+        socket.owners.iter().filter_map(owner).collect()
+    }
+
+    fn owner(&self, key: OwnerKey, side: Option<Side>) -> Option<Owner> {
+        let OwnerKey { role, evidence, process } = key;
+        let replaced = self.processes.is_replaced(process);
+        let (process, exited) = self.processes.get(process)?;
+        Some(Owner { side, role, evidence, exited, replaced, process: Arc::clone(process) })
     }
 
     fn are_settled(&self, socket: &Socket) -> bool {
