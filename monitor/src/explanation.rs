@@ -1,6 +1,7 @@
-//! What else than a socket on a port can answer for it, asked in the order in which a packet meets it: programs
-//! on the way, rules that translate addresses, the load balancer, programs that choose sockets; then the
-//! sockets themselves.
+//! What else than a socket on a port can answer for it, asked in the order in which a packet meets it.
+//!
+//! That is: programs on the way, rules that translate addresses, the load balancer, programs that choose
+//! sockets; then the sockets themselves.
 //!
 //! Everything is asked in the calling thread's network namespace and takes `CAP_NET_ADMIN` there. What
 //! cannot be asked is said.

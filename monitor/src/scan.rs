@@ -60,8 +60,7 @@ pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u
         netns: netns::own().context("reading the own network namespace")?.netns,
         clock: Clock::of_host(),
     });
-    let mut snapshot = Snapshot::take(&ports, &programs, false, cgroups.as_ref())?;
-    let standing = std::mem::take(&mut snapshot.standing);
+    let (snapshot, standing) = Snapshot::take(&ports, &programs, false, cgroups.as_ref())?;
     let sockets = snapshot.apply(object.as_mut(), &mut pipeline, &mut degraded)?;
     let (lookup, mut answers) = Lookup::start(identity, work, None, programs)?;
     let output = Output::stdout(style)?;

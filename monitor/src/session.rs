@@ -221,21 +221,19 @@ pub struct Snapshot {
     pub namespaces: Vec<(Netns, Mark)>,
     /// Sockets in all of them.
     pub sockets: Vec<Socket>,
-    /// What sends watched ports elsewhere.
-    pub standing: Vec<Standing>,
     /// What could not be looked at, a sentence each.
     pub degraded: Vec<String>,
 }
 
 impl Snapshot {
     /// Looks at every network namespace of the host. `has_hooks`: the socket hooks are attached.
-    /// `cgroups`: where sockets were made.
+    /// `cgroups`: where sockets were made. Gives also what sends watched ports elsewhere.
     pub fn take(
         ports: &PortSet,
         programs: &Programs,
         has_hooks: bool,
         cgroups: Option<&Hierarchy>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Vec<Standing>)> {
         let watched = ports.iter().next().filter(|_| has_hooks);
         let namespaces = netns::enumerate(watched).context("listing network namespaces")?;
         let mut snapshot = Self { degraded: namespaces.unseen, ..Self::default() };
@@ -252,7 +250,7 @@ impl Snapshot {
             }
         }
         snapshot.degraded.dedup();
-        snapshot.standing =
+        let standing =
             explanation::standing(&namespaces.found, ports, programs, &mut snapshot.degraded);
         snapshot.sockets.retain_mut(has_identity);
         if let Some(cgroups) = cgroups {
@@ -263,7 +261,7 @@ impl Snapshot {
             .into_iter()
             .map(|namespace| (namespace.netns, namespace.mark))
             .collect();
-        Ok(snapshot)
+        Ok((snapshot, standing))
     }
 
     /// Hands the snapshot to the pipeline, with who holds each socket. `object` is the loaded kernel

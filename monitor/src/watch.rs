@@ -21,12 +21,14 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use crate::cli;
 use crate::clock::{self, Clock};
 use crate::endpoint::Netns;
+use crate::explanation::Standing;
 use crate::failure::Failure;
 use crate::host::cgroup::Hierarchy;
 use crate::host::identity::Identity;
 use crate::host::netns;
 use crate::interfaces::{Change, Scope, Wanted};
 use crate::kernel::cgroup;
+use crate::kernel::chain::Gap;
 use crate::kernel::interface::Hook;
 use crate::kernel::object::{self, Object};
 use crate::kernel::pin::Pins;
@@ -178,14 +180,13 @@ impl Watch {
         }
         let cgroups = Hierarchy::new(cgroup::root()?);
         // While the names of programs can still be asked for.
-        let gaps = interfaces.gaps()?;
-        let programs = Programs::read();
+        let (gaps, programs) = (interfaces.gaps()?, Programs::read());
         let work = work(&args, &mut object);
         degraded.extend(privilege::confine(work));
         let (mut pipeline, recording) =
             files.core(settings(&args, policy, readers.slots(), netns)?)?;
-        let mut snapshot = Snapshot::take(&args.common.ports(), &programs, true, Some(&cgroups))?;
-        let standing = std::mem::take(&mut snapshot.standing);
+        let (snapshot, standing) =
+            Snapshot::take(&args.common.ports(), &programs, true, Some(&cgroups))?;
         snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
         let mut tracepoints = Tracepoints::default();
         tracepoints.follow(&mut object, pipeline.anybody_listens());
@@ -208,8 +209,7 @@ impl Watch {
         if resumed {
             readers.read_all(&mut sockets, &mut pipeline, QUIET_TRIES)?;
         }
-        pipeline.apply(Input::Coverage { gaps, now_ns });
-        pipeline.apply(Input::Standing { found: standing, now_ns });
+        tell_found(&mut pipeline, gaps, standing, now_ns);
         Ok(Self {
             args,
             object,
@@ -445,6 +445,12 @@ fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+/// Tells what was found when portwatch looked first: what is in our way, and what redirects ports.
+fn tell_found(pipeline: &mut Pipeline, gaps: Vec<Gap>, standing: Vec<Standing>, now_ns: u64) {
+    pipeline.apply(Input::Coverage { gaps, now_ns });
+    pipeline.apply(Input::Standing { found: standing, now_ns });
 }
 
 /// The programs of an interface, as `run-started` lists them.

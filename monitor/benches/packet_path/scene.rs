@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use monitor::attribution::Request;
 use monitor::clock::{Clock, boot_ns};
 use monitor::endpoint::Netns;
+use monitor::explanation::Explanation;
 use monitor::host::netns::Mark;
 use monitor::kernel::flow_table::Reading;
 use monitor::kernel::object;
@@ -82,6 +83,10 @@ fn answer(pipeline: &mut Pipeline) {
                     Input::Recognised { cookie, kind: None, now_ns }
                 }
                 Request::Namespaces => Input::Namespaces(Vec::new()),
+                Request::Translate { flow, .. } => Input::Translated { flow, there: None, now_ns },
+                Request::Explain { number, .. } => {
+                    Input::Explained { number, explanation: Explanation::default(), now_ns }
+                }
             });
         }
     }

@@ -255,6 +255,9 @@ impl Input<'_> {
             | Self::StrangersHeld { now_ns, .. }
             | Self::Identified { now_ns, .. }
             | Self::Recognised { now_ns, .. }
+            | Self::Translated { now_ns, .. }
+            | Self::Explained { now_ns, .. }
+            | Self::Standing { now_ns, .. }
             | Self::Coverage { now_ns, .. }
             | Self::Changed { now_ns, .. }
             | Self::Tick { now_ns }

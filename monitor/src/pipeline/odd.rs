@@ -367,11 +367,9 @@ impl Suspicion {
             },
             // A translated connection has another address than its socket; this one has not.
             (Cause::Rule(rule), Kind::NoListener) => matches!(rule.action, Action::Tproxy { .. }),
-            (Cause::Rule(_) | Cause::Service(_), Kind::NoSocket) => true,
-            (Cause::Service(_), Kind::SentOn { .. }) => true,
-            (Cause::Service(_), Kind::OtherPort(_) | Kind::NoListener) => false,
-            (Cause::Chooser(_), Kind::OtherPort(_) | Kind::NoListener) => true,
-            (Cause::Chooser(_), Kind::SentOn { .. } | Kind::NoSocket) => false,
+            (Cause::Rule(_), Kind::NoSocket) => true,
+            (Cause::Service(_), kind) => matches!(kind, Kind::SentOn { .. } | Kind::NoSocket),
+            (Cause::Chooser(_), kind) => matches!(kind, Kind::OtherPort(_) | Kind::NoListener),
         };
         let is_certain = |cause: &&&Cause| match cause {
             Cause::Rule(rule) => !rule.is_conditional,

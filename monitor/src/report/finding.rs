@@ -68,7 +68,7 @@ impl FindingKind {
             Self::ChangedListener => "Another listener on a watched port than expected",
             Self::DeletedExecutable => "A deleted executable uses a watched port",
             Self::AnswerWithoutSocket => "A watched port is answered although nobody listens",
-            Self::RedirectedPort => "What comes for a watched port is sent elsewhere",
+            Self::RedirectedPort => "A watched port is redirected to another",
             Self::CoverageGap => "Part of this host is not observed",
             Self::ExpiredRule => "The rule that expected this listener has expired",
         }

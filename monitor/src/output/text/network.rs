@@ -144,10 +144,10 @@ pub(super) fn socket_unit(listener: &ListenerReport) -> Option<&str> {
 /// `nat > 10.0.3.2:22`: the ends that have another name on the other side of a translation.
 fn nat(flow: &FlowReport) -> Option<String> {
     let (source, destination) = flow.nat?;
-    let source = (source != flow.source).then(|| format!("{source} ")).unwrap_or_default();
-    let destination =
-        (destination != flow.destination).then(|| format!(" {destination}")).unwrap_or_default();
-    Some(format!("nat {source}>{destination}"))
+    let named = |is: Endpoint, there: Endpoint| (there != is).then(|| there.to_string());
+    let ends = [named(flow.source, source), Some(">".to_owned())];
+    let ends = ends.into_iter().chain([named(flow.destination, destination)]).flatten();
+    Some(format!("nat {}", ends.collect::<Vec<_>>().join(" ")))
 }
 
 /// What the policy says, in words.

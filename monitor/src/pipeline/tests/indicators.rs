@@ -250,7 +250,10 @@ fn settle(scene: &mut Scene) {
                     let container = process.container.clone().expect("its container");
                     scene.pipeline.contained(key, Ok(container));
                 }
-                Request::Recognise { .. } | Request::Namespaces => panic!("{request:?}"),
+                Request::Recognise { .. }
+                | Request::Namespaces
+                | Request::Translate { .. }
+                | Request::Explain { .. } => panic!("{request:?}"),
             }
         }
     }

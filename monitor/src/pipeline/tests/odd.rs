@@ -8,6 +8,7 @@ use super::scene::*;
 use super::*;
 use crate::endpoint::{Endpoint, Transport};
 use crate::explanation::{Cause, Explanation, Standing};
+use crate::flow::FlowId;
 use crate::host::conntrack::{Ends, Translated, Tuple};
 use crate::host::nftables::{Action, Redirection, Rule};
 use crate::host::serving::Place;
@@ -222,7 +223,7 @@ fn answered(scene: &mut Scene, cookie: u64) {
 }
 
 /// What is asked of connection tracking.
-fn asked(scene: &mut Scene) -> (crate::flow::FlowId, Tuple) {
+fn asked(scene: &mut Scene) -> (FlowId, Tuple) {
     let mut requests = scene.requests().into_iter();
     let asked = requests.find_map(|request| match request {
         Request::Translate { flow, tuple, netns: inode } => {
@@ -234,7 +235,7 @@ fn asked(scene: &mut Scene) -> (crate::flow::FlowId, Tuple) {
     asked.expect("a question")
 }
 
-fn tell(scene: &mut Scene, flow: crate::flow::FlowId, there: Option<(Translated, Option<Place>)>) {
+fn tell(scene: &mut Scene, flow: FlowId, there: Option<(Translated, Option<Place>)>) {
     let now_ns = SECOND + 2 * MOMENT;
     scene.pipeline.apply(Input::Translated { flow, there, now_ns });
     scene.answer(now_ns);
