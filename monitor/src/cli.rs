@@ -4,6 +4,7 @@
 
 mod exit;
 mod replay;
+mod policy;
 mod value;
 
 use std::ffi::OsString;
@@ -12,9 +13,10 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 pub use self::exit::Exit;
+pub use self::policy::{CheckPolicy, ExplainPolicy, LearnPolicy, PolicyCommand, Subject};
 pub use self::replay::Replay;
 use crate::ports::PortSet;
 
@@ -96,6 +98,9 @@ Example: what is 3516 for, and what else should I look at?
 
     portwatch explain 3516")]
     Explain(Explain),
+    /// Write, validate and explain what is expected on this host.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Play one of the processes that `doctor` must see; steps come on standard input.
     #[command(hide = true)]
     Decoy,
@@ -154,12 +159,15 @@ pub struct Common {
         help_heading = OBSERVE,
     )]
     port: Vec<PortSet>,
-    /// What listeners are expected (TOML); without it, none is.
+    /// What is expected (TOML); default: /etc/portwatch/policy.toml, if that is there.
     ///
-    /// A file that others than root can write is refused, and so is one in a directory that they
-    /// can write.
+    /// Without a policy no listener is expected. A file that others than root can write is refused, and
+    /// so is one in a directory that they can write. SIGHUP makes `watch` read it again.
     #[arg(long, value_name = "FILE", help_heading = OBSERVE)]
     pub policy: Option<PathBuf>,
+    /// Expect nothing, whatever policy this host has.
+    #[arg(long, conflicts_with = "policy", help_heading = OBSERVE)]
+    pub no_policy: bool,
     /// How to write to stdout.
     #[arg(long, value_enum, default_value_t, help_heading = OUTPUT)]
     pub format: Format,
@@ -352,8 +360,33 @@ pub enum AttachMode {
 impl Common {
     /// The ports to observe.
     pub fn ports(&self) -> PortSet {
-        self.port.iter().flat_map(PortSet::iter).collect()
+        union(&self.port)
     }
+}
+
+impl Scan {
+    /// As `policy learn` looks.
+    pub const fn for_learning(port: Vec<PortSet>) -> Self {
+        let common = Common { port, policy: None, no_policy: true, format: Format::Text };
+        Self { common }
+    }
+}
+
+impl Watch {
+    /// As `policy learn --for` watches.
+    pub fn for_learning(port: Vec<PortSet>, duration: Duration) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(clap::Command::new("watch").no_binary_name(true));
+        let matches = command.try_get_matches_from(["--no-policy", "--sample", "0"])?;
+        let mut watch = Self::from_arg_matches(&matches)?;
+        watch.common.port = port;
+        watch.duration = Some(duration);
+        Ok(watch)
+    }
+}
+
+/// All ports of these lists.
+pub fn union(lists: &[PortSet]) -> PortSet {
+    lists.iter().flat_map(PortSet::iter).collect()
 }
 
 /// Reads the command line; the first argument is the program's name.

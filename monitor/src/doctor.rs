@@ -112,6 +112,7 @@ fn run_started(started: Started) -> RunStarted {
         attached: started.attached,
         resumed: false,
         payload: None,
+        policy: None,
         degraded: started.degraded,
     }
 }

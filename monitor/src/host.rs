@@ -46,6 +46,6 @@ pub mod holders;
 pub mod descriptor;
 pub mod cgroup;
 mod containers;
-mod executable;
+pub mod executable;
 pub mod packages;
 pub mod process;

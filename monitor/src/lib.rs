@@ -61,5 +61,6 @@ pub mod interfaces;
 pub mod scan;
 pub mod watch;
 pub mod replay;
+pub mod rulebook;
 pub mod doctor;
 pub mod explain;

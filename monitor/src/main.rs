@@ -13,7 +13,7 @@ use monitor::output::Style;
 use monitor::output::ecs::RunIdentity;
 use monitor::output::text::Look;
 use monitor::recording::Origin;
-use monitor::{descriptor, doctor, explain, replay, scan, watch};
+use monitor::{descriptor, doctor, explain, replay, rulebook, scan, watch};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -52,6 +52,10 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         }
         Command::Explain(args) => explain::run(args, &look(cli.color)),
         Command::Replay(args) => replay::run(&args, look(cli.color)),
+        Command::Policy(command) => {
+            let identity = Identity::read();
+            runtime()?.block_on(rulebook::run(command, &identity, look(cli.color)))
+        }
         Command::Decoy => Ok(doctor::decoy()?),
         Command::DecoyWorker => Ok(doctor::decoy_worker()?),
         Command::Detach => detach(),

@@ -7,6 +7,7 @@
 pub mod ecs;
 #[cfg(test)]
 mod examples;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 pub mod text;
@@ -22,6 +23,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use anyhow::{Context as _, Result};
 use tokio::sync::Notify;
 
+use crate::policy::draft::Draft;
 use crate::privilege::{self, Thread, Work};
 use crate::report::{Report, SinkCount};
 
@@ -31,7 +33,7 @@ use self::writer::Writer;
 const QUEUE: usize = 8192;
 
 /// What reports look like.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Style {
     /// One ECS document a line.
     Json(ecs::RunIdentity),
@@ -41,6 +43,8 @@ pub enum Style {
     Table(text::Look),
     /// What `doctor` looked at, written likewise.
     Checks(text::Look),
+    /// The policy that expects what was seen, written likewise.
+    Policy(Box<Draft>),
 }
 
 /// Where reports go.

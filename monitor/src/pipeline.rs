@@ -4,6 +4,7 @@
 //! No I/O, no clock, no lock: one task owns it and hands it records, readings, answers and the time, each
 //! as an [`Input`]. The same inputs give the same reports, live or replayed.
 
+mod callers;
 mod clients;
 mod connections;
 mod counting;
@@ -23,9 +24,11 @@ mod standing;
 mod strangers;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::civil::Date;
 use monitor_ebpf::wire::{FlowRecord, SampleRecord};
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +46,7 @@ use crate::ledger::Ledger;
 use crate::owner::{Container, Packaging, Process};
 use crate::policy::Policy;
 use crate::ports::PortSet;
-use crate::report::{Body, InterfaceChange, InterfaceReport, Report};
+use crate::report::{Body, InterfaceChange, InterfaceReport, PolicyChange, Report};
 
 pub use counting::Kernel as KernelCounts;
 pub use hearing::Impression;
@@ -130,6 +133,9 @@ pub struct Pipeline {
     strangers: strangers::Strangers,
     hearing: hearing::Hearing,
     odd: odd::Odd,
+    callers: callers::Callers,
+    /// The date when time was last let pass.
+    today: Date,
     last_sweep_ns: u64,
     is_behind: bool,
     is_finished: bool,
@@ -171,6 +177,8 @@ impl Pipeline {
             strangers: strangers::Strangers::default(),
             hearing: hearing::Hearing::new(),
             odd: odd::Odd::default(),
+            callers: callers::Callers::default(),
+            today: Date::default(),
             last_sweep_ns: 0,
             is_behind: false,
             is_finished: false,
@@ -179,6 +187,17 @@ impl Pipeline {
             expired: Vec::new(),
             tap: None,
         }
+    }
+
+    /// Takes in that the policy was read again, and its text if it is in force from now on.
+    fn policy_read(&mut self, text: Option<&str>, change: PolicyChange, now_ns: u64) {
+        // Read and found good before it was handed on.
+        if let Some(Ok(policy)) = text.map(|text| Policy::parse(Path::new(""), text)) {
+            self.policy = policy;
+            self.judge_listeners_anew(now_ns);
+            self.judge_callers_anew();
+        }
+        self.report(now_ns, Body::Policy(change));
     }
 
     /// Takes in one record of either ring, and if it is a sample, what came of listening to it.
@@ -343,9 +362,15 @@ impl Pipeline {
 
     /// Lets time pass: reports what is ready, ends what is over.
     fn tick(&mut self, now_ns: u64) {
+        let today = self.clock.date(now_ns);
+        if std::mem::replace(&mut self.today, today) != today {
+            // A rule may have ended with the day.
+            self.judge_listeners_anew(now_ns);
+        }
         self.report_listeners(now_ns, false);
         self.report_strangers(now_ns, false);
         self.report_unexplained(now_ns, false);
+        self.report_callers(now_ns);
         if now_ns.saturating_sub(self.last_sweep_ns) >= SWEEP_NS {
             // A conversation whose last packets were not read yet must not end without them.
             let changes = if self.is_behind {

@@ -3,6 +3,8 @@
 //! Default deny: a listener is expected only when every key of one rule holds. What cannot be read
 //! never matches, so blindness shows as `unknown` and not as `expected`.
 
+pub mod draft;
+mod exposed;
 mod file;
 mod judge;
 mod key;
@@ -11,17 +13,20 @@ mod pins;
 mod place;
 mod rule;
 mod subject;
+mod written;
 
 use std::path::{Path, PathBuf};
 
 use crate::escape;
 
+pub use self::exposed::exposed;
 pub use self::file::Exposure;
 pub use self::judge::{Answer, Judgement};
 use self::place::Places;
 use self::rule::Rule;
 pub use self::rule::{Comparison, RuleKind};
 pub use self::subject::{ClientView, ListenerView};
+pub use self::written::{Written, is_literal, runs_anything};
 
 /// A policy; the default one has no rules and expects nothing.
 #[derive(Clone, Debug, Default)]

@@ -186,6 +186,7 @@ impl Replay {
                 attached: Vec::new(),
                 resumed: false,
                 payload: None,
+                policy: None,
                 degraded: vec!["the recording ends before the run had started".to_owned()],
             };
             self.pipeline.apply(Input::Started { started, now_ns });

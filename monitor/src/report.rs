@@ -6,6 +6,8 @@
 mod check;
 mod finding;
 mod technique;
+mod policy;
+mod review;
 mod verdict;
 
 use std::borrow::Cow;
@@ -23,6 +25,8 @@ use crate::owner::Attribution;
 
 pub use self::check::{CheckOutcome, CheckPart, CheckReport};
 pub use self::finding::{Finding, FindingKind, FindingReport, FindingState, Indicator, Severity};
+pub use self::policy::{PolicyChange, PolicyReport};
+pub use self::review::{Review, RuleReview, Warning};
 pub use self::technique::Technique;
 pub use self::verdict::{Difference, NearMiss, RuleKey, Verdict};
 
@@ -52,6 +56,8 @@ pub enum Body {
     Finding(Box<FindingReport>),
     /// An interface is observed from now on, or no longer.
     Interface(InterfaceChange, InterfaceReport),
+    /// The policy was read again.
+    Policy(PolicyChange),
     /// The counters, every interval.
     Counters(Box<Counters>),
     /// What `doctor` looked at.
@@ -74,6 +80,9 @@ pub struct RunStarted {
     /// How much of a sampled packet's payload is shown: `none`, `masked` or `full`; `None` where none
     /// is looked at.
     pub payload: Option<Cow<'static, str>>,
+    /// What is expected, if there is a policy.
+    #[serde(default)]
+    pub policy: Option<PolicyReport>,
     /// What is not seen on this host, and why, a sentence each.
     pub degraded: Vec<String>,
 }

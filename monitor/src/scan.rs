@@ -12,10 +12,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::cli;
 use crate::clock::{self, Clock};
+use crate::explanation::Standing;
 use crate::failure::{self, Failure};
 use crate::host::cgroup::Hierarchy;
 use crate::host::identity::Identity;
 use crate::host::netns;
+use crate::host::sockets::Socket;
 use crate::kernel::cgroup;
 use crate::kernel::object::{self, Object};
 use crate::kernel::preflight::{self, Needs};
@@ -23,9 +25,11 @@ use crate::kernel::programs::Programs;
 use crate::lookup::{Answer, Lookup};
 use crate::output::{Output, Style};
 use crate::pipeline::{Input, Payload, Pipeline, Settings};
+use crate::policy::Policy;
 use crate::ports::PortSet;
 use crate::privilege::{self, Thread, Work};
-use crate::report::RunStarted;
+use crate::report::{PolicyReport, Report, RunStarted};
+use crate::session::policy::PolicyFile;
 use crate::session::{self, Snapshot};
 
 /// A scan waits this long for `/proc` and for hashes; what is not known by then is said to be missing.
@@ -33,66 +37,104 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks once; the exit code.
 pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u8, Failure> {
-    let obstacles = preflight::obstacles(Needs::Look);
-    if !obstacles.is_empty() {
-        return Err(Failure::Unobservable(obstacles));
-    }
-    let ports = args.common.ports();
-    let policy = session::policy(&args.common)?;
-    let mut degraded = Vec::new();
-    let mut object = load(&mut degraded);
-    // Where it cannot be opened, units of sockets are not known: those of processes are.
-    let cgroups = cgroup::root().map(Hierarchy::new).ok();
-    let work =
-        Work { asks_for_bpf: object.as_ref().is_some_and(Object::asks_for_bpf), ..Work::default() };
-    // While their names can still be asked for.
-    let programs = Programs::read();
-    degraded.extend(privilege::confine(work));
-    let mut pipeline = Pipeline::new(Settings {
-        ports: ports.clone(),
-        policy,
-        payload: Payload::None,
-        snaplen: 0,
-        interval: Duration::MAX,
-        idle_timeout: Duration::MAX,
-        slots: 0,
-        jiffy_ns: object::jiffy_ns()?,
-        netns: netns::own().context("reading the own network namespace")?.netns,
-        clock: Clock::of_host(),
-    });
-    let (snapshot, standing) = Snapshot::take(&ports, &programs, false, cgroups.as_ref())?;
-    let sockets = snapshot.apply(object.as_mut(), &mut pipeline, &mut degraded)?;
-    let (lookup, mut answers) = Lookup::start(identity, work, None, programs)?;
+    let (policy, in_force) = PolicyFile::of(&args.common).open()?;
+    let mut look = Look::begin(&args.common.ports(), policy, identity)?;
     let output = Output::stdout(style)?;
-    privilege::reduce(Thread::Main, work);
-    let started = RunStarted {
-        command: "scan".into(),
-        ports: ports.to_string(),
-        interfaces: Vec::new(),
-        attached: Vec::new(),
-        resumed: false,
-        payload: None,
-        degraded,
-    };
-    pipeline.apply(Input::Started { started, now_ns: clock::boot_ns() });
-    pipeline.apply(Input::Standing { found: standing, now_ns: clock::boot_ns() });
-    settle(&mut pipeline, &lookup, &mut answers).await;
-    let now_ns = clock::boot_ns();
-    pipeline.apply(Input::Finish { now_ns });
-    pipeline.apply(Input::Connections { found: sockets.into(), now_ns });
-    let reason = "looked once".to_owned();
-    pipeline.apply(Input::Ended { reason, counts: None, now_ns: clock::boot_ns() });
-    for report in pipeline.take_reports() {
+    look.complete(in_force).await;
+    for report in look.take_reports() {
         output.send_last(report);
     }
     output.drain();
     Ok(if output.has_failed() {
         failure::OUTPUT_FAILED
-    } else if pipeline.findings() > 0 {
+    } else if look.pipeline.findings() > 0 {
         failure::FINDINGS
     } else {
         failure::DONE
     })
+}
+
+/// One look at everything on some ports.
+#[derive(Debug)]
+pub(crate) struct Look {
+    ports: PortSet,
+    pipeline: Pipeline,
+    lookup: Lookup,
+    answers: mpsc::Receiver<Answer>,
+    sockets: Vec<Socket>,
+    standing: Vec<Standing>,
+    degraded: Vec<String>,
+}
+
+impl Look {
+    /// Gives up rights, looks, and asks who everybody is.
+    pub(crate) fn begin(
+        ports: &PortSet,
+        policy: Policy,
+        identity: &Identity,
+    ) -> Result<Self, Failure> {
+        let obstacles = preflight::obstacles(Needs::Look);
+        if !obstacles.is_empty() {
+            return Err(Failure::Unobservable(obstacles));
+        }
+        let mut degraded = Vec::new();
+        let mut object = load(&mut degraded);
+        // Where it cannot be opened, units of sockets are not known: those of processes are.
+        let cgroups = cgroup::root().map(Hierarchy::new).ok();
+        let asks_for_bpf = object.as_ref().is_some_and(Object::asks_for_bpf);
+        let work = Work { asks_for_bpf, ..Work::default() };
+        // While their names can still be asked for.
+        let programs = Programs::read();
+        degraded.extend(privilege::confine(work));
+        let mut pipeline = Pipeline::new(Settings {
+            ports: ports.clone(),
+            policy,
+            payload: Payload::None,
+            snaplen: 0,
+            interval: Duration::MAX,
+            idle_timeout: Duration::MAX,
+            slots: 0,
+            jiffy_ns: object::jiffy_ns()?,
+            netns: netns::own().context("reading the own network namespace")?.netns,
+            clock: Clock::of_host(),
+        });
+        let (snapshot, standing) = Snapshot::take(ports, &programs, false, cgroups.as_ref())?;
+        let sockets = snapshot.apply(object.as_mut(), &mut pipeline, &mut degraded)?;
+        let (lookup, answers) = Lookup::start(identity, work, None, programs)?;
+        privilege::reduce(Thread::Main, work);
+        let ports = ports.clone();
+        Ok(Self { ports, pipeline, lookup, answers, sockets, standing, degraded })
+    }
+
+    /// Waits until everybody is known, and makes the reports.
+    pub(crate) async fn complete(&mut self, policy: Option<PolicyReport>) {
+        let started = RunStarted {
+            command: "scan".into(),
+            ports: self.ports.to_string(),
+            interfaces: Vec::new(),
+            attached: Vec::new(),
+            resumed: false,
+            payload: None,
+            policy,
+            degraded: std::mem::take(&mut self.degraded),
+        };
+        let pipeline = &mut self.pipeline;
+        pipeline.apply(Input::Started { started, now_ns: clock::boot_ns() });
+        let found = std::mem::take(&mut self.standing);
+        pipeline.apply(Input::Standing { found, now_ns: clock::boot_ns() });
+        settle(pipeline, &self.lookup, &mut self.answers).await;
+        let now_ns = clock::boot_ns();
+        pipeline.apply(Input::Finish { now_ns });
+        let found = std::mem::take(&mut self.sockets).into();
+        pipeline.apply(Input::Connections { found, now_ns });
+        let reason = "looked once".to_owned();
+        pipeline.apply(Input::Ended { reason, counts: None, now_ns: clock::boot_ns() });
+    }
+
+    /// Takes the reports: how it was looked, everything that was found, and the end.
+    pub(crate) fn take_reports(&mut self) -> Vec<Report> {
+        self.pipeline.take_reports()
+    }
 }
 
 /// The kernel side, for its iterator. Without it `/proc` is walked, which says so.

@@ -3,6 +3,8 @@
 //! Start order: load → hooks → only then the snapshot of what is already there, so that nothing falls
 //! between the two.
 
+pub mod policy;
+
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -13,11 +15,9 @@ use aya::maps::{MapData, RingBuf};
 use monitor_ebpf::wire::SocketOwner;
 
 use crate::attribution::Request;
-use crate::cli;
 use crate::clock;
 use crate::endpoint::{Family, Netns};
 use crate::explanation::{self, Standing};
-use crate::failure::Failure;
 use crate::host;
 use crate::host::cgroup::{Hierarchy, Placement};
 use crate::host::netns::{self, Mark};
@@ -31,7 +31,6 @@ use crate::kernel::tracepoint::{self, Tracepoints};
 use crate::kernel::{cgroup, holders};
 use crate::lookup::{Answer, Lookup};
 use crate::pipeline::{Input, KernelCounts, Pipeline};
-use crate::policy::Policy;
 use crate::ports::PortSet;
 
 /// Packet records read in one go, before anything else gets its turn. What is not read in time finds
@@ -49,14 +48,6 @@ const SLOTS_AT_ONCE: usize = 256;
 /// missed: counters only grow, and what a slot held before travels through the ring.
 const NEWS_PER_PASSED: usize = 8192;
 const MOST_PASSED: usize = 8;
-
-/// The policy the user named, or one without rules.
-pub fn policy(common: &cli::Common) -> Result<Policy, Failure> {
-    match &common.policy {
-        Some(path) => Policy::load(path).map_err(|error| Failure::Usage(error.to_string())),
-        None => Ok(Policy::default()),
-    }
-}
 
 /// What is read from the kernel while it runs.
 pub struct Readers {

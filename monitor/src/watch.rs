@@ -7,6 +7,7 @@ mod command;
 mod ending;
 mod files;
 mod pace;
+mod reload;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -42,8 +43,10 @@ use crate::policy::Policy;
 use crate::privilege::{self, Thread, Work};
 use crate::recording::{Origin, Recording};
 use crate::report::{Body, InterfaceReport, RunStarted, SinkCount};
-use crate::session::{self, Readers, Snapshot};
+use crate::session::policy::PolicyFile;
+use crate::session::{self, Readers, Snapshot, attach_socket_hooks};
 use crate::sys;
+use crate::watch::reload::{Hangup, Hangups, InForce};
 
 /// Time between two looks at the ring of packets and at what is due: 25 wake-ups a second.
 const TICK: Duration = Duration::from_millis(40);
@@ -71,6 +74,7 @@ struct Watch {
     lookup: Lookup,
     answers: mpsc::Receiver<Answer>,
     pipeline: Pipeline,
+    in_force: InForce,
     output: Output,
     /// With `--record`.
     recording: Option<Recording>,
@@ -108,19 +112,22 @@ pub async fn run(
         return Err(Failure::Unobservable(obstacles));
     }
     check_interfaces(&args)?;
-    let policy = session::policy(&args.common)?;
+    let file = PolicyFile::of(&args.common);
+    let (policy, report) = file.open()?;
+    let in_force = InForce { file, report };
     let signals = ending::Signals::new()?;
+    let hangups = Hangups::new()?;
     let launch = command::Launch::prepare(&args.command)?;
     let files = files::Files::make(&args, origin)?;
     let made = files.made();
-    let started = Watch::start(args, policy, identity, files, style);
+    let started = Watch::start(args, (policy, in_force), identity, files, style);
     let mut watch = started.inspect_err(|_error| files::remove(&made))?;
     let command = launch.map(command::Launch::start).transpose();
     if ready.is_some_and(|ready| rustix::io::write(&ready, b"\n").is_err()) {
         tracing::debug!("nobody reads the ready descriptor");
     }
     let stop = match command {
-        Ok(command) => watch.watch(signals, command).await?,
+        Ok(command) => watch.watch(signals, hangups, command).await?,
         Err(refused) => {
             watch.end("the command cannot be run")?;
             tracing::error!("{}", refused.line);
@@ -155,7 +162,7 @@ impl Watch {
     /// up; from then on everything that is read may be hostile.
     fn start(
         args: cli::Watch,
-        policy: Policy,
+        (policy, in_force): (Policy, InForce),
         identity: &Identity,
         files: files::Files,
         style: Style,
@@ -168,8 +175,7 @@ impl Watch {
         let mut sockets = object.socket_ring()?;
         crate::kernel::log::start(&mut object);
         let mut degraded = object.degraded().to_vec();
-        let mut attached =
-            session::attach_socket_hooks(&mut object, pins.as_deref(), &mut degraded)?;
+        let mut attached = attach_socket_hooks(&mut object, pins.as_deref(), &mut degraded)?;
         let mut interfaces = Scope::open(&wanted(&args), netns.clone(), pins.clone(), &mut object)?;
         let observed = interfaces.observed();
         anyhow::ensure!(!observed.is_empty(), "no interface can be observed");
@@ -202,6 +208,7 @@ impl Watch {
             attached,
             resumed,
             payload: Some(payload(args.payload).name().into()),
+            policy: in_force.report.clone(),
             degraded,
         };
         let now_ns = clock::boot_ns();
@@ -221,6 +228,7 @@ impl Watch {
             lookup,
             answers,
             pipeline,
+            in_force,
             output,
             recording,
             reported: 0,
@@ -237,6 +245,7 @@ impl Watch {
     async fn watch(
         &mut self,
         mut signals: ending::Signals,
+        mut hangups: Hangups,
         mut command: Option<tokio::process::Child>,
     ) -> Result<Stop> {
         let mut tick = every(TICK);
@@ -252,6 +261,10 @@ impl Watch {
             tokio::select! {
                 biased;
                 () = signals.received() => return Ok(Stop::Interrupted),
+                hangup = hangups.received() => match hangup {
+                    Hangup::Reload => self.reload_policy(),
+                    Hangup::TerminalGone => return Ok(Stop::Interrupted),
+                },
                 () = self.output.closed() => return Ok(Stop::OutputClosed),
                 status = command::ended(&mut command) => return Ok(Stop::Command(status?)),
                 () = ending::reached(deadline) => return Ok(Stop::Duration),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::actor::{Actor, Performed};
 use crate::count::Count;
 use crate::event::Event;
-use crate::portwatch::{Portwatch, program};
+use crate::portwatch::{Portwatch, program, rest_of};
 use crate::process::{Finished, finish, is_installed, soon, succeed};
 use crate::skip;
 
@@ -229,7 +229,8 @@ impl Host {
 
     /// Runs portwatch to its end.
     pub fn finish_portwatch(&self, args: &[&str]) -> Finished {
-        finish(self.command(program()).args(args))
+        let name = args.first().copied().unwrap_or_default();
+        finish(self.command(program()).arg(name).args(rest_of(args)))
     }
 }
 

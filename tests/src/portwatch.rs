@@ -38,6 +38,14 @@ pub fn program() -> PathBuf {
     env::var_os("PORTWATCH_BIN").map_or_else(built, PathBuf::from)
 }
 
+/// The arguments after the subcommand. A policy that this host has is none of a test's business.
+pub(crate) fn rest_of<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    let judges = matches!(args.first(), Some(&("scan" | "watch")));
+    let chooses = args.iter().any(|arg| matches!(*arg, "--policy" | "--no-policy"));
+    let none = (judges && !chooses).then_some("--no-policy");
+    none.into_iter().chain(args.iter().skip(1).copied()).collect()
+}
+
 impl Portwatch {
     /// Starts `command` with these arguments and waits until it says that it is ready.
     pub fn start(command: Command, args: &[&str]) -> Self {
@@ -59,9 +67,9 @@ impl Portwatch {
         let (ready, announcer) = std::io::pipe().expect("make a pipe");
         // Pipes close on exec; this end is for the child.
         rustix::io::fcntl_setfd(&announcer, FdFlags::empty()).expect("hand on a pipe");
-        let (name, rest) = args.split_first().expect("a subcommand");
+        let name = args.first().expect("a subcommand");
         let fd = announcer.as_raw_fd().to_string();
-        command.arg(name).args(["--format", format, "--ready-fd", &fd]).args(rest);
+        command.arg(name).args(["--format", format, "--ready-fd", &fd]).args(rest_of(args));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = command.spawn();
         let mut child = started.unwrap_or_else(|error| panic!("start {command:?}: {error}"));
@@ -130,6 +138,11 @@ impl Portwatch {
     /// Lets it go on.
     pub fn resume(&self) {
         signal(&self.child, Signal::CONT);
+    }
+
+    /// Hangs up: it reads its policy again.
+    pub fn hang_up(&self) {
+        signal(&self.child, Signal::HUP);
     }
 
     /// Interrupts it and takes everything it said.

@@ -76,8 +76,12 @@ fn sentence(error: &Error) -> String {
             format!("a subcommand is missing: {}", alternatives(&offered))
         }
         ErrorKind::TooManyValues => format!("'{option}' takes no value, found '{quoted}'"),
-        // No two options exclude each other: it can only be the same one again.
-        ErrorKind::ArgumentConflict => format!("'{option}' is given twice"),
+        ErrorKind::ArgumentConflict => match prior(error) {
+            Some(other) if other != option => {
+                format!("'{option}' and '{other}' exclude each other")
+            }
+            _ => format!("'{option}' is given twice"),
+        },
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8".to_owned(),
         kind => kind.as_str().unwrap_or("bad usage").to_owned(),
     }
@@ -108,9 +112,22 @@ fn is_named(argument: &Arg, option: &str) -> bool {
     }
 }
 
-/// The option or argument it is about, without the name of its value: `--port` of `--port <PORTS>`.
+/// The option or argument it is about.
 fn argument(error: &Error) -> String {
-    let argument = text(error, ContextKind::InvalidArg).unwrap_or_default();
+    bare(text(error, ContextKind::InvalidArg).unwrap_or_default())
+}
+
+/// The option that came before and excludes it.
+fn prior(error: &Error) -> Option<String> {
+    match error.get(ContextKind::PriorArg)? {
+        ContextValue::String(argument) => Some(bare(argument)),
+        ContextValue::Strings(arguments) => arguments.first().map(|argument| bare(argument)),
+        _ => None,
+    }
+}
+
+/// Without the name of its value: `--port` of `--port <PORTS>`.
+fn bare(argument: &str) -> String {
     let name = match argument.split_once(" <") {
         Some((name, _)) if argument.starts_with('-') => name,
         _ => argument,

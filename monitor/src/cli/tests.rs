@@ -64,6 +64,7 @@ fn every_option_of_watch_is_taken() {
             common: Common {
                 port: vec!["22,80".parse().unwrap(), "81".parse().unwrap()],
                 policy: Some("p.toml".into()),
+                no_policy: false,
                 format: Format::Json,
             },
             interfaces: vec!["lo".to_owned(), "eth0".to_owned()],
@@ -89,6 +90,42 @@ fn every_option_of_watch_is_taken() {
 }
 
 #[test]
+fn the_subcommands_of_policy_are_taken() {
+    let policy = |line: &[&str]| match cli(&[&["policy"], line].concat()).unwrap().command {
+        Command::Policy(command) => command,
+        command => panic!("{command:?}"),
+    };
+
+    let learn = policy(&["learn", "-p", "22", "--for", "24h", "--clients", "-o", "p.toml"]);
+    let expected = LearnPolicy {
+        port: vec!["22".parse().unwrap()],
+        duration: Some(Duration::from_hours(24)),
+        clients: true,
+        output: Some("p.toml".into()),
+    };
+    assert_eq!(learn, PolicyCommand::Learn(expected));
+    let check = CheckPolicy { file: None, port: Vec::new(), format: Format::Text };
+    assert_eq!(policy(&["check"]), PolicyCommand::Check(check));
+    let subjects = [
+        ("4242", Subject::Pid(4242)),
+        ("[::1]:3516", Subject::Address("[::1]:3516".parse().unwrap())),
+    ];
+    for (text, subject) in subjects {
+        let PolicyCommand::Explain(explain) = policy(&["explain", text]) else { panic!("{text}") };
+        assert_eq!(explain.subject, Some(subject));
+    }
+}
+
+#[test]
+fn learning_watches_without_a_policy_and_samples() {
+    let watch = Watch::for_learning(vec![PortSet::default()], Duration::from_secs(3)).unwrap();
+
+    let common = Common { no_policy: true, ..common() };
+    let duration = Some(Duration::from_secs(3));
+    assert_eq!(watch, Watch { common, sample: 0, duration, ..default_watch() });
+}
+
+#[test]
 fn global_options_stand_before_and_after_the_subcommand() {
     for line in [["--color", "never", "-vv", "scan"], ["scan", "-vv", "--color", "never"]] {
         let cli = cli(&line).unwrap();
@@ -99,7 +136,10 @@ fn global_options_stand_before_and_after_the_subcommand() {
 #[test]
 fn a_bad_option_is_refused_in_one_line() {
     let table = [
-        ("", "a subcommand is missing: scan, watch, replay, doctor, explain, detach or help"),
+        (
+            "",
+            "a subcommand is missing: scan, watch, replay, doctor, explain, policy, detach or help",
+        ),
         ("wtch", "unknown subcommand 'wtch', did you mean 'watch'?"),
         ("top", "unknown subcommand 'top', see 'portwatch --help'"),
         ("scan --prot 22", "unknown option '--prot', did you mean '--port'?"),
@@ -117,6 +157,13 @@ fn a_bad_option_is_refused_in_one_line() {
         ("scan --format=", "'--format' needs a value: text or json"),
         ("watch --fail-on-loss=yes", "'--fail-on-loss' takes no value, found 'yes'"),
         ("watch --for 1s --for 2s", "'--for' is given twice"),
+        ("scan --policy p --no-policy", "'--policy' and '--no-policy' exclude each other"),
+        ("watch --netns all --pin", "'--netns' and '--pin' exclude each other"),
+        (
+            "policy explain x",
+            "invalid value 'x' for '[PID|ADDR]': write a pid, or an address and port such as \
+             127.0.0.1:3516 or [::1]:3516",
+        ),
         ("scan --color red", "invalid value 'red' for '--color': write auto, always or never"),
         ("scan --format xml", "invalid value 'xml' for '--format': write text or json"),
         ("watch --payload all", "invalid value 'all' for '--payload': write none, masked or full"),
@@ -296,7 +343,7 @@ fn assert_usage(line: &str, message: &str) {
 }
 
 fn common() -> Common {
-    Common { port: vec![PortSet::default()], policy: None, format: Format::Text }
+    Common { port: vec![PortSet::default()], policy: None, no_policy: false, format: Format::Text }
 }
 
 fn default_watch() -> Watch {

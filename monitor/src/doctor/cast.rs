@@ -94,7 +94,7 @@ impl Observer {
     /// Starts it; see [`started`](Self::started).
     pub(super) fn start(ports: &str) -> Result<Self> {
         let mut command = Command::new(ITSELF);
-        command.args(["watch", "--format", "json", "--sample", "0"]);
+        command.args(["watch", "--no-policy", "--format", "json", "--sample", "0"]);
         command.args(["--interval", INTERVAL, "--for", AT_MOST, "--port", ports]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("starting `portwatch watch`")?;

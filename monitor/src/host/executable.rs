@@ -13,7 +13,7 @@ use std::io::{self, Read as _};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
@@ -228,6 +228,17 @@ impl Hashes {
     fn lock(&self) -> MutexGuard<'_, LruCache<(Algorithm, FileKey), String>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// SHA-256 of a file that is there, in lower-case hex. Never waits for a pipe or a terminal.
+pub fn sha256_of(path: &Path) -> io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > SIZE_LIMIT {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    hash::<Sha256>(&file, metadata.len())
 }
 
 /// Hashes a file of this size.

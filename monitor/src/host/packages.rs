@@ -112,6 +112,11 @@ pub fn kinds() -> Vec<&'static str> {
     kinds.into_iter().filter_map(|(is_there, kind)| is_there.then_some(kind)).collect()
 }
 
+/// Name of the package that installed the file with this path on this host; an error is in words.
+pub fn owner(path: &Path) -> Result<Option<String>, String> {
+    Ok(Packages::of_host().owner_of(path)?.map(|installed| installed.name))
+}
+
 /// When a file was last changed.
 fn changed(file: &Path) -> Option<(i64, u32)> {
     let file = fs::metadata(file).ok()?;

@@ -9,9 +9,10 @@ mod counters;
 mod document;
 mod finding;
 mod identity;
-mod json;
+pub(super) mod json;
 mod network;
 mod ownership;
+mod policy;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -79,6 +80,7 @@ impl Encoder {
             Body::Sample(sample) => document.sample(sample),
             Body::Finding(finding) => document.finding(finding),
             Body::Interface(_, interface) => document.interface(interface),
+            Body::Policy(change) => document.policy_change(change),
             Body::Counters(counters) => document.counters(counters),
             Body::Check(check) => document.check(check),
         }

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use crate::endpoint::Direction;
 use crate::report::{
     Body, CheckOutcome, CheckPart, CheckReport, Counters, EndReason, FlowChange, InterfaceChange,
-    InterfaceCount, ListenerChange, PortCount, RecordCounts, Report, RunEnded, RunStarted,
-    SinkCount,
+    InterfaceCount, ListenerChange, PolicyChange, PolicyReport, PortCount, RecordCounts, Report,
+    RunEnded, RunStarted, SinkCount,
 };
 
 use self::finding::{closed, coverage_gap, expired_rule, finding, near_miss, updated};
@@ -63,9 +63,25 @@ pub(super) fn rarities() -> Vec<Report> {
         (6_000_000, Body::Finding(Box::new(expired_rule()))),
         (7_000_000, Body::Sample(Box::new(empty_sample()))),
         (8_000_000, Body::Interface(InterfaceChange::Detached, eth0())),
+        (8_500_000, Body::Policy(PolicyChange::Reloaded(policy()))),
+        (8_700_000, Body::Policy(refused_policy())),
         (9_000_000, Body::Flow(FlowChange::Started, Box::new(translated_flow()))),
         (10_000_000, Body::RunEnded(Box::new(scan_ended()))),
     ])
+}
+
+pub(super) fn policy() -> PolicyReport {
+    PolicyReport {
+        file: "/etc/portwatch/policy.toml".to_owned(),
+        is_default: true,
+        listener_rules: 2,
+        client_rules: 1,
+    }
+}
+
+fn refused_policy() -> PolicyChange {
+    let problem = "/etc/portwatch/policy.toml:4:1: unknown key `sha265`; did you mean `sha256`?";
+    PolicyChange::Refused { stays: Some(policy()), problem: problem.to_owned() }
 }
 
 /// What `doctor` says of a host that misses something.
@@ -162,6 +178,7 @@ pub(super) fn run_started() -> RunStarted {
             .to_vec(),
         resumed: false,
         payload: Some("masked".into()),
+        policy: Some(policy()),
         degraded: vec![
             "who reads and writes a socket is not seen: no BTF on this kernel".to_owned(),
         ],

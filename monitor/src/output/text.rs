@@ -11,6 +11,7 @@ mod line;
 mod network;
 mod probes;
 mod program;
+mod rules;
 mod run;
 mod scan;
 mod summary;
@@ -31,6 +32,7 @@ use self::line::{Ink, Line};
 use self::probes::Probes;
 
 pub use self::check::checks;
+pub use self::rules::{explanation, review};
 pub use self::scan::scan;
 pub use self::summary::summary;
 
@@ -136,6 +138,9 @@ impl Encoder {
             Body::Interface(change, interface) => {
                 let label = run::interface_label(*change);
                 run::interface(self.event(&time, label, Ink::Plain), interface, out);
+            }
+            Body::Policy(change) => {
+                run::policy(self.event(&time, "POLICY", Ink::Strong), change, out);
             }
             Body::Counters(counters) => {
                 run::counters(self.event(&time, "COUNTERS", Ink::Plain), counters, out);

@@ -8,7 +8,8 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-use crate::report::Report;
+use crate::policy::draft::Draft;
+use crate::report::{Body, Report};
 
 use super::{Message, State, Style, ecs, text};
 
@@ -141,6 +142,7 @@ enum Encoder {
     Json(ecs::Encoder),
     Lines(text::Encoder),
     Table { reports: Vec<Arc<Report>>, look: text::Look, render: Render },
+    Policy { draft: Box<Draft>, taken: usize, is_over: bool },
 }
 
 impl Encoder {
@@ -150,6 +152,7 @@ impl Encoder {
             Style::Lines(look) => Self::Lines(text::Encoder::new(look)),
             Style::Table(look) => Self::Table { reports: Vec::new(), look, render: text::scan },
             Style::Checks(look) => Self::Table { reports: Vec::new(), look, render: text::checks },
+            Style::Policy(draft) => Self::Policy { draft, taken: 0, is_over: false },
         }
     }
 
@@ -161,6 +164,12 @@ impl Encoder {
                 reports.push(report);
                 return Ok(());
             }
+            Self::Policy { draft, taken, is_over } => {
+                draft.take(&report);
+                *taken = taken.saturating_add(1);
+                *is_over |= matches!(report.body, Body::RunEnded(_));
+                return Ok(());
+            }
         }
         batch.end(1);
         Ok(())
@@ -168,12 +177,18 @@ impl Encoder {
 
     /// What could not be written before everything was there.
     fn complete(&mut self, batch: &mut Batch) {
-        if let Self::Table { reports, look, render } = self
-            && !reports.is_empty()
-        {
-            batch.bytes.extend(render(reports, look).into_bytes());
-            batch.end(reports.len());
-            reports.clear();
+        match self {
+            Self::Table { reports, look, render } if !reports.is_empty() => {
+                batch.bytes.extend(render(reports, look).into_bytes());
+                batch.end(reports.len());
+                reports.clear();
+            }
+            Self::Policy { draft, taken, is_over: is_over @ true } => {
+                *is_over = false;
+                batch.bytes.extend(draft.render().into_bytes());
+                batch.end(std::mem::take(taken));
+            }
+            _ => {}
         }
     }
 }

@@ -35,6 +35,9 @@ impl Pipeline {
                 high: source.max(destination),
                 inside: 0,
             };
+            if !matches!(report.state, Some("SYN-SENT" | "SYN-RECV")) {
+                self.judge_caller(id, &report, now_ns);
+            }
             let found = self.found_at_ends(id, &report, now_ns);
             self.report(now_ns, Body::Flow(FlowChange::Updated, Box::new(report)));
             self.judge_flow(id, found, false, now_ns);

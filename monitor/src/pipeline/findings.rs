@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
+use crate::endpoint::Transport;
 use crate::flow::FlowId;
 use crate::kernel::chain::GapKind;
 use crate::pipeline::Pipeline;
@@ -29,6 +30,9 @@ pub(super) enum Ground {
     Listener(u64),
     /// A flow.
     Flow(FlowId),
+    /// Clients of a port that no rule expects, more than are told one by one: those on this host, or
+    /// those elsewhere.
+    Clients(u16, Transport, bool),
     /// A socket that answers without being on the port, by its cookie.
     Stranger(u64),
     /// An answer that no socket on the port explains, by its number.
@@ -49,7 +53,7 @@ impl Ground {
             | Self::Answer(_)
             | Self::Redirection(_) => RETURN_NS,
             // Whoever keeps packets from us is told of each time.
-            Self::Interface(..) => 0,
+            Self::Clients(..) | Self::Interface(..) => 0,
         }
     }
 }

@@ -33,6 +33,7 @@ impl Pipeline {
         }
         for flow in started {
             self.meet_strangers(&flow);
+            self.await_caller(&flow, now_ns);
             let report = self.flow_report(&flow, false, now_ns);
             let found = self.found_at_ends(flow.id, &report, now_ns);
             self.suspect(&flow, &report, now_ns);
@@ -47,6 +48,7 @@ impl Pipeline {
             let over = matches!(change, FlowChange::Ended(_));
             let time_ns = if change == FlowChange::Started { flow.start_ns } else { now_ns };
             let report = self.flow_report(&flow, over, now_ns);
+            self.judge_call(&flow, change, &report, now_ns);
             let found = self.found_at_ends(flow.id, &report, now_ns);
             self.suspect(&flow, &report, now_ns);
             if over {
@@ -106,7 +108,7 @@ impl Pipeline {
         self.known.translations.learn(flow, translation);
     }
 
-    fn flow_report(&self, flow: &Flow, over: bool, now_ns: u64) -> FlowReport {
+    pub(super) fn flow_report(&self, flow: &Flow, over: bool, now_ns: u64) -> FlowReport {
         let (opener, other) = (flow.opener, flow.opener.other());
         let mut role = flow.role(&self.ports, over, now_ns);
         let attribution = self.known.of_flow(flow, role).attribution;

@@ -28,7 +28,7 @@ use crate::kernel::flow_table::Reading;
 use crate::kernel::holders::Holder;
 use crate::owner::{Container, Packaging, Process};
 use crate::pipeline::{Impression, KernelCounts, Payload, Pipeline};
-use crate::report::{Body, InterfaceChange, InterfaceReport, RunStarted, SinkCount};
+use crate::report::{Body, InterfaceChange, InterfaceReport, PolicyChange, RunStarted, SinkCount};
 
 /// Something the core is told. Times are nanoseconds of `CLOCK_BOOTTIME`.
 ///
@@ -193,6 +193,15 @@ pub enum Input<'a> {
         /// When.
         now_ns: u64,
     },
+    /// The policy was read again.
+    PolicyRead {
+        /// Its text, if it is in force from now on.
+        text: Option<String>,
+        /// What came of it.
+        change: PolicyChange,
+        /// When.
+        now_ns: u64,
+    },
     /// Whether records or counts of the kernel wait to be read: then no conversation is over.
     Behind(bool),
     /// Time passes.
@@ -260,6 +269,7 @@ impl Input<'_> {
             | Self::Standing { now_ns, .. }
             | Self::Coverage { now_ns, .. }
             | Self::Changed { now_ns, .. }
+            | Self::PolicyRead { now_ns, .. }
             | Self::Tick { now_ns }
             | Self::SocketsExpire { now_ns }
             | Self::Counters { now_ns, .. }
@@ -324,6 +334,9 @@ impl Pipeline {
             Input::Exited(keys) => keys.into_iter().for_each(|key| self.exited(key)),
             Input::Changed { processes, now_ns } => self.changed(processes, now_ns),
             Input::Coverage { gaps, now_ns } => self.coverage(gaps, now_ns),
+            Input::PolicyRead { text, change, now_ns } => {
+                self.policy_read(text.as_deref(), change, now_ns);
+            }
             Input::Behind(is_behind) => self.is_behind = is_behind,
             Input::Tick { now_ns } => self.tick(now_ns),
             Input::SocketsExpire { now_ns } => self.expire_sockets(now_ns),

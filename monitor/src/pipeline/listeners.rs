@@ -21,6 +21,14 @@ pub(super) struct Listeners {
 }
 
 impl Pipeline {
+    /// Every open listener is to be judged again.
+    pub(super) fn judge_listeners_anew(&mut self, now_ns: u64) {
+        let Listeners { reported, waiting } = &mut self.listeners;
+        for cookie in reported.keys() {
+            waiting.entry(*cookie).or_insert(now_ns);
+        }
+    }
+
     /// Reports what changed and is settled, or has waited long enough; with `all`, everything.
     pub(super) fn report_listeners(&mut self, now_ns: u64, all: bool) {
         for cookie in self.known.sockets.take_changed() {

@@ -9,6 +9,7 @@ mod indicators;
 mod waiting;
 mod flows;
 mod hearing;
+mod callers;
 mod connections;
 mod samples;
 mod coverage;

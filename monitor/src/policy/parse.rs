@@ -209,6 +209,11 @@ fn unknown_key(key: &Key<'_>, known: &[&str]) -> Problem {
     let meant = known
         .iter()
         .map(|candidate| (distance(&name.to_lowercase(), candidate), candidate))
+        // Two letters that changed places are one slip.
+        .map(|(distance, candidate)| {
+            let is_swapped = letters(name) == letters(candidate);
+            (if is_swapped { 1 } else { distance }, candidate)
+        })
         // A third of the letters wrong: `adress`, `sha-256`, but not `uid` for `id`.
         .filter(|(distance, candidate)| *distance <= candidate.len() / 3)
         .min();
@@ -220,6 +225,13 @@ fn unknown_key(key: &Key<'_>, known: &[&str]) -> Problem {
             None => format!("unknown key `{name}`; there are {}", known.join(", ")),
         },
     )
+}
+
+/// The letters of a word, whatever their order.
+fn letters(word: &str) -> Vec<char> {
+    let mut letters: Vec<char> = word.chars().collect();
+    letters.sort_unstable();
+    letters
 }
 
 /// Levenshtein distance: letters to insert, remove or replace.

@@ -6,7 +6,7 @@ use std::path::Path;
 use globset::GlobSet;
 
 use crate::escape;
-use crate::owner::{Integrity, Packaging, Process};
+use crate::owner::{Container, Image, Integrity, Packaging, Process};
 use crate::report::RuleKey;
 
 /// What a rule says of the processes. An empty list is a key that was not given.
@@ -72,9 +72,8 @@ impl Pins {
             RuleKey::Package => process.packaging.package().is_some_and(|package| {
                 package.integrity == Integrity::Unmodified && self.package.contains(&package.name)
             }),
-            // Of a container its image is not known.
-            RuleKey::ContainerImage
-            | RuleKey::Expires
+            RuleKey::ContainerImage => images(process).any(|it| self.container_image.contains(it)),
+            RuleKey::Expires
             | RuleKey::Port
             | RuleKey::Transport
             | RuleKey::Address
@@ -136,6 +135,7 @@ pub(super) fn fact(key: RuleKey, process: &Process) -> Fact {
         RuleKey::Unit => Fact::of(process.unit.clone().or_else(has_none)),
         RuleKey::Package => package_fact(process),
         RuleKey::ContainerImage => match &process.container {
+            Some(Container { image: Some(image), .. }) => Fact::known(image_words(image)),
             Some(_) => Fact::unknown("not known"),
             None => Fact::of(has_none()),
         },
@@ -175,6 +175,23 @@ fn package_fact(process: &Process) -> Fact {
         Integrity::Unverifiable(why) => {
             Fact::unknown(format!("{name}, but whether the file is intact is open: {why}"))
         }
+    }
+}
+
+/// Every name of the image it runs in: the one it was asked for by, its digests, its id.
+fn images(process: &Process) -> impl Iterator<Item = &String> {
+    let image = process.container.as_ref().and_then(|container| container.image.as_ref());
+    image
+        .into_iter()
+        .flat_map(|image| std::iter::once(&image.name).chain(&image.digests).chain(&image.id))
+}
+
+/// `registry.example/web:1.4 (registry.example/web@sha256:…)`.
+fn image_words(image: &Image) -> String {
+    let by_contents = image.digests.first().or(image.id.as_ref());
+    match by_contents.filter(|it| **it != image.name) {
+        Some(contents) => format!("{} ({contents})", image.name),
+        None => image.name.clone(),
     }
 }
 

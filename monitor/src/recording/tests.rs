@@ -270,6 +270,7 @@ pub(crate) fn inputs() -> Vec<Input<'static>> {
         attached: vec![("pw_ingress@lo".to_owned(), "tcx".to_owned())],
         resumed: false,
         payload: None,
+        policy: None,
         degraded: Vec::new(),
     };
     let process = Process {

@@ -13,6 +13,8 @@ pub enum FindingKind {
     ChangedListener,
     /// What somebody on the port runs has been deleted, or never was a file.
     DeletedExecutable,
+    /// Somebody talks on a watched port whom no client rule expects.
+    UnknownClient,
     /// The port is answered by a raw or packet socket, or by none that is known.
     AnswerWithoutSocket,
     /// A rule or program sends what comes for the port elsewhere.
@@ -25,7 +27,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// Every kind, in the order of their rules.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::UnknownListener,
         Self::ChangedListener,
         Self::DeletedExecutable,
@@ -33,6 +35,7 @@ impl FindingKind {
         Self::RedirectedPort,
         Self::CoverageGap,
         Self::ExpiredRule,
+        Self::UnknownClient,
     ];
 
     /// The name in `portwatch.finding.kind`.
@@ -41,6 +44,7 @@ impl FindingKind {
             Self::UnknownListener => "unknown-listener",
             Self::ChangedListener => "changed-listener",
             Self::DeletedExecutable => "deleted-executable",
+            Self::UnknownClient => "unknown-client",
             Self::AnswerWithoutSocket => "answer-without-socket",
             Self::RedirectedPort => "redirected-port",
             Self::CoverageGap => "coverage-gap",
@@ -58,6 +62,7 @@ impl FindingKind {
             Self::RedirectedPort => "PW1006",
             Self::CoverageGap => "PW1008",
             Self::ExpiredRule => "PW1009",
+            Self::UnknownClient => "PW1010",
         }
     }
 
@@ -67,6 +72,7 @@ impl FindingKind {
             Self::UnknownListener => "Unknown listener on a watched port",
             Self::ChangedListener => "Another listener on a watched port than expected",
             Self::DeletedExecutable => "A deleted executable uses a watched port",
+            Self::UnknownClient => "Unknown client on a watched port",
             Self::AnswerWithoutSocket => "A watched port is answered although nobody listens",
             Self::RedirectedPort => "A watched port is redirected to another",
             Self::CoverageGap => "Part of this host is not observed",

@@ -2,7 +2,7 @@
 //!
 //! `event.type` has to be one that ECS allows for the category; `tests/data/ecs-fields.csv` lists them.
 
-use crate::report::{Body, FlowChange, InterfaceChange, ListenerChange};
+use crate::report::{Body, FlowChange, InterfaceChange, ListenerChange, PolicyChange};
 
 /// The categorisation of one report.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,6 +37,8 @@ pub(super) const fn class(body: &Body) -> Class {
         },
         Body::Interface(InterfaceChange::Attached, _) => interface("interface-attached"),
         Body::Interface(InterfaceChange::Detached, _) => interface("interface-detached"),
+        Body::Policy(PolicyChange::Reloaded(_)) => policy(&["change"], "policy-reloaded"),
+        Body::Policy(PolicyChange::Refused { .. }) => policy(&["info"], "policy-refused"),
         Body::Check(_) => Class {
             kind: "state",
             categories: &["host"],
@@ -69,6 +71,11 @@ const fn flow(change: FlowChange) -> Class {
 
 const fn interface(action: &'static str) -> Class {
     network("event", &["info"], action, "portwatch.interface")
+}
+
+const fn policy(types: &'static [&'static str], action: &'static str) -> Class {
+    let categories = &["configuration"];
+    Class { kind: "event", categories, types, action, dataset: "portwatch.policy" }
 }
 
 const fn run(action: &'static str) -> Class {

@@ -19,6 +19,7 @@ use super::finding::{FindingFields, Threat};
 use super::identity::{Container, Orchestrator, PackageFields, ProcessFields};
 use super::network::{FlowFields, ListenerFields, Network, Peer, SampleFields};
 use super::ownership::OwnerFields;
+use super::policy::PolicyFields;
 use super::run::{InterfaceFields, RunFields};
 use super::{RunIdentity, VERSION};
 
@@ -57,6 +58,8 @@ pub(super) struct Document<'a> {
     pub(super) rule: Option<Rule<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) threat: Option<Threat>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<Failed<'a>>,
     #[serde(skip_serializing_if = "Related::is_empty")]
     pub(super) related: Related<'a>,
     pub(super) portwatch: Portwatch<'a>,
@@ -123,7 +126,15 @@ pub(super) struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) severity: Option<u8>,
+}
+
+/// `error.*`: why something was not done.
+#[derive(Debug, Serialize)]
+pub(super) struct Failed<'a> {
+    pub(super) message: &'a str,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -216,6 +227,8 @@ pub(super) struct Portwatch<'a> {
     run_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) run: Option<RunFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) policy: Option<PolicyFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) finding: Option<FindingFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

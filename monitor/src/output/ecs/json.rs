@@ -12,7 +12,7 @@ use crate::escape::escape;
 
 /// Compact, and nothing invisible.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Visible;
+pub(in crate::output) struct Visible;
 
 impl Formatter for Visible {
     fn write_string_fragment<W>(&mut self, out: &mut W, fragment: &str) -> io::Result<()>

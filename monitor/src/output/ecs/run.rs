@@ -11,7 +11,11 @@ use super::network::NetnsFields;
 impl<'a> Document<'a> {
     /// The first document of a run.
     pub(super) fn run_started(&mut self, run: &'a RunStarted) {
-        let RunStarted { command, ports, interfaces, attached, resumed, payload, degraded } = run;
+        let RunStarted { command, ports, interfaces, attached, resumed, payload, policy, degraded } =
+            run;
+        if let Some(policy) = policy {
+            self.policy(policy);
+        }
         self.portwatch.run = Some(RunFields {
             command: Some(command),
             ports: known(ports),

@@ -1,7 +1,9 @@
 //! Lines of the run itself: its start and end, interfaces, counters.
 
 use crate::endpoint::Direction;
-use crate::report::{Counters, InterfaceChange, InterfaceReport, PortCount, RunEnded, RunStarted};
+use crate::report::{
+    Counters, InterfaceChange, InterfaceReport, PolicyChange, PortCount, RunEnded, RunStarted,
+};
 
 use super::amount::{self, plural};
 use super::line::{Ink, Line};
@@ -12,13 +14,17 @@ const NAMED_INTERFACES: usize = 6;
 
 /// `watch 3516 on eth0 (tcx), lo (tcx); 9 programs attached`.
 pub(super) fn started(mut line: Line<'_>, run: &RunStarted, out: &mut Vec<u8>) {
-    let RunStarted { command, ports, interfaces, attached, resumed, payload, degraded } = run;
+    let RunStarted { command, ports, interfaces, attached, resumed, payload, policy, degraded } =
+        run;
     line.foreign(Ink::Strong, &format!("{command} {ports}"));
     if !interfaces.is_empty() {
         line.foreign(Ink::Plain, &format!(" on {}", on(interfaces)));
     }
     if !attached.is_empty() {
         line.put(Ink::Plain, &format!("; {} attached", plural(len(attached), "program")));
+    }
+    if let Some(policy) = policy {
+        line.foreign(Ink::Plain, &format!("; policy {} ({})", policy.file, policy.rules()));
     }
     if *resumed {
         line.put(Ink::Plain, "; counts go on from the run before");
@@ -29,6 +35,16 @@ pub(super) fn started(mut line: Line<'_>, run: &RunStarted, out: &mut Vec<u8>) {
     let margin = line.continued();
     line.end(out);
     not_seen(&margin, degraded, out);
+}
+
+/// `/etc/portwatch/policy.toml: read again; 2 listener rules in force from now on`.
+pub(super) fn policy(mut line: Line<'_>, change: &PolicyChange, out: &mut Vec<u8>) {
+    let ink = match change {
+        PolicyChange::Reloaded(_) => Ink::Plain,
+        PolicyChange::Refused { .. } => Ink::Alarming,
+    };
+    line.put(ink, &change.sentence());
+    line.end(out);
 }
 
 /// `interrupted; 1 listener, 1 flow, 1 finding`.

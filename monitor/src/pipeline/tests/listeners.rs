@@ -10,7 +10,8 @@ use crate::endpoint::{Endpoint, Family, Transport};
 use crate::host::sockets::State;
 use crate::owner::{Evidence, Ownership, Role};
 use crate::report::{
-    Finding, FindingKind, FindingReport, FindingState, ListenerChange, Severity, Verdict,
+    Finding, FindingKind, FindingReport, FindingState, ListenerChange, PolicyChange, Severity,
+    Verdict,
 };
 
 #[test]
@@ -79,6 +80,59 @@ fn a_listener_whose_rule_has_expired_is_a_finding_of_its_own_kind() {
     let [finding] = &findings(&reports)[..] else { panic!("{reports:#?}") };
     assert_eq!(finding.kind, FindingKind::ExpiredRule);
     assert!(finding.message.ends_with("and the rule card that expected it has expired."));
+}
+
+#[test]
+fn a_policy_that_is_read_again_judges_what_is_open() {
+    let mut scene = Scene::new();
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+
+    scene.read_policy(Some(RULE), 2 * SECOND);
+    let reports = scene.tick(2 * SECOND);
+
+    let listener = only(ListenerChange::Updated, &reports);
+    assert!(matches!(listener.verdict, Verdict::Expected { .. }));
+    assert!(matches!(&reports[0].body, Body::Policy(PolicyChange::Reloaded(_))));
+    assert!(findings(&reports).iter().all(|it| it.kind != FindingKind::UnknownListener));
+
+    scene.read_policy(Some("[[listener]]\nid = 'other'\nport = 22"), 3 * SECOND);
+    let reports = scene.tick(3 * SECOND);
+    let listener = only(ListenerChange::Updated, &reports);
+    assert!(matches!(listener.verdict, Verdict::Unknown { .. }));
+}
+
+#[test]
+fn a_policy_that_was_refused_changes_nothing() {
+    let mut scene = Scene::with_policy(RULE);
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+
+    scene.read_policy(None, 2 * SECOND);
+    let reports = scene.tick(2 * SECOND);
+
+    let [Report { body: Body::Policy(PolicyChange::Refused { .. }), .. }] = &reports[..] else {
+        panic!("{reports:#?}")
+    };
+}
+
+#[test]
+fn a_rule_that_ends_while_portwatch_watches_expects_no_more() {
+    let clock = Clock::of_host();
+    let today = clock.date(SECOND);
+    let mut scene = Scene::with_policy_at(clock, &format!("{RULE}\nexpires = {today}"));
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+
+    let tomorrow = SECOND + 86_400 * SECOND;
+    let reports = scene.tick(tomorrow);
+
+    let listener = only(ListenerChange::Updated, &reports);
+    assert!(matches!(listener.verdict, Verdict::Unknown { .. }));
+    assert_eq!(findings(&reports)[0].kind, FindingKind::ExpiredRule);
 }
 
 #[test]

@@ -20,7 +20,10 @@ use crate::kernel::flow_table::Reading;
 use crate::owner::{Evidence, Packaging, Process, Role};
 use crate::pipeline::{Input, Payload, Pipeline, Settings};
 use crate::policy::Policy;
-use crate::report::{Body, FlowChange, FlowReport, ListenerChange, ListenerReport, Report};
+use crate::report::{
+    Body, FlowChange, FlowReport, ListenerChange, ListenerReport, PolicyChange, PolicyReport,
+    Report,
+};
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 pub(super) const PORT: u16 = 3516;
@@ -52,8 +55,29 @@ impl Scene {
 
     /// Expects what these rules say.
     pub(super) fn with_policy(rules: &str) -> Self {
+        Self::with_policy_at(Clock::of_host(), rules)
+    }
+
+    /// The same, by this clock.
+    pub(super) fn with_policy_at(clock: Clock, rules: &str) -> Self {
         let policy = Policy::parse(Path::new("p"), &format!("version = 1\n{rules}")).unwrap();
-        Self::with(Settings { policy, ..settings() })
+        Self::with(Settings { policy, clock, ..settings() })
+    }
+
+    /// The policy is read again: these rules, or something that is refused.
+    pub(super) fn read_policy(&mut self, rules: Option<&str>, now_ns: u64) {
+        let policy = PolicyReport {
+            file: "p".to_owned(),
+            is_default: false,
+            listener_rules: 1,
+            client_rules: 0,
+        };
+        let change = match rules {
+            Some(_) => PolicyChange::Reloaded(policy),
+            None => PolicyChange::Refused { stays: Some(policy), problem: "p:1:1: bad".to_owned() },
+        };
+        let text = rules.map(|rules| format!("version = 1\n{rules}"));
+        self.pipeline.apply(Input::PolicyRead { text, change, now_ns });
     }
 
     pub(super) fn with(settings: Settings) -> Self {

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::endpoint::{Endpoint, Transport};
 use crate::owner::{
-    Attribution, Evidence, Integrity, Owner, Ownership, Package, PackageFormat, Packaging, Process,
-    Role,
+    Attribution, Container, Evidence, Image, Integrity, Owner, Ownership, Package, PackageFormat,
+    Packaging, Process, Role,
 };
 
 const SHA: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -347,6 +347,35 @@ fn a_package_holds_only_while_its_file_is_intact() {
         };
         let difference = format!("package: rule says cardbridge or cardbridge-core, is {actual}");
         assert_eq!(differences(rule, &listener), [difference]);
+    }
+}
+
+#[test]
+fn an_image_is_known_by_each_of_its_names() {
+    let digest = format!("registry.example/web@sha256:{SHA}");
+    let image = Image {
+        name: "registry.example/web:1.4".to_owned(),
+        id: Some(format!("sha256:{}", "1".repeat(64))),
+        digests: vec![digest.clone()],
+    };
+    let in_container = |image| {
+        let container = Some(Container { id: "c".to_owned(), image, ..Container::default() });
+        Listener::of([opener(Process { container, ..cardbridged() })])
+    };
+    let known = in_container(Some(image.clone()));
+    for name in [&image.name, &digest, &image.id.clone().unwrap()] {
+        assert!(is_expected(&format!("container_image = '{name}'"), &known), "{name}");
+    }
+    let table = [
+        (known, format!("registry.example/web:1.4 ({})", digest.replace(SHA, "SHA"))),
+        (in_container(None), "not known".to_owned()),
+        (Listener::of([opener(cardbridged())]), "none".to_owned()),
+    ];
+    for (listener, actual) in table {
+        assert_eq!(
+            differences("container_image = 'other'", &listener),
+            [format!("container_image: rule says other, is {actual}")]
+        );
     }
 }
 

@@ -126,6 +126,7 @@ fn a_bad_key_is_refused_with_its_place() {
     let table = [
         ("sha265 = 'x'", "p:4:1: unknown key `sha265`; did you mean `sha256`?"),
         ("  SHA-256 = 'x'", "p:4:3: unknown key `SHA-256`; did you mean `sha256`?"),
+        ("prot = 1", "p:4:1: unknown key `prot`; did you mean `port`?"),
         ("adress = 'x'", "p:4:1: unknown key `adress`; did you mean `address`?"),
         ("users = 'x'", "p:4:1: unknown key `users`; did you mean `user`?"),
         (
