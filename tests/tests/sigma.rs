@@ -24,7 +24,7 @@ fn each_rule_matches_the_open_and_updated_findings_of_its_kind_and_no_others() {
     fs::write(events.path(), of_every_kind(&kinds)).expect("write events");
 
     let mut script = Command::new(python);
-    script.arg(root().join("tests/data/sigma.py")).args([&rules, events.path()]);
+    script.arg(root().join("tests/data/sigma_rules.py")).args([&rules, events.path()]);
     let told = finish(&mut script);
 
     assert_eq!(told.code, Some(0), "{}", told.stderr);

@@ -1,6 +1,6 @@
 """Converts the Sigma rules of a directory for several engines, and runs them on events.
 
-    sigma.py RULES EVENTS
+    sigma_rules.py RULES EVENTS
 
 Prints one JSON object: for each rule its Lucene query, and which events match its SQL query, by kind and
 state. An array counts as its first element: the rules look at no array.
