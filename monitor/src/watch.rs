@@ -198,7 +198,6 @@ impl Watch {
         tracepoints.follow(&mut object, pipeline.anybody_listens());
         let hooks = Hooks { watched: args.common.ports().iter().next(), cgroups };
         let (lookup, answers) = Lookup::start(identity, work, Some(hooks), programs)?;
-        let output = Output::stdout(style)?;
         privilege::reduce(Thread::Main, work);
         observed.iter().cloned().map(Input::Observed).for_each(|input| pipeline.apply(input));
         let started = RunStarted {
@@ -229,7 +228,7 @@ impl Watch {
             answers,
             pipeline,
             in_force,
-            output,
+            output: Output::stdout(style)?,
             recording,
             reported: 0,
             fates_asked: 0,
