@@ -13,7 +13,7 @@ use crate::socket::SOCKETS;
 /// `struct bpf_iter__task_file`: the context is UAPI, the kernel structs behind it are not. See
 /// `kernel/bpf/task_iter.c`.
 #[repr(C)]
-struct Context {
+pub(crate) struct Context {
     meta: *const Meta,
     task: *const c_void,
     fd: u32,
@@ -23,18 +23,18 @@ struct Context {
 
 /// `struct bpf_iter_meta` of `include/linux/bpf.h`.
 #[repr(C)]
-struct Meta {
-    seq: *mut c_void,
+pub(crate) struct Meta {
+    pub(crate) seq: *mut c_void,
     session_id: u64,
     seq_num: u64,
 }
 
 /// A descriptor that the iterator has come to.
-struct Descriptor {
-    file: *mut c_void,
-    task: *const c_void,
-    fd: u32,
-    seq: *mut c_void,
+pub(crate) struct Descriptor {
+    pub(crate) file: *mut c_void,
+    pub(crate) task: *const c_void,
+    pub(crate) fd: u32,
+    pub(crate) seq: *mut c_void,
 }
 
 impl Descriptor {
@@ -44,7 +44,7 @@ impl Descriptor {
     ///
     /// The context is the one the kernel called us with.
     #[inline(always)]
-    unsafe fn of(ctx: *const Context) -> Option<Self> {
+    pub(crate) unsafe fn of(ctx: *const Context) -> Option<Self> {
         // SAFETY: as the caller says; `file` and `task` are null at the end.
         let it = unsafe {
             Self { file: (*ctx).file, task: (*ctx).task, fd: (*ctx).fd, seq: (*(*ctx).meta).seq }

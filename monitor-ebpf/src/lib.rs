@@ -9,6 +9,7 @@
 
 pub mod key;
 pub mod wire;
+pub mod view;
 pub mod bytes;
 pub mod packet;
 pub mod eviction;

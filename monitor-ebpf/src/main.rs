@@ -33,10 +33,11 @@ mod tc;
 mod fragments;
 mod look;
 
-// Sockets: who opened, used and released them; who holds them.
+// Sockets: who opened, used and released them; who holds them; what there is, past /proc.
 mod socket;
 mod usage;
 mod holders;
+mod views;
 
 /// The kernel offers most helpers only to programs under a GPL-compatible licence.
 #[unsafe(link_section = "license")]

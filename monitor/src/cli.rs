@@ -120,6 +120,12 @@ pub struct Scan {
     /// Options of all subcommands.
     #[command(flatten)]
     pub common: Common,
+    /// Also try to bind each port, in every network namespace: what nobody lists may be taken all the same.
+    ///
+    /// Each is bound for an instant, without listening: a server that starts in that very instant finds it
+    /// taken. Other tools see it, a running `portwatch watch` too.
+    #[arg(long, help_heading = OBSERVE)]
+    pub probe_bind: bool,
 }
 
 /// What `doctor` is asked for.
@@ -368,7 +374,7 @@ impl Scan {
     /// As `policy learn` looks.
     pub const fn for_learning(port: Vec<PortSet>) -> Self {
         let common = Common { port, policy: None, no_policy: true, format: Format::Text };
-        Self { common }
+        Self { common, probe_bind: false }
     }
 }
 

@@ -19,6 +19,11 @@
 //! - [`sockets`]: the TCP and UDP sockets of a namespace on given ports
 //! - [`holders`]: which processes have a descriptor of a socket, without BPF
 //! - [`descriptor`]: what kind of socket a descriptor of a process is
+//! - [`shown`]: whether `/proc` shows a process, and a descriptor of it
+//! - [`tunnels`]: devices for which the kernel has a UDP socket
+//! - [`adrift`]: sockets that somebody holds without a descriptor
+//! - [`packet_sockets`]: packet sockets and their filters
+//! - [`bind_probe`]: whether a port can be bound
 //! - [`cgroup`]: systemd unit and container of a cgroup path
 //! - `containers`: name and image of a container, as its runtime says
 //! - [`executable`]: what a process really runs, and its SHA-256
@@ -44,6 +49,11 @@ pub mod serving;
 pub mod sockets;
 pub mod holders;
 pub mod descriptor;
+pub mod shown;
+pub mod tunnels;
+pub mod adrift;
+pub mod packet_sockets;
+pub mod bind_probe;
 pub mod cgroup;
 mod containers;
 pub mod executable;

@@ -37,6 +37,7 @@ pub mod interface;
 pub mod chain;
 pub mod programs;
 pub mod holders;
+pub mod views;
 pub mod log;
 
 #[cfg(test)]

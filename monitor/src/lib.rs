@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod ports;
 pub mod registry;
 pub mod owner;
+pub mod filter;
 
 // What the first bytes of a conversation look like.
 pub mod app;
@@ -42,6 +43,9 @@ pub mod ledger;
 pub mod flow;
 pub mod attribution;
 
+// Several views of the host, held against each other.
+pub mod views;
+
 // What the user expects.
 pub mod policy;
 
@@ -55,6 +59,7 @@ pub mod recording;
 // What the user asked for, and the commands that do it.
 pub mod cli;
 pub mod failure;
+pub mod crossview;
 pub mod lookup;
 pub mod session;
 pub mod interfaces;

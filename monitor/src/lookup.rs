@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::attribution::{ProcessKey, Request};
 use crate::clock;
+use crate::crossview::{self, Told};
 use crate::endpoint::{Netns, SocketKind};
 use crate::explanation::Explanation;
 use crate::flow::FlowId;
@@ -26,9 +27,13 @@ use crate::host::identity::Identity;
 use crate::host::netns::{self, Mark};
 use crate::host::process::Reader;
 use crate::host::serving::Place;
+use crate::host::shown::takes_signals;
 use crate::kernel::programs::Programs;
+use crate::kernel::views;
 use crate::owner::{Container, Packaging, Process, Seen};
+use crate::ports::PortSet;
 use crate::privilege::{self, Thread, Work};
+use crate::views::Comparison;
 
 /// Requests that wait for one of the threads.
 const QUEUE: usize = 4096;
@@ -101,6 +106,8 @@ pub enum Answer {
         /// What was found out.
         explanation: Explanation,
     },
+    /// A look at the host by several views.
+    Compared(Box<Comparison>),
 }
 
 /// A process that was alive when last seen, with pid and start.
@@ -122,6 +129,16 @@ enum Job {
     Recognise { cookie: u64, pid: u32, fd: u32 },
     Namespaces,
     Fates { alive: Vec<Alive>, owners: Vec<(ProcessKey, Arc<Process>)> },
+    Compare(Told, Option<OwnTables>),
+}
+
+/// What it takes to look at the sockets of our own network namespace by every view.
+#[derive(Debug)]
+pub struct OwnTables {
+    /// The kernel's tables, where it tells.
+    pub iterators: Option<views::Tables>,
+    /// The watched ports.
+    pub ports: PortSet,
 }
 
 /// What the socket hooks, where they are attached, let be looked up.
@@ -227,12 +244,24 @@ impl Lookup {
         (asked != Some(true)).then(|| question.refused(key))
     }
 
+    /// Asks to hold against `/proc` what the kernel told, and the tables of sockets against each other.
+    pub fn ask_to_compare(&self, told: Told, own: Option<OwnTables>) {
+        if self.identities.try_send(Job::Compare(told, own)).is_err() {
+            tracing::debug!("too busy to hold views of this host against each other; later");
+        }
+    }
+
     /// Asks which of the first have exited, and which of the others are not what they were.
     pub fn ask_for_fates(&self, alive: Vec<Alive>, owners: Vec<(ProcessKey, Arc<Process>)>) {
         if self.identities.try_send(Job::Fates { alive, owners }).is_err() {
             tracing::debug!("too busy to look what became of processes; later");
         }
     }
+}
+
+fn compare(told: Told, own: Option<OwnTables>) -> Comparison {
+    let tables = own.and_then(|own| crossview::own_tables(own.iterators, &own.ports).ok());
+    told.compare(tables.into_iter().collect(), &mut Vec::new())
 }
 
 fn identify(
@@ -250,6 +279,7 @@ fn identify(
             Job::Recognise { cookie, pid, fd } => {
                 Answer::Recognised { cookie, kind: descriptor::kind_of(pid, fd) }
             }
+            Job::Compare(told, own) => Answer::Compared(Box::new(compare(told, own))),
             Job::Namespaces => Answer::Namespaces(namespaces(watched)),
             Job::Fates { alive, owners } => {
                 let exited = alive.into_iter().filter(|(_, pid, start)| !is_alive(*pid, *start));
@@ -341,10 +371,12 @@ fn namespaces(watched: Option<u16>) -> Vec<(Netns, Mark)> {
     }
 }
 
-/// The process with this pid is still the one that started then.
+/// The process with this pid is still the one that started then. One that `/proc` does not show is there as
+/// long as it takes signals.
 pub(crate) fn is_alive(pid: u32, start_ticks: u64) -> bool {
     let process = i32::try_from(pid).ok().and_then(|pid| procfs::process::Process::new(pid).ok());
-    process
-        .and_then(|process| process.stat().ok())
-        .is_some_and(|stat| stat.starttime == start_ticks && !matches!(stat.state, 'Z' | 'X'))
+    match process.and_then(|process| process.stat().ok()) {
+        Some(stat) => stat.starttime == start_ticks && !matches!(stat.state, 'Z' | 'X'),
+        None => takes_signals(pid),
+    }
 }

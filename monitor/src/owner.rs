@@ -264,6 +264,12 @@ impl Attribution {
         Self { ownership: Ownership::Unknown, reason: reason.into(), owners: Vec::new() }
     }
 
+    /// The kernel itself, and why; `owners` are those in whose system calls it made the socket.
+    pub fn kernel(reason: impl Into<String>, mut owners: Vec<Owner>) -> Self {
+        owners.sort_by_key(Owner::rank);
+        Self { ownership: Ownership::Kernel, reason: reason.into(), owners }
+    }
+
     /// These processes, and why; puts the most telling first, of each side.
     pub fn of_processes(reason: impl Into<String>, mut owners: Vec<Owner>) -> Self {
         owners.sort_by_key(Owner::rank);

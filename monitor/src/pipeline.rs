@@ -14,6 +14,7 @@ mod findings;
 mod flows;
 mod hearing;
 mod indicators;
+mod hidden;
 mod input;
 mod judgement;
 mod listeners;
@@ -21,6 +22,7 @@ mod next_steps;
 mod observed;
 mod odd;
 mod standing;
+mod portless;
 mod strangers;
 
 use std::collections::HashMap;
@@ -136,6 +138,8 @@ pub struct Pipeline {
     callers: callers::Callers,
     /// The date when time was last let pass.
     today: Date,
+    hidden: hidden::Hidden,
+    portless: portless::Portless,
     last_sweep_ns: u64,
     is_behind: bool,
     is_finished: bool,
@@ -179,6 +183,8 @@ impl Pipeline {
             odd: odd::Odd::default(),
             callers: callers::Callers::default(),
             today: Date::default(),
+            hidden: hidden::Hidden::default(),
+            portless: portless::Portless::default(),
             last_sweep_ns: 0,
             is_behind: false,
             is_finished: false,
@@ -371,6 +377,8 @@ impl Pipeline {
         self.report_strangers(now_ns, false);
         self.report_unexplained(now_ns, false);
         self.report_callers(now_ns);
+        self.report_hidden(now_ns, false);
+        self.report_portless(now_ns, false);
         if now_ns.saturating_sub(self.last_sweep_ns) >= SWEEP_NS {
             // A conversation whose last packets were not read yet must not end without them.
             let changes = if self.is_behind {
@@ -407,6 +415,8 @@ impl Pipeline {
     fn finish(&mut self, now_ns: u64) {
         self.report_listeners(now_ns, true);
         self.report_strangers(now_ns, true);
+        self.report_hidden(now_ns, true);
+        self.report_portless(now_ns, true);
         let changes = self.flows.finish();
         self.is_finished = changes.is_empty();
         self.report_flows(changes, now_ns);

@@ -24,6 +24,8 @@ pub struct Work {
     pub observes_namespaces: bool,
     /// A command of the user's runs, which is killed when it outlives its watch.
     pub has_command: bool,
+    /// Watched ports are bound for an instant, to see whether they are free.
+    pub binds_ports: bool,
 }
 
 /// Who does it.
@@ -57,7 +59,7 @@ const SYS_ADMIN_STAYS: &str = "CAP_SYS_ADMIN is kept by the thread pw-identities
      the cookie of a network namespace only inside it (from Linux 6.18 on also outside)";
 
 /// Everything that is kept. What is not here is gone.
-const KEPT: [Kept; 8] = [
+const KEPT: [Kept; 9] = [
     // /proc/PID/{exe,fd,ns,root} of processes of others, and a /proc mounted with hidepid.
     Kept {
         capability: CapabilitySet::SYS_PTRACE,
@@ -108,6 +110,13 @@ const KEPT: [Kept; 8] = [
         by: &[Thread::Identities],
         when: |work| work.enters_namespaces,
         age: Some(SYS_ADMIN_STAYS),
+    },
+    // bind(2) of a port below 1024.
+    Kept {
+        capability: CapabilitySet::NET_BIND_SERVICE,
+        by: &[Thread::Snapshot],
+        when: |work| work.binds_ports,
+        age: None,
     },
     // kill(2): the command may have become another user.
     Kept {
@@ -239,6 +248,7 @@ mod tests {
         enters_namespaces: false,
         observes_namespaces: false,
         has_command: false,
+        binds_ports: false,
     };
 
     #[test]

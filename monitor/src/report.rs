@@ -5,6 +5,7 @@
 
 mod check;
 mod finding;
+mod portless;
 mod technique;
 mod policy;
 mod review;
@@ -26,6 +27,7 @@ use crate::owner::Attribution;
 pub use self::check::{CheckOutcome, CheckPart, CheckReport};
 pub use self::finding::{Finding, FindingKind, FindingReport, FindingState, Indicator, Severity};
 pub use self::policy::{PolicyChange, PolicyReport};
+pub use self::portless::{PortlessFilter, PortlessKind, PortlessReport, PortlessSocket};
 pub use self::review::{Review, RuleReview, Warning};
 pub use self::technique::Technique;
 pub use self::verdict::{Difference, NearMiss, RuleKey, Verdict};
@@ -52,6 +54,8 @@ pub enum Body {
     Flow(FlowChange, Box<FlowReport>),
     /// A sampled packet.
     Sample(Box<SampleReport>),
+    /// A socket that gets or sends packets of a port without being on it.
+    Portless(Box<PortlessReport>),
     /// Something a person should look at.
     Finding(Box<FindingReport>),
     /// An interface is observed from now on, or no longer.
@@ -302,6 +306,15 @@ pub struct SampleReport {
     pub data: Bytes,
     /// Bytes of `data` that are 0 in place of what was sent.
     pub blanked: u32,
+}
+
+/// What one view of the host says.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ViewReport {
+    /// Its name: `sock_diag`.
+    pub name: Cow<'static, str>,
+    /// What it says, in words.
+    pub says: String,
 }
 
 /// Whether an interface came or went.

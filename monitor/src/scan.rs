@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::cli;
 use crate::clock::{self, Clock};
+use crate::crossview::Wanted;
 use crate::explanation::Standing;
 use crate::failure::{self, Failure};
 use crate::host::cgroup::Hierarchy;
@@ -38,7 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Looks once; the exit code.
 pub async fn run(args: cli::Scan, identity: &Identity, style: Style) -> Result<u8, Failure> {
     let (policy, in_force) = PolicyFile::of(&args.common).open()?;
-    let mut look = Look::begin(&args.common.ports(), policy, identity)?;
+    let ports = args.common.ports();
+    let wanted = Wanted { ports: &ports, probes: args.probe_bind, has_hooks: false };
+    let mut look = Look::begin(wanted, policy, identity)?;
     let output = Output::stdout(style)?;
     look.complete(in_force).await;
     for report in look.take_reports() {
@@ -69,7 +72,7 @@ pub(crate) struct Look {
 impl Look {
     /// Gives up rights, looks, and asks who everybody is.
     pub(crate) fn begin(
-        ports: &PortSet,
+        wanted: Wanted<'_>,
         policy: Policy,
         identity: &Identity,
     ) -> Result<Self, Failure> {
@@ -77,12 +80,13 @@ impl Look {
         if !obstacles.is_empty() {
             return Err(Failure::Unobservable(obstacles));
         }
+        let ports = wanted.ports;
         let mut degraded = Vec::new();
-        let mut object = load(&mut degraded);
+        let mut object = load(ports, &mut degraded);
         // Where it cannot be opened, units of sockets are not known: those of processes are.
         let cgroups = cgroup::root().map(Hierarchy::new).ok();
         let asks_for_bpf = object.as_ref().is_some_and(Object::asks_for_bpf);
-        let work = Work { asks_for_bpf, ..Work::default() };
+        let work = Work { asks_for_bpf, binds_ports: wanted.probes, ..Work::default() };
         // While their names can still be asked for.
         let programs = Programs::read();
         degraded.extend(privilege::confine(work));
@@ -98,7 +102,8 @@ impl Look {
             netns: netns::own().context("reading the own network namespace")?.netns,
             clock: Clock::of_host(),
         });
-        let (snapshot, standing) = Snapshot::take(ports, &programs, false, cgroups.as_ref())?;
+        let (snapshot, standing) =
+            Snapshot::take(wanted, &programs, cgroups.as_ref(), object.as_mut())?;
         let sockets = snapshot.apply(object.as_mut(), &mut pipeline, &mut degraded)?;
         let (lookup, answers) = Lookup::start(identity, work, None, programs)?;
         privilege::reduce(Thread::Main, work);
@@ -137,11 +142,10 @@ impl Look {
     }
 }
 
-/// The kernel side, for its iterator. Without it `/proc` is walked, which says so.
-fn load(degraded: &mut Vec<String>) -> Option<Object> {
+/// The kernel side, for its iterators. Without them `/proc` is walked, which says so.
+fn load(ports: &PortSet, degraded: &mut Vec<String>) -> Option<Object> {
     let settings = object::Settings {
-        // The iterator goes by sockets, not by ports: no totals to make room for.
-        ports: PortSet::default(),
+        ports: ports.clone(),
         ring_bytes: 4096,
         flow_table_bytes: 0,
         sample_every: 0,

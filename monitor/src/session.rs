@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
@@ -16,11 +17,12 @@ use monitor_ebpf::wire::SocketOwner;
 
 use crate::attribution::Request;
 use crate::clock;
-use crate::endpoint::{Family, Netns};
+use crate::crossview::{self, Told, Wanted};
+use crate::endpoint::Family;
 use crate::explanation::{self, Standing};
 use crate::host;
 use crate::host::cgroup::{Hierarchy, Placement};
-use crate::host::netns::{self, Mark};
+use crate::host::netns::{self, Namespace};
 use crate::host::sockets::Socket;
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::object::Object;
@@ -31,7 +33,7 @@ use crate::kernel::tracepoint::{self, Tracepoints};
 use crate::kernel::{cgroup, holders};
 use crate::lookup::{Answer, Lookup};
 use crate::pipeline::{Input, KernelCounts, Pipeline};
-use crate::ports::PortSet;
+use crate::views::Tables;
 
 /// Packet records read in one go, before anything else gets its turn. What is not read in time finds
 /// the ring full, which the kernel side counts.
@@ -39,6 +41,9 @@ const RECORDS_PER_READ: usize = 5_000;
 
 /// Sockets that are told of at a time: an input is no larger than a recording takes.
 const SOCKETS_AT_ONCE: usize = 1024;
+/// Looks after the first, as long as views disagree, and the time between two of them.
+const MORE_LOOKS: usize = 4;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
 
 /// Slots that are read before they are handed on: their copies stay in the nearest cache.
 const SLOTS_AT_ONCE: usize = 256;
@@ -206,31 +211,40 @@ pub fn read_ring(ring: &mut RingBuf<MapData>, pipeline: &mut Pipeline, now_ns: u
 }
 
 /// Everything that is already there: namespaces and the sockets on the watched ports in them.
-#[derive(Debug, Default)]
-pub struct Snapshot {
-    /// Network namespaces, and how records name them.
-    pub namespaces: Vec<(Netns, Mark)>,
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    wanted: Wanted<'a>,
+    /// Network namespaces, held open: dropped with the snapshot.
+    namespaces: Vec<Namespace>,
+    /// Their sockets, by every view.
+    tables: Vec<Tables>,
     /// Sockets in all of them.
-    pub sockets: Vec<Socket>,
+    sockets: Vec<Socket>,
     /// What could not be looked at, a sentence each.
-    pub degraded: Vec<String>,
+    degraded: Vec<String>,
 }
 
-impl Snapshot {
-    /// Looks at every network namespace of the host. `has_hooks`: the socket hooks are attached.
-    /// `cgroups`: where sockets were made. Gives also what sends watched ports elsewhere.
+impl<'a> Snapshot<'a> {
+    /// Looks at every network namespace of the host. `cgroups`: where sockets were made. Gives also what sends watched ports elsewhere.
     pub fn take(
-        ports: &PortSet,
+        wanted: Wanted<'a>,
         programs: &Programs,
-        has_hooks: bool,
         cgroups: Option<&Hierarchy>,
+        mut object: Option<&mut Object>,
     ) -> Result<(Self, Vec<Standing>)> {
-        let watched = ports.iter().next().filter(|_| has_hooks);
+        let watched = wanted.ports.iter().next().filter(|_| wanted.has_hooks);
         let namespaces = netns::enumerate(watched).context("listing network namespaces")?;
-        let mut snapshot = Self { degraded: namespaces.unseen, ..Self::default() };
-        for namespace in &namespaces.found {
-            match host::sockets::list(namespace, &|port| ports.contains(port)) {
-                Ok(sockets) => {
+        let mut snapshot = Self {
+            wanted,
+            namespaces: namespaces.found,
+            tables: Vec::new(),
+            sockets: Vec::new(),
+            degraded: namespaces.unseen,
+        };
+        for namespace in &snapshot.namespaces {
+            match crossview::tables(namespace, object.as_deref_mut(), wanted) {
+                Ok((tables, sockets)) => {
+                    snapshot.tables.push(tables);
                     snapshot.sockets.extend(sockets.found);
                     snapshot.degraded.extend(sockets.degraded);
                 }
@@ -241,17 +255,12 @@ impl Snapshot {
             }
         }
         snapshot.degraded.dedup();
-        let standing =
-            explanation::standing(&namespaces.found, ports, programs, &mut snapshot.degraded);
+        let Self { namespaces, degraded, .. } = &mut snapshot;
+        let standing = explanation::standing(namespaces, wanted.ports, programs, degraded);
         snapshot.sockets.retain_mut(has_identity);
         if let Some(cgroups) = cgroups {
             tell_units(&mut snapshot.sockets, cgroups);
         }
-        snapshot.namespaces = namespaces
-            .found
-            .into_iter()
-            .map(|namespace| (namespace.netns, namespace.mark))
-            .collect();
         Ok((snapshot, standing))
     }
 
@@ -259,27 +268,56 @@ impl Snapshot {
     /// side, if there is one; else `/proc` tells.
     pub fn apply(
         mut self,
-        object: Option<&mut Object>,
+        mut object: Option<&mut Object>,
         pipeline: &mut Pipeline,
         degraded: &mut Vec<String>,
     ) -> Result<Vec<Socket>> {
         let now_ns = clock::boot_ns();
-        pipeline.apply(Input::Namespaces(std::mem::take(&mut self.namespaces)));
+        let marks = self.namespaces.iter().map(|it| (it.netns.clone(), it.mark)).collect();
+        pipeline.apply(Input::Namespaces(marks));
         for some in self.sockets.chunks(SOCKETS_AT_ONCE) {
             pipeline.apply(Input::Sockets { found: some.into(), now_ns });
         }
         let cookies: Vec<u64> = self.sockets.iter().map(|socket| socket.cookie).collect();
-        let held = match object {
+        let told = Told::ask(object.as_deref_mut(), true);
+        let held = match object.as_deref_mut() {
             Some(object) if holders::is_available(object) => {
                 let known = self.sockets.iter().filter(|socket| socket.cookie & STAND_IN == 0);
                 object.remember_sockets(known.map(owner))?;
-                by_iterator(object)?
+                match told.holders() {
+                    Some(held) => held,
+                    None => by_iterator(object)?,
+                }
             }
             _ => by_proc(&self.sockets, degraded)?,
         };
         tell_holders(pipeline, &cookies, &held, now_ns);
+        let found = told.portless(&self.namespaces, self.wanted.ports);
+        if !found.is_empty() {
+            pipeline.apply(Input::Portless { found, now_ns });
+        }
+        let comparison = told.compare(std::mem::take(&mut self.tables), &mut self.degraded);
+        pipeline.apply(Input::Compared { comparison, now_ns });
+        self.look_again(object, pipeline);
         degraded.append(&mut self.degraded);
         Ok(self.sockets)
+    }
+
+    /// What disagrees may be a race: looks again until it has lasted or is over.
+    fn look_again(&self, mut object: Option<&mut Object>, pipeline: &mut Pipeline) {
+        for _ in 0..MORE_LOOKS {
+            if !pipeline.is_suspicious() {
+                return;
+            }
+            std::thread::sleep(BETWEEN_LOOKS);
+            let tables = self.namespaces.iter().filter_map(|namespace| {
+                crossview::tables(namespace, object.as_deref_mut(), self.wanted).ok()
+            });
+            let tables = tables.map(|(tables, _)| tables).collect();
+            let told = Told::ask(object.as_deref_mut(), true);
+            let comparison = told.compare(tables, &mut Vec::new());
+            pipeline.apply(Input::Compared { comparison, now_ns: clock::boot_ns() });
+        }
     }
 }
 
@@ -391,6 +429,9 @@ pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
         }
         Answer::Explained { number, explanation } => {
             Input::Explained { number, explanation, now_ns: clock::boot_ns() }
+        }
+        Answer::Compared(comparison) => {
+            Input::Compared { comparison: *comparison, now_ns: clock::boot_ns() }
         }
     };
     pipeline.apply(input);

@@ -21,6 +21,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::cli;
 use crate::clock::{self, Clock};
+use crate::crossview::{self, Told};
 use crate::endpoint::Netns;
 use crate::explanation::Standing;
 use crate::failure::Failure;
@@ -36,10 +37,11 @@ use crate::kernel::pin::Pins;
 use crate::kernel::preflight::{self, Needs};
 use crate::kernel::programs::Programs;
 use crate::kernel::tracepoint::Tracepoints;
-use crate::lookup::{Answer, Hooks, Lookup};
+use crate::lookup::{Answer, Hooks, Lookup, OwnTables};
 use crate::output::{Output, Style};
 use crate::pipeline::{Input, Payload, Pipeline, Settings};
 use crate::policy::Policy;
+use crate::ports::PortSet;
 use crate::privilege::{self, Thread, Work};
 use crate::recording::{Origin, Recording};
 use crate::report::{Body, InterfaceReport, RunStarted, SinkCount};
@@ -57,6 +59,9 @@ const FATES: Duration = Duration::from_secs(1);
 /// As many of those go by between two looks at who holds the listeners, which reads every descriptor
 /// of the host.
 const FATES_PER_HOLDERS: u32 = 5;
+
+/// As many between two looks at the tables of sockets by every view.
+const FATES_PER_TABLES: u32 = 60;
 
 /// How often a moment is sought in which nothing is counted, before counters are compared.
 const QUIET_TRIES: u32 = 100;
@@ -167,7 +172,8 @@ impl Watch {
         files: files::Files,
         style: Style,
     ) -> Result<Self> {
-        let netns = netns::own().context("reading the own network namespace")?.netns;
+        let own = netns::own().context("reading the own network namespace")?;
+        let (netns, ports) = (own.netns, args.common.ports());
         let kernel = kernel_settings(&args);
         let pins = args.pin.then(|| Pins::open(netns.inode).map(Arc::new)).transpose()?;
         let (mut object, resumed) = Object::load_or_resume(&kernel, pins.as_deref())?;
@@ -191,18 +197,17 @@ impl Watch {
         degraded.extend(privilege::confine(work));
         let (mut pipeline, recording) =
             files.core(settings(&args, policy, readers.slots(), netns)?)?;
-        let (snapshot, standing) =
-            Snapshot::take(&args.common.ports(), &programs, true, Some(&cgroups))?;
-        snapshot.apply(Some(&mut object), &mut pipeline, &mut degraded)?;
+        let known = (&programs, &cgroups);
+        let standing = snapshot(&mut object, &mut pipeline, &ports, known, &mut degraded)?;
         let mut tracepoints = Tracepoints::default();
         tracepoints.follow(&mut object, pipeline.anybody_listens());
-        let hooks = Hooks { watched: args.common.ports().iter().next(), cgroups };
+        let hooks = Hooks { watched: ports.iter().next(), cgroups };
         let (lookup, answers) = Lookup::start(identity, work, Some(hooks), programs)?;
         privilege::reduce(Thread::Main, work);
         observed.iter().cloned().map(Input::Observed).for_each(|input| pipeline.apply(input));
         let started = RunStarted {
             command: "watch".into(),
-            ports: args.common.ports().to_string(),
+            ports: ports.to_string(),
             interfaces: observed,
             attached,
             resumed,
@@ -364,7 +369,7 @@ impl Watch {
                 sys::release_free_memory();
             }
             // Only now: a pid whose process has exited is another process when it holds something.
-            if is_time || has_changes {
+            if is_time || has_changes || self.pipeline.is_suspicious() {
                 self.look_for_holders()?;
             }
         }
@@ -385,12 +390,30 @@ impl Watch {
         Ok(())
     }
 
+    /// Looks who holds the listeners, and holds against `/proc` what the kernel says of that. Once a minute,
+    /// and when views disagree, also looks at all processes and at the tables of our network namespace.
     fn look_for_holders(&mut self) -> Result<()> {
         let listeners = self.pipeline.open_listeners();
-        if !listeners.is_empty() && crate::kernel::holders::is_available(&self.object) {
-            let held = session::by_iterator(&mut self.object)?;
-            session::tell_holders(&mut self.pipeline, &listeners, &held, clock::boot_ns());
+        let is_thorough =
+            self.pipeline.is_suspicious() || self.fates_asked.is_multiple_of(FATES_PER_TABLES);
+        if listeners.is_empty() && !is_thorough
+            || !crate::kernel::holders::is_available(&self.object)
+        {
+            return Ok(());
         }
+        let told = Told::ask(Some(&mut self.object), is_thorough);
+        let held = match told.holders() {
+            Some(held) => held,
+            None => session::by_iterator(&mut self.object)?,
+        };
+        session::tell_holders(&mut self.pipeline, &listeners, &held, clock::boot_ns());
+        let own = if is_thorough || self.pipeline.has_unexplained_listener() {
+            let iterators = self.object.view_tables()?;
+            Some(OwnTables { iterators, ports: self.args.common.ports() })
+        } else {
+            None
+        };
+        self.lookup.ask_to_compare(told, own);
         Ok(())
     }
 
@@ -453,6 +476,20 @@ impl Watch {
     }
 }
 
+/// Hands what is there already to the pipeline; gives what sends watched ports elsewhere.
+fn snapshot(
+    object: &mut Object,
+    pipeline: &mut Pipeline,
+    ports: &PortSet,
+    (programs, cgroups): (&Programs, &Hierarchy),
+    degraded: &mut Vec<String>,
+) -> Result<Vec<Standing>> {
+    let wanted = crossview::Wanted::hooked(ports);
+    let (snapshot, standing) = Snapshot::take(wanted, programs, Some(cgroups), Some(object))?;
+    snapshot.apply(Some(object), pipeline, degraded)?;
+    Ok(standing)
+}
+
 fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -484,6 +521,7 @@ fn work(args: &cli::Watch, object: &mut Object) -> Work {
         asks_for_bpf: object.asks_for_bpf(),
         enters_namespaces: netns::marks_need_entering(),
         has_command: !args.command.is_empty(),
+        binds_ports: false,
         observes_namespaces: args.netns == cli::NetnsScope::All,
     }
 }

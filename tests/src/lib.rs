@@ -39,7 +39,7 @@ pub use frame::{Frame, frames_file};
 pub use lab::{Host, Lab, is_root};
 pub use neighbour::{Neighbour, Order, Verdict};
 pub use portwatch::{Portwatch, program};
-pub use process::{Finished, finish, soon};
+pub use process::{Finished, finish, is_installed, soon};
 pub use run::Run;
 pub use secret::Secret;
 pub use service::{Service, are_installed};

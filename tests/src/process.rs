@@ -59,7 +59,7 @@ pub fn soon<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 }
 
 /// Is there such a tool? Noted as skipped if not.
-pub(crate) fn is_installed(tool: &str) -> bool {
+pub fn is_installed(tool: &str) -> bool {
     let installed = Command::new(tool).arg("--version").output().is_ok();
     if !installed {
         skip(&format!("{tool} is not installed"));

@@ -46,7 +46,9 @@ impl Known {
         if socket.netns.is_none() {
             settled = false;
         }
-        let attribution = if owners.is_empty() {
+        let attribution = if let Some(reason) = &socket.kernel {
+            Attribution::kernel(reason, owners)
+        } else if owners.is_empty() {
             Attribution::unknown(
                 "no process has a descriptor of it: the kernel may own it (WireGuard, NFS, VXLAN), \
                  or its holder hides",
@@ -97,6 +99,7 @@ impl Known {
         // A socket that sends from a port that it is not on.
         let mut stranger = None;
         let mut unowned = None;
+        let mut kernel = None;
         let mut settled = true;
         let translation = self.translations.get(&flow.id);
         // Some end is known only by what it is called on the other side.
@@ -131,9 +134,11 @@ impl Known {
                 settled &= self.are_settled(socket);
                 stranger = stranger.or(socket.stranger);
                 unowned = unowned.or(socket.unowned);
+                kernel = kernel.or(socket.kernel.as_ref());
             }
         }
         let attribution = match translation {
+            None if let Some(reason) = kernel => Attribution::kernel(reason, owners),
             Some(translation) if owners.is_empty() => translation.to_nobody(flow),
             Some(translation) if was_translated => translation.joined(flow, owners),
             _ if owners.is_empty() => unowned.map_or_else(|| nobody(role), nobody_has),

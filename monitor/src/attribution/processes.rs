@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribution::Request;
 use crate::escape;
+use crate::host::process::GONE;
 use crate::owner::{Container, Packaging, Process, Seen};
 
 /// A process in [`Processes`]. Never reused within a run.
@@ -48,6 +49,9 @@ struct Entry {
     exited: bool,
     /// It has called `execve`: what it is now is another entry.
     replaced: bool,
+    /// The kernel has it although `/proc` does not show it: that it cannot be read says nothing of its
+    /// end.
+    hides: bool,
     /// Answers that are awaited.
     answers_due: u8,
 }
@@ -140,6 +144,7 @@ impl Processes {
             verified_ns: seen.at_ns,
             exited: false,
             replaced: false,
+            hides: false,
             answers_due: ANSWERS,
         };
         self.entries.insert(key, entry);
@@ -171,7 +176,8 @@ impl Processes {
         entry.answers_due = entry.answers_due.saturating_sub(1);
         if found.start_ticks.is_none() {
             entry.process = Arc::new(merge(&entry.process, &found));
-            (entry.answers_due, entry.exited) = (0, true);
+            (entry.answers_due, entry.exited) = (0, !entry.hides);
+            entry.is_not_gone();
         } else {
             let noted_name = entry.noted_name(&found);
             entry.process = found;
@@ -264,6 +270,16 @@ impl Processes {
         }
     }
 
+    /// The process hides from `/proc`. `name` is what the kernel calls it.
+    pub fn hides(&mut self, key: ProcessKey, name: &str) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        (entry.hides, entry.exited) = (true, false);
+        if entry.process.name.is_empty() {
+            name.clone_into(&mut Arc::make_mut(&mut entry.process).name);
+        }
+        entry.is_not_gone();
+    }
+
     /// Takes what is to be looked up.
     pub fn take_requests(&mut self) -> Vec<Request> {
         std::mem::take(&mut self.requests)
@@ -330,6 +346,15 @@ impl Entry {
         }
         // No hook has named it yet: then as /proc did, if that was asked.
         self.process.start_ticks.is_none() || self.process.name == escape::text_from_bytes(comm)
+    }
+
+    /// Of one that hides `/proc` has nothing, which does not mean that it is gone.
+    fn is_not_gone(&mut self) {
+        if self.hides && self.process.missing.iter().any(|line| line.ends_with(GONE)) {
+            for line in &mut Arc::make_mut(&mut self.process).missing {
+                *line = line.replace(GONE, "/proc does not show it");
+            }
+        }
     }
 
     fn is_still(&self, captured: &Captured<'_>) -> bool {

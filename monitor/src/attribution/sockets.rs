@@ -61,6 +61,10 @@ pub struct Socket {
     pub unowned: Option<&'static str>,
     /// What it is, of a socket that sent from a watched port without any hook telling of it.
     pub stranger: Option<SocketKind>,
+    /// The kernel made it for itself: why that is known.
+    pub kernel: Option<String>,
+    /// Holds it without a descriptor, registered with `io_uring`.
+    pub registrar: Option<ProcessKey>,
     /// Everybody who had to do with it.
     pub owners: Vec<OwnerKey>,
 }
@@ -291,13 +295,34 @@ impl Sockets {
     pub fn held_by(&mut self, cookie: u64, holders: &[ProcessKey]) {
         let Some(socket) = self.by_cookie.get_mut(&cookie) else { return };
         let before = socket.owners.clone();
-        socket
-            .owners
-            .retain(|owner| owner.role != Role::Holder || holders.contains(&owner.process));
+        let registrar = socket.registrar;
+        socket.owners.retain(|owner| {
+            let process = owner.process;
+            owner.role != Role::Holder || holders.contains(&process) || registrar == Some(process)
+        });
         for holder in holders {
             socket.own(Role::Holder, Evidence::Observed, *holder);
         }
         if socket.owners != before {
+            self.changed.push(cookie);
+        }
+    }
+
+    /// The kernel made a socket for itself.
+    pub fn is_kernels(&mut self, cookie: u64, reason: &str) {
+        let Some(socket) = self.by_cookie.get_mut(&cookie) else { return };
+        if socket.kernel.as_deref() != Some(reason) {
+            socket.kernel = Some(reason.to_owned());
+            self.changed.push(cookie);
+        }
+    }
+
+    /// A process holds a socket without a descriptor.
+    pub fn registered_by(&mut self, cookie: u64, process: ProcessKey) {
+        let Some(socket) = self.by_cookie.get_mut(&cookie) else { return };
+        if socket.registrar != Some(process) {
+            socket.registrar = Some(process);
+            socket.own(Role::Holder, Evidence::Observed, process);
             self.changed.push(cookie);
         }
     }
@@ -411,6 +436,8 @@ impl Sockets {
             unit: None,
             unowned: None,
             stranger: None,
+            kernel: None,
+            registrar: None,
             owners: Vec::new(),
         })
     }

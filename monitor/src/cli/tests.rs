@@ -15,7 +15,11 @@ fn a_bare_scan_has_the_defaults_of_the_contract() {
     let common = common();
     assert_eq!(
         cli(&["scan"]),
-        Ok(Cli { command: Command::Scan(Scan { common }), color: Color::Auto, verbose: 0 })
+        Ok(Cli {
+            command: Command::Scan(Scan { common, probe_bind: false }),
+            color: Color::Auto,
+            verbose: 0
+        })
     );
 }
 

@@ -448,8 +448,11 @@ fn package(
 
 /// The line about facts of a process that is gone.
 fn gone_facts(facts: &[&str]) -> String {
-    format!("{}: gone before they could be read", facts.join(", "))
+    format!("{}: {GONE}", facts.join(", "))
 }
+
+/// Why nothing is known of a process that `/proc` does not have.
+pub const GONE: &str = "gone before they could be read";
 
 /// The value; else there is a line more about why there is none.
 fn noted<'a, T>(

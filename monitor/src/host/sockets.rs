@@ -167,7 +167,8 @@ pub fn list(namespace: &Namespace, wanted: &(dyn Fn(u16) -> bool + Sync)) -> io:
     netns::within(namespace, || list_here(namespace.netns.inode, wanted))
 }
 
-fn list_here(netns: u64, wanted: &dyn Fn(u16) -> bool) -> Sockets {
+/// As [`list`], of the calling thread's network namespace, whose inode is `netns`.
+pub fn list_here(netns: u64, wanted: &dyn Fn(u16) -> bool) -> Sockets {
     let mut sockets = Sockets::default();
     let mut connection = Connection::open(NETLINK_SOCK_DIAG);
     for (transport, family) in TABLES {
@@ -188,6 +189,21 @@ fn list_here(netns: u64, wanted: &dyn Fn(u16) -> bool) -> Sockets {
     sockets.found.sort_by_key(|socket| socket.cookie);
     sockets.found.dedup_by(|a, b| a.cookie != 0 && a.cookie == b.cookie);
     sockets
+}
+
+/// What `/proc/net` lists of the calling thread's network namespace, whose inode is `netns`: without
+/// cookies and interfaces.
+pub fn list_proc_here(netns: u64, wanted: &dyn Fn(u16) -> bool) -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for (transport, family) in TABLES {
+        match table::read(&Select { transport, family, netns, wanted }) {
+            Ok(found) => sockets.extend(found),
+            // Without IPv6 in the kernel there is no such table.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
 }
 
 /// One table of the kernel and what is wanted of it.

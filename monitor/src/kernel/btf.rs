@@ -4,7 +4,10 @@
 //! kernel itself; without BTF these programs are not used at all, since a guess would read something else.
 //! Format: <https://docs.kernel.org/bpf/btf.html>.
 
+mod view;
+
 use anyhow::{Context as _, Result, bail};
+use monitor_ebpf::view::ViewOffsets;
 
 /// Where the kernel publishes its own types.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -35,6 +38,8 @@ pub struct Offsets {
     pub sock: SockOffsets,
     /// `struct file` and what it leads to; needed on old kernels only, so that newer ones may do without.
     pub file: Option<FileOffsets>,
+    /// What the iterators of the cross-view read; those are not used where one is missing.
+    pub view: Option<ViewOffsets>,
 }
 
 /// Members by which the socket of a file is found.
@@ -78,6 +83,7 @@ impl Offsets {
                 protocol: types.member("sock", "sk_protocol")?,
             },
             file: FileOffsets::find(&types).ok(),
+            view: view::find(&types).ok(),
         })
     }
 }
@@ -136,14 +142,20 @@ impl<'a> Types<'a> {
 
     /// Byte offset of a member that may lie in anonymous structs or unions.
     fn member(&self, structure: &str, member: &str) -> Result<u32> {
+        match self.bit(structure, member)? {
+            bits if bits % 8 == 0 => Ok(bits / 8),
+            _ => bail!("struct {structure} of this kernel has no member {member}"),
+        }
+    }
+
+    /// As [`member`](Self::member), in bits.
+    fn bit(&self, structure: &str, member: &str) -> Result<u32> {
         for &position in &self.positions {
             let Some(head) = Head::at(self.section, position as usize) else { continue };
             if head.kind == KIND_STRUCT && head.members > 0 && self.is(head.name, structure) {
-                let bits = self.bits_to(position as usize, member, MAX_NESTING);
-                return match bits {
-                    Some(bits) if bits % 8 == 0 => Ok(bits / 8),
-                    _ => bail!("struct {structure} of this kernel has no member {member}"),
-                };
+                return self.bits_to(position as usize, member, MAX_NESTING).with_context(|| {
+                    format!("struct {structure} of this kernel has no member {member}")
+                });
             }
         }
         bail!("this kernel's BTF has no struct {structure}")

@@ -7,6 +7,7 @@ use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, Iter, Program};
 use aya::{Btf, EbpfLoader};
 use monitor_ebpf::key::MULTIPLIERS;
+use monitor_ebpf::view::ViewOffsets;
 use monitor_ebpf::wire::{self, Slot, SocketOwner, WIRE_VERSION, helper};
 use sha2::{Digest as _, Sha256};
 use zerocopy::IntoBytes as _;
@@ -46,6 +47,16 @@ pub(super) const TRACEPOINTS: [(&str, &str); 2] =
 /// What it means not to have those.
 pub const UNSEEN_USERS: &str = "who reads and writes a socket that another process opened is \
      known only by who holds it";
+/// The iterators of the cross-view, and what they go through.
+pub(super) const VIEWS: [(&str, &str); 4] = [
+    ("pw_view_files", "task_file"),
+    ("pw_view_tcp", "tcp"),
+    ("pw_view_udp", "udp"),
+    ("pw_view_tasks", "task"),
+];
+/// What it means not to have those.
+pub const UNCHECKED: &str =
+    "what /proc and sock_diag say is not held against the kernel's own tables";
 /// What it means not to have the iterator.
 pub const IN_PROC: &str = "holders of sockets are looked up in /proc, not by iterator";
 
@@ -74,6 +85,8 @@ pub struct Object {
     iterator: Option<&'static str>,
     /// So were both programs for reads and writes.
     can_trace: bool,
+    /// So were the iterators of the cross-view, all of them.
+    can_view: bool,
     layout: Layout,
     ports: Vec<u16>,
     degraded: Vec<String>,
@@ -95,11 +108,13 @@ impl Object {
         let (btf, offsets) = running_kernel_types(&mut degraded);
         let wire_settings = wire_settings(settings, layout, helpers, offsets)?;
         let bitmap = settings.ports.bitmap();
+        let view_offsets = offsets.and_then(|offsets| offsets.view).unwrap_or(ViewOffsets::ZERO);
 
         let mut loader = EbpfLoader::new();
         loader
             .override_global("PW_SETTINGS", wire_settings.as_bytes(), true)
             .override_global("PW_PORTS", bitmap.as_bytes(), true)
+            .override_global("PW_VIEW_OFFSETS", view_offsets.as_bytes(), true)
             .map_max_entries("pw_flows", layout.cpus * layout.sets)
             .map_max_entries("pw_clocks", layout.cpus)
             .map_max_entries("pw_here", layout.cpus)
@@ -116,11 +131,20 @@ impl Object {
         let ebpf =
             memlock::within_limit(|| loader.load(OBJECT)).context("creating the kernel maps")?;
         let source = Source::Loaded(ebpf);
-        let mut object = Self { source, iterator: None, can_trace: false, layout, ports, degraded };
+        let mut object = Self {
+            source,
+            iterator: None,
+            can_trace: false,
+            can_view: false,
+            layout,
+            ports,
+            degraded,
+        };
         object.fill_rows()?;
         if let (Some(btf), Some(offsets)) = (&btf, offsets) {
             object.load_iterator(btf, offsets.file.is_some());
             object.load_tracepoints(btf);
+            object.load_views(btf, offsets);
         }
         drop(btf);
         sys::release_free_memory();
@@ -164,12 +188,14 @@ impl Object {
         let mut source = Source::adopt(pins, shapes)?;
         let iterator = source.program(ITERATOR).is_some().then_some(ITERATOR);
         let can_trace = TRACEPOINTS.into_iter().all(|(name, _)| source.program(name).is_some());
-        let meanings = [(iterator.is_some(), IN_PROC), (can_trace, UNSEEN_USERS)];
+        let can_view = VIEWS.into_iter().all(|(name, _)| source.program(name).is_some());
+        let meanings =
+            [(iterator.is_some(), IN_PROC), (can_trace, UNSEEN_USERS), (can_view, UNCHECKED)];
         let missing = meanings.into_iter().filter(|(is_there, _)| !is_there);
         let missing = missing.map(|(_, meaning)| meaning.to_owned());
         let degraded = probe::without(probe::supported_helpers()).chain(missing).collect();
         let ports = settings.ports.iter().collect();
-        Ok(Self { source, iterator, can_trace, layout, ports, degraded })
+        Ok(Self { source, iterator, can_trace, can_view, layout, ports, degraded })
     }
 
     /// What is pinned from now on stays when portwatch ends, until [`pin::remove_all`].
@@ -274,6 +300,25 @@ impl Object {
         }
     }
 
+    /// The iterators of the cross-view were accepted by this kernel.
+    pub(super) const fn can_view(&self) -> bool {
+        self.can_view
+    }
+
+    /// Verifies the iterators of the cross-view, likewise.
+    fn load_views(&mut self, btf: &Btf, offsets: Offsets) {
+        let loaded = offsets.view.context("this kernel's types lack a member").and_then(|_| {
+            VIEWS.into_iter().try_for_each(|(name, of)| {
+                let program: &mut Iter = self.program(name)?.try_into()?;
+                program.load(of, btf).with_context(|| format!("loading {name}"))
+            })
+        });
+        match loaded {
+            Ok(()) => self.can_view = true,
+            Err(error) => self.degraded.push(degradation(UNCHECKED, &error)),
+        }
+    }
+
     /// Whether this kernel asks for `CAP_BPF` even to look at a map that is open.
     pub fn asks_for_bpf(&self) -> bool {
         let Ok(map) = self.map("pw_totals") else { return true };
@@ -368,6 +413,7 @@ fn running_kernel_types(degraded: &mut Vec<String>) -> (Option<Btf>, Option<Offs
             if let Err(error) = offsets {
                 degraded.push(format!("{IN_PROC}: {error:#}"));
                 degraded.push(format!("{UNSEEN_USERS}: {error:#}"));
+                degraded.push(format!("{UNCHECKED}: {error:#}"));
             }
             (btf.ok(), None)
         }

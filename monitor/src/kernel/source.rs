@@ -12,7 +12,7 @@ use monitor_ebpf::wire::{self, Fates, PROGRAMS, SocketOwner, aside};
 use crate::kernel::cgroup;
 use crate::kernel::classifiers::CLASSIFIERS;
 use crate::kernel::layout::Layout;
-use crate::kernel::object::{ITERATOR, TRACEPOINTS};
+use crate::kernel::object::{ITERATOR, TRACEPOINTS, VIEWS};
 use crate::kernel::pin::Pins;
 
 /// Programs and maps by their names.
@@ -21,7 +21,7 @@ pub(super) enum Source {
     Loaded(Ebpf),
     /// Found pinned.
     Adopted {
-        /// The classifiers; the iterator and the tracepoints where the kernel took them.
+        /// The classifiers; the iterators and the tracepoints where the kernel took them.
         programs: HashMap<String, Program>,
         /// What user space reads and writes.
         maps: HashMap<String, Map>,
@@ -75,10 +75,12 @@ impl Source {
                 programs.insert(name.to_owned(), Program::BtfTracePoint(program));
             }
         }
-        if fs::exists(pins.program(ITERATOR)).unwrap_or_default() {
-            let program = Iter::from_pin(pins.program(ITERATOR))
-                .with_context(|| format!("opening {ITERATOR}"))?;
-            programs.insert(ITERATOR.to_owned(), Program::Iter(program));
+        for name in iterators() {
+            if fs::exists(pins.program(name)).unwrap_or_default() {
+                let program = Iter::from_pin(pins.program(name))
+                    .with_context(|| format!("opening {name}"))?;
+                programs.insert(name.to_owned(), Program::Iter(program));
+            }
         }
         for name in cgroup::socket_programs() {
             ensure!(cgroup::is_attached(pins, name), "{name} is no longer attached");
@@ -94,7 +96,7 @@ impl Source {
             pins.pin(descriptor(map)?, &pins.map(name))?;
         }
         let traced = TRACEPOINTS.map(|(name, _)| name);
-        for name in CLASSIFIERS.into_iter().chain([ITERATOR]).chain(traced) {
+        for name in CLASSIFIERS.into_iter().chain(iterators()).chain(traced) {
             let program = ebpf.program(name).and_then(|program| program.fd().ok());
             match program {
                 Some(program) => pins.pin(program, &pins.program(name))?,
@@ -141,6 +143,11 @@ impl Source {
             Self::Adopted { maps, .. } => maps.remove(name),
         }
     }
+}
+
+/// The iterators, which not every kernel takes.
+fn iterators() -> impl Iterator<Item = &'static str> {
+    [ITERATOR].into_iter().chain(VIEWS.map(|(name, _)| name))
 }
 
 /// The data of the kinds of map that we pin.

@@ -13,6 +13,7 @@ pub(super) mod json;
 mod network;
 mod ownership;
 mod policy;
+mod portless;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -78,6 +79,7 @@ impl Encoder {
             Body::Listener(_, listener) => document.listener(listener),
             Body::Flow(change, flow) => document.flow(*change, flow),
             Body::Sample(sample) => document.sample(sample),
+            Body::Portless(portless) => document.portless(portless),
             Body::Finding(finding) => document.finding(finding),
             Body::Interface(_, interface) => document.interface(interface),
             Body::Policy(change) => document.policy_change(change),

@@ -4,6 +4,7 @@
 //! changed for users.
 
 mod finding;
+mod hidden;
 pub(super) mod network;
 mod process;
 
@@ -19,6 +20,7 @@ use crate::report::{
 };
 
 use self::finding::{closed, coverage_gap, expired_rule, finding, near_miss, updated};
+use self::hidden::{hidden_owner, portless, xdp};
 use self::network::{
     empty_sample, eth0, expected_listener, flow, hostile_listener, kernel_listener, listener,
     loopback_connection, place, refused_flow, sample, translated_flow,
@@ -61,6 +63,9 @@ pub(super) fn rarities() -> Vec<Report> {
         (4_000_000, Body::Flow(FlowChange::Updated, Box::new(loopback_connection()))),
         (5_000_000, Body::Finding(Box::new(coverage_gap()))),
         (6_000_000, Body::Finding(Box::new(expired_rule()))),
+        (6_100_000, Body::Finding(Box::new(hidden_owner()))),
+        (6_200_000, Body::Portless(Box::new(portless()))),
+        (6_300_000, Body::Portless(Box::new(xdp()))),
         (7_000_000, Body::Sample(Box::new(empty_sample()))),
         (8_000_000, Body::Interface(InterfaceChange::Detached, eth0())),
         (8_500_000, Body::Policy(PolicyChange::Reloaded(policy()))),
@@ -142,6 +147,7 @@ pub(super) fn scan() -> Vec<Report> {
         (0, found(hostile_listener())),
         (0, found(kernel_listener())),
         (0, Body::Flow(FlowChange::Updated, Box::new(loopback_connection()))),
+        (0, Body::Portless(Box::new(portless()))),
         (0, Body::Finding(Box::new(finding()))),
         (0, Body::RunEnded(Box::new(scan_ended()))),
     ])

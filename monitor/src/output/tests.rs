@@ -102,7 +102,7 @@ fn a_table_is_written_once_everything_is_there() {
     }
     output.drain();
 
-    assert_eq!(output.counts(), counts(8, 0));
+    assert_eq!(output.counts(), counts(9, 0));
     drop(output);
     let table = io::read_to_string(reader).unwrap();
     let reports: Vec<_> = examples::scan().into_iter().map(Arc::new).collect();

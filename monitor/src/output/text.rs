@@ -9,6 +9,7 @@ mod finding;
 mod hexdump;
 mod line;
 mod network;
+mod portless;
 mod probes;
 mod program;
 mod rules;
@@ -130,6 +131,9 @@ impl Encoder {
             }
             Body::Sample(sample) => {
                 network::sample(self.event(&time, "PACKET", Ink::Plain), sample, out);
+            }
+            Body::Portless(report) => {
+                portless::portless(self.event(&time, "SOCKET", Ink::Strong), report, out);
             }
             Body::Finding(finding) => {
                 let ink = finding::ink(finding);

@@ -39,6 +39,8 @@ pub(super) enum Ground {
     Answer(u64),
     /// A rule or program that sends a port elsewhere, by its number.
     Redirection(u64),
+    /// Views that disagree, by a number of what they disagree about.
+    Views(u64),
     /// An interface, by namespace and index, and what keeps its packets from us.
     Interface(u64, u32, GapKind),
 }
@@ -52,8 +54,8 @@ impl Ground {
             | Self::Stranger(_)
             | Self::Answer(_)
             | Self::Redirection(_) => RETURN_NS,
-            // Whoever keeps packets from us is told of each time.
-            Self::Clients(..) | Self::Interface(..) => 0,
+            // Whoever keeps packets from us or hides is told of each time.
+            Self::Clients(..) | Self::Interface(..) | Self::Views(_) => 0,
         }
     }
 }

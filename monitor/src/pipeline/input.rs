@@ -22,13 +22,17 @@ use crate::flow::FlowId;
 use crate::host::conntrack::Translated;
 use crate::host::netns::Mark;
 use crate::host::serving::Place;
+use crate::host::shown::Task;
 use crate::host::sockets::Socket;
 use crate::kernel::chain::Gap;
 use crate::kernel::flow_table::Reading;
 use crate::kernel::holders::Holder;
 use crate::owner::{Container, Packaging, Process};
 use crate::pipeline::{Impression, KernelCounts, Payload, Pipeline};
-use crate::report::{Body, InterfaceChange, InterfaceReport, PolicyChange, RunStarted, SinkCount};
+use crate::report::{
+    Body, InterfaceChange, InterfaceReport, PolicyChange, PortlessSocket, RunStarted, SinkCount,
+};
+use crate::views::Comparison;
 
 /// Something the core is told. Times are nanoseconds of `CLOCK_BOOTTIME`.
 ///
@@ -186,6 +190,20 @@ pub enum Input<'a> {
         /// When it was read.
         now_ns: u64,
     },
+    /// What came of a look at the host by several views.
+    Compared {
+        /// What disagrees.
+        comparison: Comparison,
+        /// When.
+        now_ns: u64,
+    },
+    /// Sockets that can see or answer packets of the watched ports without being on them.
+    Portless {
+        /// Each with all who hold it.
+        found: Vec<(PortlessSocket, Vec<Task>)>,
+        /// When.
+        now_ns: u64,
+    },
     /// All gaps in what is observed that there are now.
     Coverage {
         /// The gaps.
@@ -267,6 +285,8 @@ impl Input<'_> {
             | Self::Translated { now_ns, .. }
             | Self::Explained { now_ns, .. }
             | Self::Standing { now_ns, .. }
+            | Self::Compared { now_ns, .. }
+            | Self::Portless { now_ns, .. }
             | Self::Coverage { now_ns, .. }
             | Self::Changed { now_ns, .. }
             | Self::PolicyRead { now_ns, .. }
@@ -333,6 +353,8 @@ impl Pipeline {
             Input::Standing { found, now_ns } => self.standing(&found, now_ns),
             Input::Exited(keys) => keys.into_iter().for_each(|key| self.exited(key)),
             Input::Changed { processes, now_ns } => self.changed(processes, now_ns),
+            Input::Compared { comparison, now_ns } => self.compared(&comparison, now_ns),
+            Input::Portless { found, now_ns } => self.found_portless(found, now_ns),
             Input::Coverage { gaps, now_ns } => self.coverage(gaps, now_ns),
             Input::PolicyRead { text, change, now_ns } => {
                 self.policy_read(text.as_deref(), change, now_ns);

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use crate::endpoint::{Netns, Transport};
 use crate::escape::text_from_bytes;
-use crate::owner::{Owner, Process};
+use crate::owner::{Owner, Ownership, Process};
 use crate::pipeline::findings::Ground;
 use crate::pipeline::indicators::{self, Case};
 use crate::pipeline::{Pipeline, evidence, next_steps};
@@ -23,7 +23,7 @@ impl Pipeline {
             self.find(finding, ground, now_ns);
         }
         let listens = listens(report);
-        let who = who(report.attribution.principal());
+        let who = who_has(report, report.attribution.principal());
         let why = match &report.verdict {
             Verdict::Expected { rule, .. } => {
                 format!("{who} {listens}, and the rule {rule} expects it now.")
@@ -36,7 +36,7 @@ impl Pipeline {
     /// The listener is gone, and what was found about it is so no more.
     pub(super) fn judge_closed(&mut self, report: &ListenerReport, now_ns: u64) {
         let place = place(report);
-        let was = who(report.attribution.principal());
+        let was = who_has(report, report.attribution.principal());
         let why = format!("The listener on {place} is gone. It was the one of {was}.");
         let heirs = self.resolve_others(Ground::Listener(report.cookie), &[], &why, now_ns);
         for heir in heirs {
@@ -109,7 +109,7 @@ impl Pipeline {
         let case = Case::of(&report.attribution, found_unix_ns, self.own_netns());
         let (indicators, techniques) = indicators::all(&case.with_listener(report));
         let severity = indicators::severity(base, &indicators);
-        let message = format!("{} {}, and {why}.", who(owner), listens(report));
+        let message = format!("{} {}, and {why}.", who_has(report, owner), listens(report));
         let mut finding = Finding::new(kind, &self.subject(report), severity, message);
         finding.indicators = indicators;
         finding.techniques = techniques;
@@ -135,6 +135,14 @@ impl Pipeline {
     /// The namespace that portwatch runs in.
     pub(super) fn own_netns(&self) -> u64 {
         self.known.observed.get(&0).copied().unwrap_or_default()
+    }
+}
+
+/// Who has a listener: the kernel, or this process.
+fn who_has(report: &ListenerReport, owner: Option<&Owner>) -> String {
+    match report.attribution.ownership {
+        Ownership::Kernel => "The kernel itself".to_owned(),
+        _ => who(owner),
     }
 }
 

@@ -112,7 +112,7 @@ impl Pipeline {
         Some((report, judgement.expired))
     }
 
-    fn listener_report(
+    pub(super) fn listener_report(
         &self,
         socket: &Socket,
         now_ns: u64,

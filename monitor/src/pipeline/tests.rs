@@ -3,6 +3,8 @@
 mod scene;
 mod strangers;
 mod odd;
+mod hidden;
+mod portless;
 mod listeners;
 mod findings;
 mod indicators;

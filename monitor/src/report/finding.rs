@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{FlowReport, ListenerReport, NearMiss, Technique};
+use super::{FlowReport, ListenerReport, NearMiss, Technique, ViewReport};
 
 /// What kind of finding.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -15,10 +15,14 @@ pub enum FindingKind {
     DeletedExecutable,
     /// Somebody talks on a watched port whom no client rule expects.
     UnknownClient,
+    /// A socket that `/proc` does not show, or a process that hides.
+    HiddenOwner,
     /// The port is answered by a raw or packet socket, or by none that is known.
     AnswerWithoutSocket,
     /// A rule or program sends what comes for the port elsewhere.
     RedirectedPort,
+    /// Views of the same thing disagree.
+    ViewMismatch,
     /// Something is not observed.
     CoverageGap,
     /// A rule would match but is past its expiry.
@@ -27,12 +31,14 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// Every kind, in the order of their rules.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::UnknownListener,
         Self::ChangedListener,
         Self::DeletedExecutable,
+        Self::HiddenOwner,
         Self::AnswerWithoutSocket,
         Self::RedirectedPort,
+        Self::ViewMismatch,
         Self::CoverageGap,
         Self::ExpiredRule,
         Self::UnknownClient,
@@ -45,8 +51,10 @@ impl FindingKind {
             Self::ChangedListener => "changed-listener",
             Self::DeletedExecutable => "deleted-executable",
             Self::UnknownClient => "unknown-client",
+            Self::HiddenOwner => "hidden-owner",
             Self::AnswerWithoutSocket => "answer-without-socket",
             Self::RedirectedPort => "redirected-port",
+            Self::ViewMismatch => "view-mismatch",
             Self::CoverageGap => "coverage-gap",
             Self::ExpiredRule => "expired-rule",
         }
@@ -58,8 +66,10 @@ impl FindingKind {
             Self::UnknownListener => "PW1001",
             Self::ChangedListener => "PW1002",
             Self::DeletedExecutable => "PW1003",
+            Self::HiddenOwner => "PW1004",
             Self::AnswerWithoutSocket => "PW1005",
             Self::RedirectedPort => "PW1006",
+            Self::ViewMismatch => "PW1007",
             Self::CoverageGap => "PW1008",
             Self::ExpiredRule => "PW1009",
             Self::UnknownClient => "PW1010",
@@ -73,8 +83,10 @@ impl FindingKind {
             Self::ChangedListener => "Another listener on a watched port than expected",
             Self::DeletedExecutable => "A deleted executable uses a watched port",
             Self::UnknownClient => "Unknown client on a watched port",
+            Self::HiddenOwner => "A process or its socket is hidden",
             Self::AnswerWithoutSocket => "A watched port is answered although nobody listens",
             Self::RedirectedPort => "A watched port is redirected to another",
+            Self::ViewMismatch => "Views of this host disagree",
             Self::CoverageGap => "Part of this host is not observed",
             Self::ExpiredRule => "The rule that expected this listener has expired",
         }
@@ -151,6 +163,8 @@ pub struct Finding {
     pub indicators: Vec<Indicator>,
     /// What it rests on, a line each.
     pub evidence: Vec<String>,
+    /// What each view says, where several disagree.
+    pub views: Vec<ViewReport>,
     /// The rule that came nearest.
     pub nearest: Option<NearMiss>,
     /// Commands that tell more, the most telling first. They change nothing.
@@ -173,6 +187,7 @@ impl Finding {
             message,
             indicators: Vec::new(),
             evidence: Vec::new(),
+            views: Vec::new(),
             nearest: None,
             next_steps: Vec::new(),
             techniques: Vec::new(),

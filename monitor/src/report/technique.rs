@@ -29,6 +29,15 @@ impl Technique {
         subtechnique: None,
         tactics: &[STEALTH, PERSISTENCE, COMMAND_AND_CONTROL],
     };
+    /// What the kernel is asked is answered wrong.
+    pub const ROOTKIT: Self =
+        Self { technique: ("T1014", "Rootkit"), subtechnique: None, tactics: &[STEALTH] };
+    /// Something is mounted over the directory of a process.
+    pub const BIND_MOUNTS: Self = Self {
+        technique: ("T1564", "Hide Artifacts"),
+        subtechnique: Some(("T1564.013", "Bind Mounts")),
+        tactics: &[STEALTH],
+    };
     /// A program's file is deleted while it runs.
     pub const FILE_DELETION: Self = Self {
         technique: ("T1070", "Indicator Removal"),

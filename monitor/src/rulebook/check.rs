@@ -7,6 +7,7 @@ use jiff::civil::Date;
 use super::{lint, print};
 use crate::cli::{self, Format};
 use crate::clock::{self, Clock};
+use crate::crossview::Wanted;
 use crate::failure::{self, Failure};
 use crate::host::identity::Identity;
 use crate::output::rules;
@@ -32,7 +33,7 @@ pub(super) async fn run(
     let policy = Policy::load(&file).map_err(|error| Failure::Usage(error.to_string()))?;
     let named = (!args.port.is_empty()).then(|| cli::union(&args.port));
     let ports = named.clone().unwrap_or_else(|| ports_of(&policy));
-    let mut looking = scan::Look::begin(&ports, policy.clone(), identity)?;
+    let mut looking = scan::Look::begin(Wanted::of(&ports), policy.clone(), identity)?;
     looking.complete(None).await;
     let today = Clock::of_host().date(clock::boot_ns());
     let seen = Seen::of(looking.take_reports());

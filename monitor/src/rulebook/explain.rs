@@ -4,6 +4,7 @@ use super::check::Seen;
 use super::print;
 use crate::cli::{self, Format, Subject};
 use crate::clock::{self, Clock};
+use crate::crossview::Wanted;
 use crate::escape;
 use crate::failure::{self, Failure};
 use crate::host::identity::Identity;
@@ -27,7 +28,7 @@ pub(super) async fn run(
         return Err(Failure::Usage(format!("{}; name one with --policy", file.absence())));
     }
     let ports = args.common.ports();
-    let mut looking = scan::Look::begin(&ports, policy.clone(), identity)?;
+    let mut looking = scan::Look::begin(Wanted::of(&ports), policy.clone(), identity)?;
     looking.complete(in_force.clone()).await;
     let seen = Seen::of(looking.take_reports());
     let explained = explain(args.subject, &policy, &seen);

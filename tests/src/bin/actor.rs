@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::CString;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -24,6 +25,7 @@ use nix::sys::socket::sockopt::{IpTransparent, UdpGsoSegment};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt};
 use rustix::fs::MemfdFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 #[path = "actor/sharing.rs"]
@@ -80,6 +82,8 @@ struct Actor {
     worker: Option<Child>,
     /// Where it waits for sockets of others.
     exchange: Option<UnixListener>,
+    /// Both ends of a Unix socket over which a listener is on its way.
+    way: Option<(UnixStream, UnixStream)>,
 }
 
 impl Actor {
@@ -99,6 +103,7 @@ impl Actor {
             ["listen", "tcp", address] => self.listen(address),
             ["listen", "shared", "tcp", address] => self.listen_shared(address.parse()?),
             ["listen", "transparent", address] => self.listen_transparently(address),
+            ["listen", "mptcp", address] => self.listen_multipath(address.parse()?),
             ["bind", "udp", address] => self.bind(address),
             ["serve", count] => self.serve(count.parse()?),
             ["sink", count] => self.sink(count.parse()?),
@@ -121,6 +126,7 @@ impl Actor {
             ["serve-in-threads", count] => self.serve_in_threads(count.parse()?),
             ["serve-waiting"] => sharing::serve_waiting(self.listener()?),
             ["fill"] => self.fill(),
+            ["cast-adrift"] => self.cast_adrift(),
             ["connect", "tcp", address] => self.connect_tcp(address),
             ["connect", "udp", address] => self.connect_udp(address.parse()?, None),
             ["connect", "udp", address, "from", local] => {
@@ -155,6 +161,21 @@ impl Actor {
         let listener = self.listener.as_ref().context("no listener")?;
         setsockopt(listener, IpTransparent, &true).context("set IP_TRANSPARENT")?;
         Ok(answer)
+    }
+
+    /// The same by Multipath TCP.
+    fn listen_multipath(&mut self, address: SocketAddr) -> Result<String> {
+        let family = if address.is_ipv4() {
+            rustix::net::AddressFamily::INET
+        } else {
+            rustix::net::AddressFamily::INET6
+        };
+        let kind = rustix::net::SocketType::STREAM;
+        let socket = rustix::net::socket(family, kind, Some(rustix::net::ipproto::MPTCP))?;
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, 16)?;
+        self.listener = Some(limited(TcpListener::from(socket))?);
+        Ok(format!("listening {address}"))
     }
 
     fn bind(&mut self, address: &str) -> Result<String> {
@@ -229,6 +250,20 @@ impl Actor {
         let status = self.worker.take().context("no worker")?.wait()?;
         ensure!(status.success(), "the worker ended with {status}");
         Ok("joined".to_owned())
+    }
+
+    /// Sends the listener over a Unix socket and lets go of it: nobody has a descriptor of it, as long as
+    /// nobody receives there.
+    fn cast_adrift(&mut self) -> Result<String> {
+        let listener = self.listener.take().context("no listener")?;
+        let (here, there) = UnixStream::pair()?;
+        let descriptors = [listener.as_fd()];
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut room);
+        ensure!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)), "no room");
+        sendmsg(&here, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::empty())?;
+        self.way = Some((here, there));
+        Ok("adrift".to_owned())
     }
 
     /// Leaves the listener to a process that survives this one; it serves one connection.

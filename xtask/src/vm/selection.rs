@@ -10,6 +10,7 @@ use crate::vm::archive::NEWEST;
 /// Tests by file and name, and the kernels they run on.
 const SELECTION: &[(&[&str], &[&str])] = &[
     (EVERYWHERE, &["5.10", "6.1", "6.12", NEWEST]),
+    (WITH_ITERATORS, &["6.1", "6.12", NEWEST]),
     (ON_CLSACT, &["5.10", "6.1"]),
     (ON_TCX, &["6.12", NEWEST]),
     (WITH_MODULES, &[NEWEST]),
@@ -33,6 +34,12 @@ const EVERYWHERE: &[&str] = &[
     "privileges::who_comes_from_a_new_namespace_as_another_user_with_a_deleted_program_is_known_afterwards",
 ];
 
+/// What takes iterators that may ask for cookies.
+const WITH_ITERATORS: &[&str] = &[
+    "hidden::a_listener_behind_a_mount_over_its_process_is_found_with_both_views",
+    "portless::whoever_waits_for_a_magic_packet_is_found",
+];
+
 /// What is done differently without TCX.
 const ON_CLSACT: &[&str] = &[
     "coverage::a_filter_of_ours_that_somebody_removes_is_reported_and_stays_removed",
@@ -49,7 +56,12 @@ const ON_TCX: &[&str] = &[
 ];
 
 /// What takes devices that come as modules, which the machine that builds need not have.
-const WITH_MODULES: &[&str] = &["tunnels::geneve", "tunnels::gre", "tunnels::sit"];
+const WITH_MODULES: &[&str] = &[
+    "hidden::the_socket_of_geneve_is_the_kernels_and_hides_nothing",
+    "tunnels::geneve",
+    "tunnels::gre",
+    "tunnels::sit",
+];
 
 /// The kernels, oldest first.
 pub(super) fn kernels() -> Vec<&'static str> {

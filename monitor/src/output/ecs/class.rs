@@ -28,6 +28,7 @@ pub(super) const fn class(body: &Body) -> Class {
         Body::Listener(change, _) => listener(*change),
         Body::Flow(change, _) => flow(*change),
         Body::Sample(_) => network("event", &["info"], "packet-sampled", "portwatch.sample"),
+        Body::Portless(_) => network("state", &["info"], "portless-found", "portwatch.portless"),
         Body::Finding(_) => Class {
             kind: "alert",
             categories: &["intrusion_detection", "network"],

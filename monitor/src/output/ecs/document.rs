@@ -20,6 +20,7 @@ use super::identity::{Container, Orchestrator, PackageFields, ProcessFields};
 use super::network::{FlowFields, ListenerFields, Network, Peer, SampleFields};
 use super::ownership::OwnerFields;
 use super::policy::PolicyFields;
+use super::portless::PortlessFields;
 use super::run::{InterfaceFields, RunFields};
 use super::{RunIdentity, VERSION};
 
@@ -241,6 +242,8 @@ pub(super) struct Portwatch<'a> {
     pub(super) app: Option<AppFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<OurTlsFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) portless: Option<PortlessFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sample: Option<SampleFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

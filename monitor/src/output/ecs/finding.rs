@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::report::{
-    Finding, FindingReport, FindingState, FlowChange, Indicator, NearMiss, Technique,
+    Finding, FindingReport, FindingState, FlowChange, Indicator, NearMiss, Technique, ViewReport,
 };
 
 use super::document::{Document, Rule, Time, known};
@@ -31,7 +31,7 @@ impl<'a> Document<'a> {
         self.rule =
             Some(Rule { id: kind.rule_id(), name: Some(kind.rule_name()), description: None });
         self.threat = Threat::of(&finding.techniques);
-        let Finding { id, indicators, evidence, nearest, next_steps, .. } = finding;
+        let Finding { id, indicators, evidence, views, nearest, next_steps, .. } = finding;
         let sentences = indicators.iter().map(|Indicator { sentence, .. }| sentence.as_str());
         self.portwatch.finding = Some(FindingFields {
             id,
@@ -43,6 +43,7 @@ impl<'a> Document<'a> {
             changes: (*state == FindingState::Updated).then_some(changes),
             indicators: indicators.iter().map(|indicator| indicator.name).collect(),
             evidence: sentences.chain(evidence.iter().map(String::as_str)).collect(),
+            views: views.iter().map(ViewFields::of).collect(),
             nearest_rule: nearest.as_ref().map(|NearMiss { rule, .. }| rule.as_str()),
             differences: nearest.as_ref().map(|NearMiss { differences, .. }| {
                 differences.iter().map(ToString::to_string).collect()
@@ -66,11 +67,27 @@ pub(super) struct FindingFields<'a> {
     indicators: Vec<&'static str>,
     /// The words of the indicators first.
     evidence: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    views: Vec<ViewFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     nearest_rule: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     differences: Option<Vec<String>>,
     next_steps: &'a [String],
+}
+
+/// `portwatch.finding.views[]`.
+#[derive(Debug, Serialize)]
+struct ViewFields<'a> {
+    name: &'a str,
+    says: &'a str,
+}
+
+impl<'a> ViewFields<'a> {
+    fn of(view: &'a ViewReport) -> Self {
+        let ViewReport { name, says } = view;
+        Self { name, says }
+    }
 }
 
 /// `threat.*`: what an attacker would be doing.

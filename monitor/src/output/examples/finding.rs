@@ -110,7 +110,7 @@ fn unknown_listener() -> Finding {
     }
 }
 
-fn report(state: FindingState, finding: Finding) -> FindingReport {
+pub(super) fn report(state: FindingState, finding: Finding) -> FindingReport {
     FindingReport {
         state,
         first_seen_unix_ns: START_NS + 312_000_500,

@@ -1,7 +1,7 @@
 //! Findings: a sentence, what makes it worse, what it rests on, and what to do next. Of one that is
 //! updated only what is different, and of one that is closed only that.
 
-use crate::report::{Finding, FindingReport, FindingState, NearMiss, Severity};
+use crate::report::{Finding, FindingReport, FindingState, NearMiss, Severity, ViewReport};
 
 use super::line::{Ink, Line};
 
@@ -44,9 +44,12 @@ pub(super) fn block(mut line: Line<'_>, report: &FindingReport, out: &mut Vec<u8
 }
 
 fn proofs(margin: &Line<'_>, finding: &Finding, out: &mut Vec<u8>) {
-    let Finding { indicators, evidence, nearest, next_steps, .. } = finding;
+    let Finding { indicators, evidence, views, nearest, next_steps, .. } = finding;
     for indicator in indicators {
         item(margin, Ink::Alarming, &format!("! {}", indicator.sentence), out);
+    }
+    for ViewReport { name, says } in views {
+        item(margin, Ink::Plain, &format!("- {name}: {says}"), out);
     }
     for proof in evidence {
         item(margin, Ink::Plain, &format!("- {proof}"), out);

@@ -1,6 +1,7 @@
 //! What a scan found, as a table in the manner of `ss`, then the findings.
 //!
-//! A connection between two processes of this host has a row for each end.
+//! A connection between two processes of this host has a row for each end. Sockets that see or send packets
+//! of the port without being on it are there as well.
 
 mod table;
 
@@ -8,19 +9,20 @@ use std::sync::Arc;
 
 use crate::endpoint::{Direction, Endpoint, Transport};
 use crate::owner::{Attribution, Owner};
-use crate::report::{Body, FlowReport, ListenerReport, Report, RunStarted};
+use crate::report::{Body, FlowReport, ListenerReport, PortlessReport, Report, RunStarted};
 
 use super::Look;
 use super::finding;
 use super::line::{Ink, Line};
 use super::network::{local, socket_unit, verdict};
+use super::portless::{filter, place};
 use super::program;
 use super::run::not_seen;
 use super::who::{in_a_word, mark, of_side, other_processes, part, part_ink, user};
 
 use self::table::{Cell, Row, table};
 
-/// Renders the reports of a scan; other reports than listeners, flows and findings are left out.
+/// Renders the reports of a scan; other reports than these are left out.
 pub fn scan(reports: &[Arc<Report>], look: &Look) -> String {
     let mut out = Vec::new();
     let rows: Vec<Row> = reports.iter().flat_map(|report| rows(report)).collect();
@@ -54,6 +56,7 @@ fn rows(report: &Report) -> Vec<Row> {
     match &report.body {
         Body::Listener(_, listener) => vec![listener_row(listener)],
         Body::Flow(_, flow) => flow_rows(flow),
+        Body::Portless(portless) => vec![portless_row(portless)],
         _ => Vec::new(),
     }
 }
@@ -83,6 +86,27 @@ fn listener_row(listener: &ListenerReport) -> Row {
         exe,
         package,
         verdict(&listener.verdict),
+    ]
+}
+
+fn portless_row(portless: &PortlessReport) -> Row {
+    let PortlessReport { socket, attribution } = portless;
+    let owners: Vec<&Owner> = attribution.owners.iter().collect();
+    let [process, part, user, unit, exe, package] =
+        who(attribution, attribution.principal(), &owners);
+    [
+        plain(socket.kind.short_name()),
+        plain(""),
+        plain(&place(socket)),
+        plain(""),
+        plain(&socket.netns.to_string()),
+        process,
+        part,
+        user,
+        unit,
+        exe,
+        package,
+        (Ink::Notable, filter(socket.filter.as_ref())),
     ]
 }
 

@@ -62,6 +62,8 @@ impl Host {
             unit: None,
             unowned: None,
             stranger: None,
+            kernel: None,
+            registrar: None,
             owners: self
                 .sockets
                 .get(COOKIE)

@@ -1,0 +1,164 @@
+//! Listeners that nobody has a descriptor of: the kernel's own, those registered with `io_uring`, and what
+//! is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Transport;
+use crate::host::shown::Task;
+use crate::host::sockets::Socket;
+use crate::host::tunnels::Tunnel;
+use crate::views::{Descriptor, Disagreement, Look, Subject, Tables, in_words, says_that, view};
+
+/// Who has a listener that nobody has a descriptor of.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Explanation {
+    /// The kernel itself, with the reason.
+    Kernel(String),
+    /// A process that has it registered with `io_uring`, or a socket of Multipath TCP for which the kernel
+    /// has made it.
+    Registered(Task),
+}
+
+impl Look {
+    /// The listeners that nobody has a descriptor of and that the kernel did not make, by inode: who has
+    /// them is to be looked for.
+    pub fn adrift(&self) -> BTreeSet<u64> {
+        self.unheld()
+            .filter(|(tables, it)| !tables.is_kernels(it))
+            .map(|(_, it)| it.inode)
+            .collect()
+    }
+
+    /// Who has a listener that nobody has a descriptor of, by cookie, where that can be told.
+    pub(super) fn explanations(&self) -> Vec<(u64, Explanation)> {
+        let kernels = self.kernel_made().map(|(tables, socket)| {
+            (socket.cookie, Explanation::Kernel(tables.kernel_reason(socket)))
+        });
+        let registered = self.unheld().filter_map(|(_, socket)| {
+            let holder = self.multipath(socket).or_else(|| self.registrar(socket.inode))?;
+            Some((socket.cookie, Explanation::Registered(holder)))
+        });
+        kernels.chain(registered).collect()
+    }
+
+    pub(super) fn unheld_disagreements(&self) -> Vec<Disagreement> {
+        self.unheld()
+            .filter(|(tables, socket)| !tables.is_kernels(socket))
+            // Where the kernel does not tell whether it made a socket, nothing can be concluded.
+            .filter(|(tables, _)| tables.iterators.is_some())
+            .filter(|(_, socket)| {
+                self.multipath(socket).is_none() && self.registrar(socket.inode).is_none()
+            })
+            .map(|(tables, socket)| self.unheld_disagreement(tables, socket))
+            .collect()
+    }
+
+    fn unheld_disagreement(&self, tables: &Tables, socket: &Socket) -> Disagreement {
+        let mut views = vec![
+            says_that(view::TABLES, format!("{}, made by a process", in_words(socket))),
+            says_that(view::DESCRIPTORS, "no process has a descriptor of it".to_owned()),
+        ];
+        if tables.sock_diag.iter().flatten().any(|it| it.cookie == socket.cookie) {
+            let says = format!("{}, inode {}", in_words(socket), socket.inode);
+            views.insert(0, says_that(view::SOCK_DIAG, says));
+        }
+        let carriers: Vec<String> = self.adrift.carriers.iter().map(u32::to_string).collect();
+        let says = if carriers.is_empty() {
+            "no io_uring has it registered, no Unix socket has descriptors on their way".to_owned()
+        } else {
+            let pids = carriers.join(", ");
+            format!(
+                "it may be on its way over a Unix socket: descriptors wait in one of pid {pids}"
+            )
+        };
+        views.push(says_that(view::PROC, says));
+        Disagreement {
+            subject: Subject::Unheld(tables.netns.inode, socket.cookie),
+            in_proc: true,
+            message: format!(
+                "The socket {} of network namespace {} is there, and no process holds it.",
+                in_words(socket),
+                tables.netns
+            ),
+            views,
+            task: None,
+        }
+    }
+
+    /// Listeners without a descriptor.
+    fn unheld(&self) -> impl Iterator<Item = (&Tables, &Socket)> {
+        let held: Option<BTreeSet<u64>> =
+            self.descriptors.as_ref().map(|them| them.iter().map(|it| it.cookie).collect());
+        let is_unheld = move |socket: &Socket| {
+            socket.cookie != 0 && held.as_ref().is_some_and(|held| !held.contains(&socket.cookie))
+        };
+        self.listeners().filter(move |(_, socket)| is_unheld(socket))
+    }
+
+    fn kernel_made(&self) -> impl Iterator<Item = (&Tables, &Socket)> {
+        let is_kernels = |(tables, socket): &(&Tables, &Socket)| {
+            tables.is_kernels(socket) && self.multipath(socket).is_none()
+        };
+        self.listeners().filter(is_kernels)
+    }
+
+    /// Each once, as `sock_diag` has it, with its inode, if that lists it.
+    fn listeners(&self) -> impl Iterator<Item = (&Tables, &Socket)> {
+        self.tables.iter().flat_map(|tables| {
+            let mut by_cookie: BTreeMap<u64, &Socket> = BTreeMap::new();
+            for socket in tables.iterators.iter().chain(&tables.sock_diag).flatten() {
+                by_cookie.insert(socket.cookie, socket);
+            }
+            by_cookie.into_values().filter(|it| it.is_listener()).map(move |it| (tables, it))
+        })
+    }
+
+    /// Who has the socket of Multipath TCP for which the kernel has made this one.
+    fn multipath(&self, socket: &Socket) -> Option<Task> {
+        let is_for = |it: &&Descriptor| it.is_multipath && it.inode == socket.inode;
+        let holder = self.descriptors.iter().flatten().find(is_for);
+        holder.filter(|_| socket.inode != 0).map(|it| it.task.clone())
+    }
+
+    fn registrar(&self, inode: u64) -> Option<Task> {
+        let mut registered = self.adrift.registered.iter();
+        let (_, pid) = registered.find(|(socket, _)| *socket == inode && inode != 0)?;
+        Some(Task { pid: *pid, ..Task::default() })
+    }
+}
+
+impl Tables {
+    /// Did the kernel make this socket for itself? Its own table says so; where that is not to be had, a
+    /// device that uses the port does.
+    fn is_kernels(&self, socket: &Socket) -> bool {
+        match &self.iterators {
+            Some(_) => self.kernel_made.contains(&socket.cookie),
+            None => self.device(socket).is_some(),
+        }
+    }
+
+    /// The device that uses the port of a socket.
+    fn device(&self, socket: &Socket) -> Option<&Tunnel> {
+        let is_of_port = |it: &&Tunnel| it.port == Some(socket.local.port);
+        self.tunnels.iter().find(is_of_port).filter(|_| socket.transport == Transport::Udp)
+    }
+
+    fn kernel_reason(&self, socket: &Socket) -> String {
+        if let Some(Tunnel { name, kind, .. }) = self.device(socket) {
+            let port = socket.local.port;
+            return format!("the kernel made it: {kind} device {name} uses UDP {port}");
+        }
+        let silent: Vec<String> = self
+            .tunnels
+            .iter()
+            .filter(|it| it.port.is_none() && socket.transport == Transport::Udp)
+            .map(|it| format!("{} device {}", it.kind, it.name))
+            .collect();
+        if silent.is_empty() {
+            return "the kernel made it for itself, as NFS, SMB and tunnels do".to_owned();
+        }
+        format!("the kernel made it; here it has {}, whose port is not told", silent.join(", "))
+    }
+}

@@ -1,0 +1,226 @@
+//! Who hides: views of the host that disagree are findings, and a busy host is none.
+
+#![cfg(test)]
+
+use std::process::Command;
+
+use portwatch_tests::{Event, Finished, Host, Lab, Portwatch, finish, program, skip};
+
+const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
+const PORT: u16 = 3516;
+
+#[test]
+fn a_listener_behind_a_mount_over_its_process_is_found_with_both_views() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let mut server = host.actor(&[&format!("listen tcp {}", host.v4(PORT)), "stay"]);
+    server.answer();
+    let pid = server.pid();
+
+    let scan = finish(&mut covered(&host, &format!("/proc/{pid}"), &["scan", "--format", "json"]));
+
+    let events = events_of(&scan);
+    if is_blind(&events) {
+        return;
+    }
+    let finding = hidden_owner(&events, pid).expect("a finding");
+    assert_eq!(
+        says(finding, "descriptors (BPF iterator)"),
+        format!("pid {pid} has it as descriptor 3")
+    );
+    assert_eq!(
+        says(finding, "/proc"),
+        format!("has something else mounted over its directory {pid}")
+    );
+    assert_eq!(finding.number("event.severity"), 99);
+    assert_eq!(finding.text("rule.id"), "PW1004");
+    assert_eq!(finding.at("portwatch.listener.port"), PORT);
+    assert_eq!(scan.code, Some(1), "{}", scan.stderr);
+}
+
+#[test]
+fn a_watch_finds_a_table_of_descriptors_that_is_covered() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let mut server = host.actor(&[&format!("listen tcp {}", host.v4(PORT)), "stay"]);
+    server.answer();
+    let pid = server.pid();
+
+    let portwatch = Portwatch::start(covered(&host, &format!("/proc/{pid}/fd"), &[]), &["watch"]);
+    if is_blind(&[portwatch.expect("the start", |event| event.is("run-started"))]) {
+        return;
+    }
+    let finding = portwatch.expect("a finding", |event| hides(event, pid));
+    portwatch.stop().assert_sound();
+
+    assert_eq!(says(&finding, "/proc"), format!("has something else mounted over {pid}/fd"));
+}
+
+#[test]
+fn a_watch_finds_who_hides_while_it_watches() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let portwatch = host.portwatch(&["watch"]);
+    if is_blind(&[portwatch.expect("the start", |event| event.is("run-started"))]) {
+        return;
+    }
+    let mut server = host.actor(&[&format!("listen tcp {}", host.v4(PORT)), "stay"]);
+    server.answer();
+    let pid = server.pid();
+    let opened = portwatch
+        .expect("the listener", |event| event.is_listener("listener-opened", PORT, host.netns()));
+    assert_eq!(opened.number("process.pid"), u64::from(pid));
+
+    let mounts = format!("--mount=/proc/{}/ns/mnt", portwatch.pid());
+    let mount = ["mount", "-t", "tmpfs", "none", &format!("/proc/{pid}")];
+    let mounted = finish(Command::new("nsenter").arg(mounts).args(mount));
+    assert_eq!(mounted.code, Some(0), "{}", mounted.stderr);
+    let finding = portwatch.expect("a finding", |event| hides(event, pid));
+    let run = portwatch.stop();
+
+    assert!(says(&finding, "/proc").contains("mounted over"), "{finding}");
+    // Known from before, and not said to have exited.
+    assert_eq!(finding.number("process.pid"), u64::from(pid));
+    assert_eq!(finding.owner("opener", pid)["exited"], false);
+    run.assert_sound();
+}
+
+#[test]
+fn a_listener_that_nobody_has_a_descriptor_of_is_found() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let listen = format!("listen tcp {}", host.v4(PORT));
+    let mut server = host.actor(&[&listen, "cast-adrift", "stay"]);
+    server.answer();
+    server.answer();
+
+    let scan = host.finish_portwatch(&["scan", "--format", "json"]);
+
+    let events = events_of(&scan);
+    if is_blind(&events) {
+        return;
+    }
+    let of_kind = |event: &&Event| event.text("portwatch.finding.kind") == "hidden-owner";
+    let finding = events.iter().find(of_kind).expect("a finding");
+    let message = finding.text("message");
+    assert!(message.ends_with("is there, and no process holds it."), "{message}");
+    assert_eq!(says(finding, "descriptors (BPF iterator)"), "no process has a descriptor of it");
+    let hint = says(finding, "/proc");
+    assert!(hint.contains(&format!("pid {}", server.pid())), "{hint}");
+}
+
+#[test]
+fn a_listener_of_multipath_tcp_is_of_who_opened_it_and_hides_nothing() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    if std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_err() {
+        return skip("this kernel has no Multipath TCP");
+    }
+    let mut server = host.actor(&[&format!("listen mptcp {}", host.v4(PORT)), "stay"]);
+    server.answer();
+
+    let scan = host.finish_portwatch(&["scan", "--format", "json"]);
+
+    let events = events_of(&scan);
+    if is_blind(&events) {
+        return;
+    }
+    let is_found = |event: &&Event| event.is_listener("listener-found", PORT, host.netns());
+    let listener = events.iter().find(is_found).expect("the listener");
+    assert_eq!(listener.text("portwatch.ownership"), "process");
+    listener.assert_owner("", "holder", "observed", server.pid());
+    assert!(!events.iter().any(disagrees), "{events:#?}");
+}
+
+#[test]
+fn the_socket_of_vxlan_is_the_kernels_and_hides_nothing() {
+    is_the_kernels("vxlan", &format!("id 5 local 127.0.0.1 dstport {PORT}"));
+}
+
+#[test]
+fn the_socket_of_geneve_is_the_kernels_and_hides_nothing() {
+    is_the_kernels("geneve", &format!("id 5 remote 127.0.0.1 dstport {PORT}"));
+}
+
+fn is_the_kernels(kind: &str, options: &str) {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let link = format!("link add tunnel0 type {kind} {options}");
+    let added = finish(host.command("ip").args(link.split(' ')));
+    if added.code != Some(0) {
+        return skip(&format!("`ip {link}`: {}", added.stderr.trim()));
+    }
+    host.ip("link set tunnel0 up");
+
+    let scan = host.finish_portwatch(&["scan", "--format", "json"]);
+
+    let events = events_of(&scan);
+    if is_blind(&events) {
+        return;
+    }
+    let is_found = |event: &&Event| event.is_listener("listener-found", PORT, host.netns());
+    let listener = events.iter().find(is_found).expect("the listener");
+    assert_eq!(listener.text("portwatch.ownership"), "kernel");
+    let reason = listener.text("portwatch.ownership_reason");
+    assert_eq!(reason, format!("the kernel made it: {kind} device tunnel0 uses UDP {PORT}"));
+    assert!(!events.iter().any(disagrees), "{events:#?}");
+}
+
+#[test]
+fn a_host_on_which_everything_comes_and_goes_hides_nothing() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let address = host.v4(PORT);
+    let rounds = 4_000;
+    let mut server = host.actor(&[&format!("listen tcp {address}"), "stay"]);
+    server.answer();
+    server.tell(&format!("reap {rounds}"));
+    let churn = host.actor(&[&format!("churn {address} {rounds}")]);
+    let mut crowded = host.actor(&[&format!("listen tcp {}", host.v4(3517)), "stay"]);
+    crowded.answer();
+    crowded.tell("mayflies 300");
+    let crowd = host.actor(&[&format!("crowd {} 300", host.v4(3517))]);
+
+    for _ in 0..20 {
+        let scan = host.finish_portwatch(&["scan", "-p", "3516,3517", "--format", "json"]);
+
+        let disagreement = events_of(&scan).into_iter().find(disagrees);
+        assert_eq!(disagreement, None);
+    }
+    drop((churn, crowd));
+}
+
+/// Does this kernel refuse the iterators that look past `/proc`? Noted as skipped if so.
+fn is_blind(events: &[Event]) -> bool {
+    let started = events.first().expect("the first event");
+    let mut degraded = started.list("portwatch.run.degraded").iter().filter_map(|it| it.as_str());
+    let reason = degraded.find(|it| it.starts_with("what /proc and sock_diag say"));
+    reason.inspect(|reason| skip(reason)).is_some()
+}
+
+/// A command for a portwatch that has something else mounted over a path: only for itself, as `ip netns
+/// exec` gives it a mount namespace of its own.
+fn covered(host: &Host, path: &str, args: &[&str]) -> Command {
+    let mut command = host.command("sh");
+    let script = format!("mount -t tmpfs none {path} && exec \"$0\" \"$@\"");
+    command.args(["-c", &script]).arg(program()).args(args);
+    command
+}
+
+fn hidden_owner(events: &[Event], pid: u32) -> Option<&Event> {
+    events.iter().find(|event| hides(event, pid))
+}
+
+/// Does it say that this process hides?
+fn hides(event: &Event, pid: u32) -> bool {
+    event.text("portwatch.finding.kind") == "hidden-owner"
+        && event.text("message").contains(&format!("(pid {pid})"))
+}
+
+fn disagrees(event: &Event) -> bool {
+    ["hidden-owner", "view-mismatch"].contains(&event.text("portwatch.finding.kind"))
+}
+
+/// What a view says.
+fn says<'a>(finding: &'a Event, view: &str) -> &'a str {
+    let views = finding.list("portwatch.finding.views");
+    let says = views.iter().find(|it| it["name"] == view).and_then(|it| it["says"].as_str());
+    says.unwrap_or_else(|| panic!("no {view} in {finding}"))
+}
+
+fn events_of(scan: &Finished) -> Vec<Event> {
+    scan.stdout.lines().map(Event::parse).collect()
+}
