@@ -74,7 +74,7 @@ fn a_program_where_anybody_can_put_files_is_told() {
     fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).expect("open a directory");
     let copy = open.join("actor");
     fs::copy(ACTOR, &copy).expect("copy a program");
-    let mut command = host.command(&copy.display().to_string());
+    let mut command = host.command(&copy);
     let listen = format!("listen tcp {}", host.v4(PORT));
     let mut server = Actor::start(command.args([&*listen, "stay"]));
     server.answer();

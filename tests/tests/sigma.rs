@@ -98,7 +98,7 @@ fn of_every_kind(kinds: &[String]) -> String {
             events.push(finding);
         }
     }
-    events.iter().map(|event| format!("{event}\n")).collect()
+    events.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn root() -> PathBuf {

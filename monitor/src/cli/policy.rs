@@ -57,7 +57,7 @@ pub struct LearnPolicy {
     /// Watch for this time instead of looking once, such as 10m or 24h; an interrupt ends it early.
     #[arg(long = "for", value_name = "TIME", value_parser = value::duration, help_heading = LIMITS)]
     pub duration: Option<Duration>,
-    /// Also write who talks: [[client]] rules.
+    /// Also write who talks, as `[[client]]` rules.
     #[arg(long, help_heading = OUTPUT)]
     pub clients: bool,
     /// File to write to, which must not be there yet; default: stdout.
