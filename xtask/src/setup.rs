@@ -178,7 +178,7 @@ const TEST_TOOLS: [Tool; 11] = [
     Tool { program: "bpftool", package: "bpftool" },
     Tool { program: "socat", package: "socat" },
     Tool { program: "systemd-socket-activate", package: "systemd" },
-    Tool { program: "python3", package: "python3" },
+    Tool { program: "python3", package: "python3-venv" },
     // rustup's directory always has these two.
     Tool { program: "cargo-fmt", package: "rustfmt-web" },
     Tool { program: "cargo-clippy", package: "rust-web-clippy" },

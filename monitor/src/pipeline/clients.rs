@@ -1,12 +1,14 @@
-//! What is found about who talks on a watched port: that what he runs has been deleted.
+//! What is found about who talks on a watched port, and how: he runs what has been deleted, or it looks
+//! like what no service is for.
 
+use crate::app::{Confidence, Protocol};
 use crate::flow::{End, FlowId};
 use crate::owner::{Owner, Process, Side};
 use crate::pipeline::findings::Ground;
 use crate::pipeline::indicators::{self, Case};
 use crate::pipeline::judgement::{program, who};
 use crate::pipeline::{Pipeline, evidence, next_steps};
-use crate::report::{Finding, FindingKind, FlowReport, Severity};
+use crate::report::{Finding, FindingKind, FlowReport, FlowRole, ListenerReport, Severity};
 
 impl Pipeline {
     /// Takes in what is found about a flow. Once it is over, that is so no more.
@@ -26,6 +28,24 @@ impl Pipeline {
             let transport = id.transport.name();
             let why = format!("The {transport} conversation between {low} and {high} is over.");
             self.resolve_others(ground, &[], &why, now_ns);
+        }
+    }
+
+    /// Takes in what a conversation looks like: of the listeners that serve it, findings may be worse.
+    pub(super) fn hear_of(&mut self, report: &FlowReport, now_ns: u64) {
+        let Some(protocol) = no_service(report) else { return };
+        let mut serve: Vec<u64> = self
+            .open_reports()
+            .filter(|listener| serves(listener, report))
+            .map(|listener| listener.cookie)
+            .collect();
+        serve.sort_unstable();
+        for cookie in serve {
+            if self.speaks(cookie, protocol)
+                && let Some((listener, expired)) = self.reported_listener(cookie, now_ns)
+            {
+                self.judge(&listener, expired.as_deref(), now_ns);
+            }
         }
     }
 
@@ -75,6 +95,28 @@ impl Pipeline {
                 && listener.attribution.owners.iter().any(is_same)
         })
     }
+}
+
+/// What a conversation looks like for sure enough, if that is what somebody else runs commands by or goes
+/// on through.
+fn no_service(report: &FlowReport) -> Option<Protocol> {
+    let app = report.app.as_ref()?;
+    let is_sure = app.confidence.is_some_and(|confidence| confidence >= Confidence::Likely);
+    let is_none = matches!(app.protocol, Protocol::Shell | Protocol::Socks);
+    (is_sure && is_none && report.role == Some(FlowRole::Server)).then_some(app.protocol)
+}
+
+/// Somebody who has the listener is at the end of the conversation that was called.
+fn serves(listener: &ListenerReport, flow: &FlowReport) -> bool {
+    let is_at_the_end = |process: &Process| {
+        flow.attribution.owners.iter().any(|owner| {
+            owner.side == Some(Side::Destination)
+                && (owner.process.pid, owner.process.start_ticks)
+                    == (process.pid, process.start_ticks)
+        })
+    };
+    (listener.transport, listener.local.port) == (flow.transport, flow.destination.port)
+        && listener.attribution.owners.iter().any(|owner| is_at_the_end(&owner.process))
 }
 
 const fn does(side: Option<Side>) -> &'static str {

@@ -37,6 +37,7 @@ impl Pipeline {
             let report = self.flow_report(&flow, false, now_ns);
             let found = self.found_at_ends(flow.id, &report, now_ns);
             self.suspect(&flow, &report, now_ns);
+            self.hear_of(&report, now_ns);
             self.report(flow.start_ns, Body::Flow(FlowChange::Started, Box::new(report)));
             self.judge_flow(flow.id, found, false, now_ns);
         }
@@ -51,6 +52,7 @@ impl Pipeline {
             self.judge_call(&flow, change, &report, now_ns);
             let found = self.found_at_ends(flow.id, &report, now_ns);
             self.suspect(&flow, &report, now_ns);
+            self.hear_of(&report, now_ns);
             if over {
                 self.known.translations.forget(&flow.id);
             } else if self.known.may_be_translated(&flow) {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::app::Protocol;
 use crate::escape::text_from_bytes;
 use crate::owner::{Attribution, Integrity, Owner, Package, Packaging, Process, Role};
 use crate::pipeline::judgement::name;
@@ -17,6 +18,7 @@ pub(super) struct Case<'a> {
     /// Who has to do with it and is there, the most telling first; those that were, if nobody is.
     owners: Vec<&'a Owner>,
     listener: Option<&'a ListenerReport>,
+    spoken: Option<Protocol>,
     found_unix_ns: i64,
     own_netns: u64,
 }
@@ -35,6 +37,8 @@ enum Says {
     Process(fn(&Case<'_>, &Process) -> Option<String>),
     /// Of the listener.
     Listener(fn(&ListenerReport) -> Option<String>),
+    /// Of what conversations with it look like.
+    Spoken(Protocol, &'static str),
 }
 
 struct Row {
@@ -50,7 +54,7 @@ const MEMFD: &str = "what it runs never was a file: it is in memory only (memfd)
 const DELETED: &str = "the file it runs has been deleted";
 
 /// All of them, the gravest first.
-const TABLE: [Row; 11] = [
+const TABLE: [Row; 13] = [
     Row {
         name: "memfd-executable",
         weight: CRITICAL,
@@ -66,6 +70,12 @@ const TABLE: [Row; 11] = [
             (package.integrity == Integrity::Modified).then(words)
         }),
         technique: Some(&Technique::COMPROMISED_BINARY),
+    },
+    Row {
+        name: "speaks-shell",
+        weight: CRITICAL,
+        says: Says::Spoken(Protocol::Shell, "a conversation with it looks like a shell"),
+        technique: Some(&Technique::UNIX_SHELL),
     },
     Row {
         name: "deleted-executable",
@@ -101,6 +111,12 @@ const TABLE: [Row; 11] = [
             Some(format!("it listens on all addresses, where the policy says {loopback}"))
         }),
         technique: None,
+    },
+    Row {
+        name: "speaks-proxy",
+        weight: Weight::Levels(1),
+        says: Says::Spoken(Protocol::Socks, "a conversation with it looks like a SOCKS proxy"),
+        technique: Some(&Technique::PROXY),
     },
     Row {
         name: "foreign-path",
@@ -168,17 +184,21 @@ impl<'a> Case<'a> {
         if owners.is_empty() {
             owners = attribution.owners.iter().collect();
         }
-        Self { owners, listener: None, found_unix_ns, own_netns }
+        Self { owners, listener: None, spoken: None, found_unix_ns, own_netns }
     }
 
     /// About one process, whatever became of it.
     pub(super) fn of_owner(owner: &'a Owner, found_unix_ns: i64, own_netns: u64) -> Self {
-        Self { owners: vec![owner], listener: None, found_unix_ns, own_netns }
+        Self { owners: vec![owner], listener: None, spoken: None, found_unix_ns, own_netns }
     }
 
-    /// The same, about a listener.
-    pub(super) fn with_listener(self, listener: &'a ListenerReport) -> Self {
-        Self { listener: Some(listener), ..self }
+    /// The same, about a listener, and what conversations with it looked like.
+    pub(super) fn with_listener(
+        self,
+        listener: &'a ListenerReport,
+        spoken: Option<Protocol>,
+    ) -> Self {
+        Self { listener: Some(listener), spoken, ..self }
     }
 
     /// The first process of which `is` holds.
@@ -191,6 +211,9 @@ impl<'a> Case<'a> {
         let says = match row.says {
             Says::Process(says) => says,
             Says::Listener(says) => return says(self.listener?),
+            Says::Spoken(protocol, words) => {
+                return (self.spoken == Some(protocol)).then(|| words.to_owned());
+            }
         };
         let first = self.owners.first()?.process.pid;
         self.owners.iter().find_map(|owner| {

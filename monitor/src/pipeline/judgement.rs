@@ -107,7 +107,8 @@ impl Pipeline {
         let found_ns = self.findings.first_seen_ns(Ground::Listener(report.cookie), kind);
         let found_unix_ns = self.clock.unix_ns(found_ns.unwrap_or(now_ns));
         let case = Case::of(&report.attribution, found_unix_ns, self.own_netns());
-        let (indicators, techniques) = indicators::all(&case.with_listener(report));
+        let spoken = self.spoken_with(report.cookie);
+        let (indicators, techniques) = indicators::all(&case.with_listener(report, spoken));
         let severity = indicators::severity(base, &indicators);
         let message = format!("{} {}, and {why}.", who_has(report, owner), listens(report));
         let mut finding = Finding::new(kind, &self.subject(report), severity, message);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::app::Protocol;
 use crate::attribution::Socket;
 use crate::owner::{Attribution, Role};
 use crate::pipeline::Pipeline;
@@ -16,6 +17,8 @@ pub(super) const PATIENCE_NS: u64 = 500_000_000;
 pub(super) struct Listeners {
     /// Open listeners by cookie, as last reported.
     reported: HashMap<u64, ListenerReport>,
+    /// What conversations with them looked like, where that is what no service is for.
+    spoken: HashMap<u64, Protocol>,
     /// Changed, but not everything is known yet; since when.
     waiting: HashMap<u64, u64>,
 }
@@ -23,7 +26,7 @@ pub(super) struct Listeners {
 impl Pipeline {
     /// Every open listener is to be judged again.
     pub(super) fn judge_listeners_anew(&mut self, now_ns: u64) {
-        let Listeners { reported, waiting } = &mut self.listeners;
+        let Listeners { reported, waiting, spoken: _ } = &mut self.listeners;
         for cookie in reported.keys() {
             waiting.entry(*cookie).or_insert(now_ns);
         }
@@ -90,6 +93,7 @@ impl Pipeline {
         if self.listeners.reported.remove(&socket.cookie).is_none() {
             return false;
         }
+        self.listeners.spoken.remove(&socket.cookie);
         self.judge_closed(&report, now_ns);
         let time_ns = socket.closed_ns.unwrap_or(now_ns);
         self.report(time_ns, Body::Listener(ListenerChange::Closed, Box::new(report)));
@@ -99,6 +103,22 @@ impl Pipeline {
     /// The open listeners as they were last reported.
     pub(super) fn open_reports(&self) -> impl Iterator<Item = &ListenerReport> {
         self.listeners.reported.values()
+    }
+
+    /// What a conversation with this listener looked like, if that is what no service is for.
+    pub(super) fn spoken_with(&self, cookie: u64) -> Option<Protocol> {
+        self.listeners.spoken.get(&cookie).copied()
+    }
+
+    /// A conversation with this open listener looks like that; true if it is news.
+    pub(super) fn speaks(&mut self, cookie: u64, protocol: Protocol) -> bool {
+        let known = self.listeners.spoken.insert(cookie, protocol);
+        if known == Some(Protocol::Shell) {
+            // Nothing is worse.
+            self.listeners.spoken.insert(cookie, Protocol::Shell);
+            return false;
+        }
+        known != Some(protocol)
     }
 
     /// An open listener as it was last reported, and the expired rule that would expect it.

@@ -1,6 +1,6 @@
 //! The interfaces at which packets are seen, by what packets call them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use monitor_ebpf::wire::InterfaceId;
 
@@ -11,14 +11,15 @@ use crate::report::InterfaceReport;
 #[derive(Debug)]
 pub(super) struct Observed {
     own: Netns,
-    namespaces: HashMap<u32, Netns>,
+    /// Ordered: of two numbers for one namespace, always the same one is found.
+    namespaces: BTreeMap<u32, Netns>,
     names: HashMap<InterfaceId, String>,
 }
 
 impl Observed {
     /// Knows only portwatch's own namespace.
     pub(super) fn new(own: Netns) -> Self {
-        Self { own, namespaces: HashMap::new(), names: HashMap::new() }
+        Self { own, namespaces: BTreeMap::new(), names: HashMap::new() }
     }
 
     pub(super) fn learn(&mut self, report: &InterfaceReport) {

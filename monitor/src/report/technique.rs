@@ -13,6 +13,7 @@ pub struct Technique {
 }
 
 const COMMAND_AND_CONTROL: (&str, &str) = ("TA0011", "Command and Control");
+const EXECUTION: (&str, &str) = ("TA0002", "Execution");
 const STEALTH: (&str, &str) = ("TA0005", "Defense Evasion");
 const PERSISTENCE: (&str, &str) = ("TA0003", "Persistence");
 
@@ -38,6 +39,15 @@ impl Technique {
         subtechnique: Some(("T1564.013", "Bind Mounts")),
         tactics: &[STEALTH],
     };
+    /// Commands are run by a shell.
+    pub const UNIX_SHELL: Self = Self {
+        technique: ("T1059", "Command and Scripting Interpreter"),
+        subtechnique: Some(("T1059.004", "Unix Shell")),
+        tactics: &[EXECUTION],
+    };
+    /// Traffic goes on from here to somewhere else.
+    pub const PROXY: Self =
+        Self { technique: ("T1090", "Proxy"), subtechnique: None, tactics: &[COMMAND_AND_CONTROL] };
     /// A program's file is deleted while it runs.
     pub const FILE_DELETION: Self = Self {
         technique: ("T1070", "Indicator Removal"),

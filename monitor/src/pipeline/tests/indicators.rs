@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use super::listeners::{findings, news};
 use super::scene::*;
 use super::*;
+use crate::app::{Confidence, Likeness, Protocol};
+use crate::endpoint::{Direction, Endpoint};
 use crate::owner::{
-    Ancestor, Container, Context, Integrity, Login, Package, PackageFormat, Terminal,
+    Ancestor, Container, Context, Integrity, Login, Package, PackageFormat, Side, Terminal,
 };
-use crate::report::{Finding, FindingKind, FindingState, Severity};
+use crate::report::{
+    Finding, FindingKind, FindingState, FlowReport, FlowRole, ListenerReport, Severity,
+};
 
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
@@ -213,6 +217,71 @@ fn a_client_that_runs_a_deleted_file_is_one_finding_until_its_last_conversation_
     );
     assert!(opened.flow.is_some());
     assert_eq!(scene.pipeline.findings(), 1);
+}
+
+#[test]
+fn a_listener_that_serves_a_shell_or_a_proxy_is_worse() {
+    let table = [
+        (Protocol::Shell, Some(Confidence::Likely), "speaks-shell", Severity::Critical),
+        (Protocol::Socks, Some(Confidence::Certain), "speaks-proxy", Severity::High),
+        (Protocol::Shell, Some(Confidence::Possible), "", Severity::Medium),
+        (Protocol::Http, Some(Confidence::Certain), "", Severity::Medium),
+    ];
+    for (protocol, confidence, name, severity) in table {
+        let mut scene = Scene::new();
+        scene.processes.insert(PID, innocent());
+        let before = found(&mut scene, LOOPBACK);
+        let listener = before.listener.expect("the listener");
+        let app = Likeness {
+            protocol,
+            confidence,
+            first_speaker: None,
+            version: None,
+            details: Vec::new(),
+            tls: None,
+            http: None,
+            measure: None,
+        };
+
+        scene.pipeline.hear_of(&conversation(&listener, app), 2 * SECOND);
+        scene.pipeline.finish(3 * SECOND);
+
+        let told = news(&scene.pipeline.take_reports());
+        let last = told.last().map(|it| &it.finding);
+        assert_eq!(last.map_or_else(Vec::new, names).concat(), name, "{protocol:?}");
+        assert_eq!(last.map_or(Severity::Medium, |it| it.severity), severity, "{protocol:?}");
+    }
+}
+
+/// A conversation that the owners of a listener serve.
+fn conversation(listener: &ListenerReport, app: Likeness) -> FlowReport {
+    let mut attribution = listener.attribution.clone();
+    for owner in &mut attribution.owners {
+        owner.side = Some(Side::Destination);
+    }
+    FlowReport {
+        source: Endpoint::new(listener.local.ip, 40_000),
+        destination: listener.local,
+        transport: listener.transport,
+        family: listener.family,
+        port: listener.local.port,
+        direction: Direction::Ingress,
+        role: Some(FlowRole::Server),
+        source_packets: 1,
+        source_bytes: 60,
+        destination_packets: 1,
+        destination_bytes: 60,
+        start_unix_ns: 0,
+        last_unix_ns: 0,
+        tcp_flags: None,
+        state: None,
+        netns: listener.netns.clone(),
+        interfaces: Vec::new(),
+        community_id: String::new(),
+        app: Some(Arc::new(app)),
+        nat: None,
+        attribution,
+    }
 }
 
 /// The finding about a listener of this process, without a policy.
