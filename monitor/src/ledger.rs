@@ -61,10 +61,40 @@ impl Credited {
     }
 }
 
+/// Slots in a page.
+const PAGE: usize = 64;
+
+/// What was credited for each slot; memory only for those that were in use. A table may be of
+/// gigabytes, and a recording may say so of any.
+#[derive(Debug)]
+struct Pages {
+    pages: Vec<Option<Box<[Credited; PAGE]>>>,
+}
+
+impl Pages {
+    fn new(slots: usize) -> Self {
+        Self { pages: vec![None; slots.div_ceil(PAGE)] }
+    }
+
+    /// `None` beyond the table.
+    fn get(&self, slot: u32) -> Option<Credited> {
+        let slot = slot as usize;
+        let page = self.pages.get(slot / PAGE)?;
+        let held = page.as_deref().and_then(|page| page.get(slot % PAGE)).copied();
+        Some(held.unwrap_or_default())
+    }
+
+    fn get_mut(&mut self, slot: u32) -> Option<&mut Credited> {
+        let slot = slot as usize;
+        let page = self.pages.get_mut(slot / PAGE)?;
+        page.get_or_insert_with(|| Box::new([Credited::default(); PAGE])).get_mut(slot % PAGE)
+    }
+}
+
 /// What was credited for every slot of the table.
 #[derive(Debug)]
 pub struct Ledger {
-    slots: Vec<Credited>,
+    credited: Pages,
     /// Generations that were read from the table and then replaced; their hand-over is still in the
     /// ring. Never more than records fit into the ring.
     handed_over: HashMap<(u32, u64), Credited>,
@@ -73,17 +103,17 @@ pub struct Ledger {
 impl Ledger {
     /// A ledger for a table of `slots` slots.
     pub fn new(slots: usize) -> Self {
-        Self { slots: vec![Credited::default(); slots], handed_over: HashMap::new() }
+        Self { credited: Pages::new(slots), handed_over: HashMap::new() }
     }
 
     /// Would reading this slot tell nothing new? `count` is its [`Slot::count`].
     pub fn is_current(&self, slot: u32, count: u64) -> bool {
-        self.slots.get(slot as usize).is_some_and(|credited| credited.count == count)
+        self.credited.get(slot).is_some_and(|credited| credited.count == count)
     }
 
     /// Credits what a reading of the table shows.
     pub fn read(&mut self, slot: u32, content: &Slot) -> Option<Credit> {
-        let credited = self.slots.get_mut(slot as usize)?;
+        let credited = self.credited.get_mut(slot)?;
         let before = *credited;
         *credited = Credited { count: content.count, bytes: content.bytes };
         let known = if before.generation() == content.generation() {
@@ -111,7 +141,7 @@ impl Ledger {
         if evicted.count == 0 {
             return None;
         }
-        let slot = self.slots.get_mut(record.slot as usize)?;
+        let slot = self.credited.get_mut(record.slot)?;
         let known = if slot.generation() == evicted.generation() {
             std::mem::take(slot)
         } else {

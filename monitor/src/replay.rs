@@ -144,16 +144,14 @@ impl Replay {
         match input {
             Input::Started { .. } if self.has_started => return Err("a second start".to_owned()),
             Input::Started { .. } => self.has_started = true,
-            // What the core is told before it starts is what was there, of which nothing is reported yet.
-            Input::Observed(_)
-            | Input::Namespaces(_)
-            | Input::Sockets { .. }
-            | Input::Holders { .. } => {}
-            _ if !self.has_started => return Err("news before the start".to_owned()),
             _ => {}
         }
         self.now_ns = self.now_ns.max(input.time_ns().unwrap_or(0));
         self.pipeline.apply(input);
+        // What the core is told before it starts is what was there, of which nothing is reported yet.
+        if !self.has_started && !self.pipeline.take_reports().is_empty() {
+            return Err("news before the start".to_owned());
+        }
         // Nobody is asked for anything: the answers are in the recording.
         self.pipeline.take_up_requests();
         drop(self.pipeline.take_requests());

@@ -130,16 +130,22 @@ fn who_talks_although_no_client_rule_expects_it_is_a_finding() {
 
     let mut server = serve(&host, Path::new(ACTOR), port);
     server.tell("serve 1");
-    let client = host.perform(&[&format!("connect tcp {}", host.v4(port)), "exchange 100"]);
+    let connect = format!("connect tcp {}", host.v4(port));
+    let mut client = host.actor(&[&connect, "exchange 100", "stay"]);
+    let connected = client.answer();
+    client.answer();
     let finding = portwatch.expect("the finding", |event| {
         event.is("finding") && event.text("portwatch.finding.kind") == "unknown-client"
     });
+    let pid = client.pid();
+    client.leave();
     let run = portwatch.stop();
 
     let message = finding.text("message");
-    let told = format!("actor (pid {}, user root", client.pid);
+    let told = format!("actor (pid {pid}, user root");
     assert!(message.starts_with(&told), "{message}");
-    assert_eq!(finding.endpoint("source"), Some(client.address()));
+    let source = finding.endpoint("source").map(|source| source.to_string());
+    assert_eq!(source.as_deref(), connected.split_whitespace().last());
     assert_eq!(finding.text("portwatch.finding.nearest_rule"), "ui");
     let difference = format!("exe: rule says /usr/bin/badge-ui, is {ACTOR}");
     assert_eq!(finding.text("portwatch.finding.differences.0"), difference);

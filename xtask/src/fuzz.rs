@@ -22,7 +22,7 @@ const INSTRUMENTED: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sa
     -Cllvm-args=-sanitizer-coverage-trace-compares -Coverflow-checks -Cdebug-assertions";
 
 /// The longest input: longer than anything that a bound of ours lets in at once.
-const LONGEST: &str = "-max_len=16384";
+const LONGEST: &str = "-max_len=65536";
 
 /// Builds the targets whose name contains `filter` and runs each for `duration`; a target counts like a
 /// test.
