@@ -11,6 +11,8 @@ use std::process::{Command, ExitCode};
 use std::{env, fs};
 
 use anyhow::{Context as _, Result};
+use object::build::elf::{Builder, SectionData};
+use object::elf;
 
 fn main() -> ExitCode {
     match build_kernel_object() {
@@ -47,9 +49,29 @@ fn build_kernel_object() -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let object = target_directory.join(target).join("release").join(OBJECT);
-    fs::copy(&object, output_directory.join(OBJECT))
-        .with_context(|| format!("copy {}", object.display()))?;
+    let built = fs::read(&object).with_context(|| format!("read {}", object.display()))?;
+    let stripped = without_debug_sections(&built).context("strip the kernel object")?;
+    fs::write(output_directory.join(OBJECT), stripped).context("write the kernel object")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The kernel takes types and lines from BTF, which the linker makes of the debug sections. Those are
+/// nine tenths of the object, and would be in the memory of every `portwatch watch`.
+fn without_debug_sections(object: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug") || name.starts_with(b".rel.debug");
+    }
+    builder.delete_orphans();
+    // LLVM keeps the names of sections among those of symbols; the builder wants a place for each.
+    let names = builder.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// What `cargo xtask setup` wrote down.

@@ -3,6 +3,7 @@
 //! It never reads a clock: every method takes the time (nanoseconds of `CLOCK_BOOTTIME`), so that a
 //! replayed recording ends its flows exactly as the live run did.
 
+mod conversations;
 mod id;
 mod role;
 mod tally;
@@ -12,9 +13,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indexmap::IndexMap;
 use monitor_ebpf::packet::tcp;
 use monitor_ebpf::wire::{FlowKey, FlowRecord};
+use smallvec::SmallVec;
 
 use crate::app::Likeness;
 use crate::endpoint::{Direction, Transport};
@@ -22,12 +23,14 @@ use crate::ledger::{Credit, Tenure};
 use crate::ports::PortSet;
 use crate::report::{EndReason, FlowChange};
 
+use conversations::Conversations;
+
 pub use id::{End, FlowId};
 pub use tally::PlaceTally;
 
 /// Changes handed out in one go; the rest waits for the next call. What outputs queue is some thousand
 /// reports, and the memory of a flood of them is bounded here.
-const CHANGES_PER_CALL: usize = 2048;
+const CHANGES_PER_CALL: usize = 1024;
 
 /// Flows that had to make room and wait to be reported; of more only the number is known.
 const MAX_DISPLACED: usize = 4096;
@@ -39,13 +42,28 @@ const LASTING_PACKETS: u64 = 64;
 /// How long a closed connection waits for the packets that are still under way.
 const LINGER_NS: u64 = 1_000_000_000;
 
-/// What one end did.
+/// Something of each end.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Sent {
-    /// All TCP flags it sent, or-ed.
-    pub tcp_flags: u8,
-    /// Cookie of the socket it sent from, where a packet told; 0 otherwise.
-    pub cookie: u64,
+pub struct OfEnds<T> {
+    low: T,
+    high: T,
+}
+
+impl<T: Copy> OfEnds<T> {
+    /// That of an end.
+    pub const fn of(self, end: End) -> T {
+        match end {
+            End::Low => self.low,
+            End::High => self.high,
+        }
+    }
+
+    const fn of_mut(&mut self, end: End) -> &mut T {
+        match end {
+            End::Low => &mut self.low,
+            End::High => &mut self.high,
+        }
+    }
 }
 
 /// A conversation.
@@ -59,12 +77,12 @@ pub struct Flow {
     pub opener: End,
     /// The first packet was seen and told who opened it.
     pub opening_seen: bool,
-    /// What the lower end did.
-    pub low: Sent,
-    /// What the higher end did.
-    pub high: Sent,
-    /// Every place it was seen at.
-    pub places: Vec<PlaceTally>,
+    /// All TCP flags that an end has sent, or-ed.
+    pub tcp_flags: OfEnds<u8>,
+    /// Cookie of the socket that an end sent from, where a packet told; 0 otherwise.
+    pub cookies: OfEnds<u64>,
+    /// Every place it was seen at: usually two, there and back.
+    pub places: SmallVec<[PlaceTally; 2]>,
     /// First packet: then, or up to a jiffy later.
     pub start_ns: u64,
     /// It was there by then: `start_ns`, if the clock was read for it.
@@ -84,24 +102,14 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// What an end did.
-    pub const fn sent(&self, end: End) -> &Sent {
-        match end {
-            End::Low => &self.low,
-            End::High => &self.high,
-        }
-    }
-
-    const fn sent_mut(&mut self, end: End) -> &mut Sent {
-        match end {
-            End::Low => &mut self.low,
-            End::High => &mut self.high,
-        }
+    /// All TCP flags that were seen.
+    pub const fn tcp_flags_of_both(&self) -> u8 {
+        self.tcp_flags.low | self.tcp_flags.high
     }
 
     /// FIN in both directions, or RST in one.
     pub const fn is_closed(&self) -> bool {
-        let (low, high) = (self.low.tcp_flags, self.high.tcp_flags);
+        let OfEnds { low, high } = self.tcp_flags;
         (low | high) & tcp::RST != 0 || low & high & tcp::FIN != 0
     }
 }
@@ -110,12 +118,12 @@ impl Flow {
 #[derive(Debug)]
 pub struct FlowTable {
     /// Densely packed: a sweep reads them in the order in which they lie in memory.
-    flows: IndexMap<FlowId, Flow>,
+    flows: Conversations,
     /// Closed connections whose ports are in use again.
-    previous: IndexMap<FlowId, Flow>,
+    previous: Conversations,
     /// For each slot of the kernel's table the position in `flows` of the flow it counted last. Only
     /// where to look first: flows move and end.
-    positions: Vec<usize>,
+    positions: Vec<u32>,
     /// Flows whose start was not reported yet.
     unstarted: Vec<FlowId>,
     /// Flows that had to make room.
@@ -152,8 +160,8 @@ impl FlowTable {
         let nanoseconds =
             |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self {
-            flows: IndexMap::new(),
-            previous: IndexMap::new(),
+            flows: Conversations::default(),
+            previous: Conversations::default(),
             positions: Vec::new(),
             unstarted: Vec::new(),
             displaced: Vec::new(),
@@ -217,7 +225,7 @@ impl FlowTable {
         if opens && self.flows.get(&id).is_some_and(|flow| flow.is_closed() && is_another(flow)) {
             self.retire(id);
         }
-        let is_new = !self.flows.contains_key(&id);
+        let is_new = !self.flows.contains(&id);
         let flow = self.open(id, sender, &record.key, start, ports);
         flow.start_ns = flow.start_ns.min(start.0);
         flow.start_by_ns = flow.start_by_ns.min(start.1);
@@ -225,10 +233,9 @@ impl FlowTable {
             // Whoever is heard first asks; UDP has no other sign.
             flow.opener = sender;
         }
-        let sent = flow.sent_mut(sender);
-        sent.tcp_flags |= flags;
+        *flow.tcp_flags.of_mut(sender) |= flags;
         if record.cookie != 0 {
-            sent.cookie = record.cookie;
+            *flow.cookies.of_mut(sender) = record.cookie;
         }
         if opens {
             (flow.opener, flow.opening_seen) = (sender, true);
@@ -247,13 +254,13 @@ impl FlowTable {
         let position = self.position(credit.tenure.slot, &id);
         let flow = match self.previous.get_mut(&id) {
             Some(previous) if ended => previous,
-            _ => match position.and_then(|position| self.flows.get_index_mut(position)) {
-                Some((_, flow)) => flow,
+            _ => match position.and_then(|position| self.flows.at_mut(position)) {
+                Some(flow) => flow,
                 None => self.open(id, sender, &credit.key, start, ports),
             },
         };
         flow.last_ns = flow.last_ns.max(last_ns);
-        flow.sent_mut(sender).tcp_flags |= credit.tcp_flags;
+        *flow.tcp_flags.of_mut(sender) |= credit.tcp_flags;
         let place = flow.place(&credit.key, sender, credit.tenure, last_ns);
         place.packets = place.packets.wrapping_add(credit.packets);
         place.bytes = place.bytes.wrapping_add(credit.bytes);
@@ -263,9 +270,9 @@ impl FlowTable {
     /// a row, the processor fetches several at a time, which crediting one after the other cannot.
     pub fn touch(&self, slot: u32) {
         let position = usize::try_from(slot).ok().and_then(|slot| self.positions.get(slot));
-        if let Some((id, flow)) = position.and_then(|&position| self.flows.get_index(position)) {
+        if let Some(flow) = position.and_then(|&position| self.flows.at(position as usize)) {
             let place = flow.places.first().map(|place| place.packets);
-            black_box((id.high.port, flow.last_ns, flow.low.tcp_flags, place));
+            black_box((flow.id.high.port, flow.last_ns, flow.tcp_flags, place));
         }
     }
 
@@ -273,17 +280,18 @@ impl FlowTable {
     /// takes a fraction of what finding it by its hash takes.
     fn position(&mut self, slot: u32, id: &FlowId) -> Option<usize> {
         let slot = usize::try_from(slot).ok()?;
-        if let Some(&position) = self.positions.get(slot)
-            && self.flows.get_index(position).is_some_and(|(found, _)| found == id)
+        if let Some(position) = self.positions.get(slot).map(|&position| position as usize)
+            && self.flows.at(position).is_some_and(|flow| flow.id == *id)
         {
             return Some(position);
         }
-        let position = self.flows.get_index_of(id)?;
+        let position = self.flows.position(id)?;
         if self.positions.len() <= slot {
             self.positions.resize(slot + 1, 0);
         }
         if let Some(known) = self.positions.get_mut(slot) {
-            *known = position;
+            // Only where to look first: of more flows than that the rest is looked up.
+            *known = u32::try_from(position).unwrap_or(u32::MAX);
         }
         Some(position)
     }
@@ -344,18 +352,18 @@ impl FlowTable {
         };
         let idle_ns = self.idle_timeout_ns;
         for flows in [&mut self.previous, &mut self.flows] {
-            let is_over = flows.values().filter_map(|flow| Some((flow.id, over(flow, idle_ns)?)));
+            let is_over = flows.iter().filter_map(|flow| Some((flow.id, over(flow, idle_ns)?)));
             let next: Vec<_> = is_over.take(CHANGES_PER_CALL - ended).collect();
             ended += next.len();
             for (id, reason) in next {
                 // The last one moves into its place: the order is restored below.
-                if let Some(flow) = flows.swap_remove(&id) {
+                if let Some(flow) = flows.remove(&id) {
                     end(&mut changes, flow, reason);
                 }
             }
         }
         for position in self.due(now_ns) {
-            if let Some((_, flow)) = self.flows.get_index_mut(position) {
+            if let Some(flow) = self.flows.at_mut(position) {
                 flow.last_report_ns = now_ns;
                 changes.push((FlowChange::Updated, flow.clone()));
             }
@@ -372,7 +380,7 @@ impl FlowTable {
             let due = now_ns.saturating_sub(flow.last_report_ns) >= self.update_interval_ns;
             flow.started && due && flow.last_ns > flow.last_report_ns
         };
-        let flows = self.flows.values().enumerate().filter(|(_, flow)| is_due(flow));
+        let flows = self.flows.iter().enumerate().filter(|(_, flow)| is_due(flow));
         let mut due: Vec<(u64, usize)> =
             flows.map(|(position, flow)| (flow.last_report_ns, position)).collect();
         if due.len() > CHANGES_PER_CALL {
@@ -387,7 +395,7 @@ impl FlowTable {
         let mut changes = self.displaced();
         if !self.flows.is_empty() || !self.previous.is_empty() {
             let (previous, flows) = (&mut self.previous, &mut self.flows);
-            self.ending.extend(previous.drain(..).chain(flows.drain(..)).map(|(_, flow)| flow));
+            self.ending.extend(previous.drain().chain(flows.drain()));
             self.ending.sort_by_key(|flow| Reverse((flow.start_ns, flow.id)));
         }
         let rest = self.ending.len().saturating_sub(CHANGES_PER_CALL);
@@ -406,11 +414,11 @@ impl FlowTable {
         (start_ns, start_by_ns): (u64, u64),
         ports: &PortSet,
     ) -> &mut Flow {
-        if self.flows.len() >= self.capacity && !self.flows.contains_key(&id) {
+        if self.flows.len() >= self.capacity && !self.flows.contains(&id) {
             self.make_room();
         }
         let (unstarted, seen) = (&mut self.unstarted, &mut self.seen);
-        self.flows.entry(id).or_insert_with(|| {
+        self.flows.get_or_insert_with(&id, || {
             unstarted.push(id);
             *seen += 1;
             Flow {
@@ -418,10 +426,9 @@ impl FlowTable {
                 port: watched_port(key, ports),
                 opener: likely_opener(id, sender, ports),
                 opening_seen: false,
-                low: Sent::default(),
-                high: Sent::default(),
-                // Usually it has two: there and back.
-                places: Vec::with_capacity(2),
+                tcp_flags: OfEnds::default(),
+                cookies: OfEnds::default(),
+                places: SmallVec::new(),
                 start_ns,
                 start_by_ns,
                 last_ns: start_ns,
@@ -437,8 +444,8 @@ impl FlowTable {
 
     /// The ports of a closed connection are in use again: it waits aside for its last packets.
     fn retire(&mut self, id: FlowId) {
-        let Some(closed) = self.flows.swap_remove(&id) else { return };
-        if let Some(older) = self.previous.insert(id, closed) {
+        let Some(closed) = self.flows.remove(&id) else { return };
+        if let Some(older) = self.previous.replace(closed) {
             self.displace(older);
         }
     }
@@ -460,13 +467,13 @@ impl FlowTable {
             packets.fold(0, u64::saturating_add) >= LASTING_PACKETS
         };
         let mut by_age: Vec<(bool, u64, FlowId)> =
-            self.flows.values().map(|flow| (lasts(flow), flow.last_ns, flow.id)).collect();
+            self.flows.iter().map(|flow| (lasts(flow), flow.last_ns, flow.id)).collect();
         let victims = (by_age.len() / 16).max(1);
         if victims < by_age.len() {
             by_age.select_nth_unstable(victims);
         }
         for (_, _, id) in by_age.into_iter().take(victims) {
-            if let Some(flow) = self.flows.swap_remove(&id) {
+            if let Some(flow) = self.flows.remove(&id) {
                 self.displace(flow);
             }
         }

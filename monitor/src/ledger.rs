@@ -15,8 +15,8 @@ use monitor_ebpf::wire::{FlowKey, FlowRecord, Slot};
 pub struct Tenure {
     /// Index of the slot: whose packets it counted last time, it likely counts again.
     pub slot: u32,
-    /// [`Slot::generation`].
-    pub generation: u64,
+    /// [`Slot::generation`]: 16 bits.
+    pub generation: u32,
 }
 
 /// Packets and bytes of one flow key that were not known before.
@@ -39,7 +39,11 @@ pub struct Credit {
 impl Tenure {
     /// That of the flow that a record announces.
     pub fn announced_by(record: &FlowRecord) -> Self {
-        Self { slot: record.slot, generation: u64::from(record.generation) }
+        Self { slot: record.slot, generation: record.generation }
+    }
+
+    fn new(slot: u32, generation: u64) -> Self {
+        Self { slot, generation: u32::try_from(generation).unwrap_or(u32::MAX) }
     }
 }
 
@@ -61,8 +65,8 @@ impl Credited {
     }
 }
 
-/// Slots in a page.
-const PAGE: usize = 64;
+/// Slots in a page, which is as large as the kernel's.
+const PAGE: usize = 256;
 
 /// What was credited for each slot; memory only for those that were in use. A table may be of
 /// gigabytes, and a recording may say so of any.
@@ -126,7 +130,7 @@ impl Ledger {
         };
         let credit = Credit {
             key: content.key,
-            tenure: Tenure { slot, generation: content.generation() },
+            tenure: Tenure::new(slot, content.generation()),
             packets: content.packets().wrapping_sub(known.packets()),
             bytes: content.bytes.wrapping_sub(known.bytes),
             last_jiffies: content.last_jiffies,
@@ -149,7 +153,7 @@ impl Ledger {
         };
         let credit = Credit {
             key: record.evicted_key,
-            tenure: Tenure { slot: record.slot, generation: evicted.generation() },
+            tenure: Tenure::new(record.slot, evicted.generation()),
             packets: evicted.packets().wrapping_sub(known.packets()),
             bytes: evicted.bytes.wrapping_sub(known.bytes),
             last_jiffies: record.evicted_last_jiffies,

@@ -11,9 +11,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use monitor::clock::boot_ns;
 use monitor::kernel::classifiers::Classifiers as _;
-use monitor::kernel::flow_table::{FlowTable, Reading};
+use monitor::kernel::flow_table::FlowTable;
 use monitor::kernel::object::{Object, Settings};
-use monitor::ledger::Ledger;
 use monitor::pipeline::Pipeline;
 use monitor::session::Readers;
 use monitor_ebpf::wire::{FlowRecord, Slot};
@@ -40,7 +39,7 @@ pub(crate) const MANY: u32 = 1 << 16;
 pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (name, flows) in [("1", 1), ("1 k", 1 << 10), ("64 k", MANY), ("1 M", 1 << 20)] {
-        let mut followed = Followed::load(flows)?;
+        let mut followed = Followed::load(flows, 2)?;
         let (table, bytes) = (followed.table_bytes >> 20, size_of::<Slot>());
         let costs = followed.costs(effort.turns)?;
         let used = followed.used;
@@ -65,7 +64,7 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
 /// Milliseconds of each reading.
 #[derive(Debug, Default)]
 pub(crate) struct Costs {
-    /// From the table to the ledger's credits.
+    /// What is news, copied out of the table.
     pub(crate) reading: Vec<f64>,
     /// The same, and on to the conversations: what `watch` does.
     pub(crate) crediting: Vec<f64>,
@@ -77,7 +76,6 @@ pub(crate) struct Followed {
     table: FlowTable,
     readers: Readers,
     pipeline: Pipeline,
-    ledger: Ledger,
     /// What makes the flows of each CPU, with the last packet there.
     makers: Vec<(usize, Rewriter, Vec<u8>)>,
     flows_each: u32,
@@ -91,10 +89,11 @@ pub(crate) struct Followed {
 }
 
 impl Followed {
-    /// Starts so many flows, a power of two.
-    pub(crate) fn load(flows: u32) -> Result<Self> {
+    /// Starts so many flows, a power of two, in a table of at least the default size with so many slots for
+    /// each: the fewer, the more flows push out each other.
+    pub(crate) fn load(flows: u32, slots_each: u64) -> Result<Self> {
         let cpus = own_cpus()?;
-        let slots = 2 * u64::from(flows) * size_of::<Slot>() as u64;
+        let slots = slots_each * u64::from(flows) * size_of::<Slot>() as u64;
         let usual = default_settings()?;
         let table_bytes = slots.max(usual.flow_table_bytes);
         // Flows are what is measured here, not samples.
@@ -122,14 +121,12 @@ impl Followed {
         }
         let record = u32::try_from(size_of::<FlowRecord>()).unwrap_or(u32::MAX);
         let pipeline = scene::pipeline(readers.slots())?;
-        let ledger = Ledger::new(table.slots());
         let batch = settings.ring_bytes / record / 2;
         let mut followed = Self {
             _object: object,
             table,
             readers,
             pipeline,
-            ledger,
             makers,
             flows_each,
             batch,
@@ -179,18 +176,18 @@ impl Followed {
         Ok(())
     }
 
-    /// Reads the table as far as the ledger: how many slots are in use.
-    fn read(&mut self) -> usize {
+    /// Copies what is news out of the table: how many slots that are.
+    fn read(&self) -> usize {
         const AT_ONCE: usize = 256;
         let mut news = Vec::with_capacity(AT_ONCE);
-        let mut credits = 0;
+        let mut count = 0;
         for start in (0..self.table.slots()).step_by(AT_ONCE) {
-            let is_news = |slot, count| !self.ledger.is_current(slot, count);
+            let is_news = |slot, count| !self.pipeline.is_current(slot, count);
             self.table.read_part(start..start + AT_ONCE, is_news, |reading| news.push(reading));
-            let credit = |reading: Reading| self.ledger.read(reading.slot, &reading.content);
-            credits += black_box(news.drain(..).filter_map(credit).count());
+            count += black_box(&news).len();
+            news.clear();
         }
-        credits
+        count
     }
 
     /// Reads the table as `watch` does: how many reports come of it.

@@ -19,7 +19,10 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
     let row = |what: &str, ratios| {
         Row::new(format!("twice as many {what}"), "×", Spread::of(ratios)).at_most(BAR)
     };
-    let (mut few, mut many) = (Followed::load(1 << 15)?, Followed::load(1 << 16)?);
+    // So large that hardly a flow pushes out another.
+    let slots_each = 8;
+    let mut few = Followed::load(1 << 15, slots_each)?;
+    let mut many = Followed::load(1 << 16, slots_each)?;
     let (mut reading, mut crediting) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let (once, twice) = (few.costs(3)?, many.costs(3)?);

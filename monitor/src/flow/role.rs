@@ -75,7 +75,7 @@ impl Flow {
 
     /// SYN answered by RST, with no SYN-ACK: nobody listens.
     fn is_refused(&self) -> bool {
-        let answer = self.sent(self.opener.other()).tcp_flags;
+        let answer = self.tcp_flags.of(self.opener.other());
         self.id.transport == Transport::Tcp
             && self.opening_seen
             && answer & tcp::RST != 0

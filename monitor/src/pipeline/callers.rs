@@ -124,7 +124,7 @@ impl Pipeline {
         now_ns: u64,
     ) {
         // Who has not even acknowledged our answer may have given any address as its own.
-        let acknowledged = flow.sent(flow.opener).tcp_flags & tcp::ACK != 0;
+        let acknowledged = flow.tcp_flags.of(flow.opener) & tcp::ACK != 0;
         let is_proven = report.role != Some(FlowRole::Server)
             || report.transport == Transport::Udp
             || acknowledged;

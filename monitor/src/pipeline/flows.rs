@@ -145,7 +145,7 @@ impl Pipeline {
             destination_bytes,
             start_unix_ns: self.clock.unix_ns(flow.start_ns),
             last_unix_ns: self.clock.unix_ns(flow.last_ns.max(flow.start_ns)),
-            tcp_flags: tcp.then_some(flow.low.tcp_flags | flow.high.tcp_flags),
+            tcp_flags: tcp.then(|| flow.tcp_flags_of_both()),
             state: None,
             netns: None,
             interfaces: self.places(flow),

@@ -83,7 +83,7 @@ impl Pipeline {
         }
         let translation = self.known.translations.get(&flow.id);
         let sent_on = translation.filter(|it| it.is_before() && it.end(server) != answered);
-        let cookie = flow.sent(server).cookie;
+        let cookie = flow.cookies.of(server);
         let suspicion = match sent_on {
             // Whose packets carry a cookie is looked for as a stranger.
             Some(translation) if cookie == 0 => self.sent_on(flow, translation, report, now_ns),
@@ -260,7 +260,7 @@ pub(super) fn who(owner: Option<&Owner>) -> String {
 
 /// Its beginning was seen, so that every socket that had to do with it is known.
 fn is_whole(flow: &Flow) -> bool {
-    let answer = flow.sent(flow.opener.other()).tcp_flags;
+    let answer = flow.tcp_flags.of(flow.opener.other());
     flow.id.transport == Transport::Udp || flow.opening_seen && answer & tcp::SYN != 0
 }
 

@@ -36,7 +36,7 @@ impl Pipeline {
     /// Notes who sent the packets of a flow, if no hook has told of that socket.
     pub(super) fn meet_strangers(&mut self, flow: &Flow) {
         for end in [End::Low, End::High] {
-            let cookie = flow.sent(end).cookie;
+            let cookie = flow.cookies.of(end);
             let strangers = &mut self.strangers;
             if cookie == 0
                 || self.known.sockets.get(cookie).is_some()
