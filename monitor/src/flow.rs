@@ -107,6 +107,21 @@ impl Flow {
         self.tcp_flags.low | self.tcp_flags.high
     }
 
+    /// Cookie of the socket that sent what an end did; 0 if none is known.
+    pub const fn sender(&self, end: End) -> u64 {
+        if self.is_turned_round(end) { 0 } else { self.cookies.of(end) }
+    }
+
+    /// What an end sent are packets of the other, which somebody on the way has turned round: they keep the
+    /// cookie of who asked.
+    pub const fn is_turned_round(&self, end: End) -> bool {
+        let (here, there) = (self.cookies.of(end), self.cookies.of(end.other()));
+        let is_answer =
+            !matches!((end, self.opener), (End::Low, End::Low) | (End::High, End::High));
+        // A socket may be at both ends, but only on one port.
+        is_answer && here != 0 && here == there && self.id.low.port != self.id.high.port
+    }
+
     /// FIN in both directions, or RST in one.
     pub const fn is_closed(&self) -> bool {
         let OfEnds { low, high } = self.tcp_flags;

@@ -15,6 +15,7 @@
 //! - [`conntrack`]: what a connection is called on the other side of a translation of addresses
 //! - [`ipvs`]: the services of the kernel's load balancer
 //! - [`bpf_holders`]: which processes have descriptors of BPF programs
+//! - [`bpf_pins`]: under which paths they are pinned
 //! - [`serving`]: who serves at an address, in whatever namespace that is
 //! - [`sockets`]: the TCP and UDP sockets of a namespace on given ports
 //! - [`holders`]: which processes have a descriptor of a socket, without BPF
@@ -45,6 +46,7 @@ pub mod nftables;
 pub mod conntrack;
 pub mod ipvs;
 pub mod bpf_holders;
+pub mod bpf_pins;
 pub mod serving;
 pub mod sockets;
 pub mod holders;

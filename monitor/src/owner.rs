@@ -281,4 +281,10 @@ impl Attribution {
     pub fn principal(&self) -> Option<&Owner> {
         self.owners.iter().min_by_key(|owner| owner.rank())
     }
+
+    /// The same of one side of a flow: who called does not answer.
+    pub fn principal_at(&self, side: Side) -> Option<&Owner> {
+        let owners = self.owners.iter().filter(|owner| owner.side == Some(side));
+        owners.min_by_key(|owner| owner.rank())
+    }
 }

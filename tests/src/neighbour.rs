@@ -2,19 +2,22 @@
 //!
 //! Assembled here by hand, so that no test needs a compiler.
 
+mod program;
+
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::thread;
 
 use aya::Ebpf;
+use aya::maps::SockMap;
 use aya::programs::tc::{TcAttachOptions, TcAttachType};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, SkLookup, Xdp, xdp::XdpMode};
 use aya::sys::{Stats, enable_stats};
-use object::write::{Object, Symbol, SymbolSection};
-use object::{
-    Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
-};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use self::program::{NAME, SOCKETS, load};
+use crate::actor::Actor;
 use crate::lab::Host;
 
 /// What a program does with every packet.
@@ -30,6 +33,12 @@ pub enum Verdict {
     Leave,
     /// XDP: drops IPv4 datagrams and segments to this port, `XDP_DROP`.
     DropPort(u16),
+    /// `sk_lookup`: gives connections to this port to a socket of a process, whatever port that is on.
+    Steer(u16),
+    /// TC: answers datagrams to this port by itself, where they came in, with what they say.
+    AnswerOnTc(u16),
+    /// XDP: the same, `XDP_TX`.
+    AnswerOnXdp(u16),
 }
 
 /// Where among the TCX programs that are there.
@@ -48,8 +57,6 @@ pub struct Neighbour {
     /// While it is open, the kernel counts runs.
     _counting: OwnedFd,
 }
-
-const NAME: &str = "neighbour";
 
 impl Neighbour {
     /// Attaches to TCX, at egress or at ingress.
@@ -95,9 +102,30 @@ impl Neighbour {
         Self::counted(program)
     }
 
+    /// Attaches likewise, and gives connections to `port` to the listener of a server.
+    pub fn on_sk_lookup_for(host: &Host, port: u16, server: &Actor) -> Self {
+        let mut program = load("sk_lookup", Verdict::Steer(port));
+        let sockets = program.map_mut(SOCKETS).expect("find a map");
+        let mut sockets = SockMap::try_from(sockets).expect("take a map for one of sockets");
+        sockets.set(0, &socket_of(server.pid()), 0).expect("store a socket in a map");
+        within(host, || {
+            let chooser: &mut SkLookup = of(&mut program);
+            chooser.load()?;
+            chooser.attach(host.namespace_file()).map(drop)
+        });
+        Self::counted(program)
+    }
+
     fn counted(program: Ebpf) -> Self {
         let counting = enable_stats(Stats::RunTime).expect("let the kernel count runs");
         Self { program, _counting: counting }
+    }
+
+    /// Its number and tag, as portwatch and `bpftool` tell them.
+    pub fn identity(&self) -> (u32, String) {
+        let program = self.program.program(NAME).expect("find a program");
+        let info = program.info().expect("ask the kernel about a program");
+        (info.id(), format!("{:016x}", info.tag()))
     }
 
     /// How many packets it has seen.
@@ -105,6 +133,23 @@ impl Neighbour {
         let program = self.program.program(NAME).expect("find a program");
         program.info().expect("ask the kernel about a program").run_count()
     }
+}
+
+/// The only socket that a process has.
+fn socket_of(pid: u32) -> OwnedFd {
+    let table = format!("/proc/{pid}/fd");
+    let entries = fs::read_dir(&table).expect("list descriptors").map_while(Result::ok);
+    let is_socket = |entry: &fs::DirEntry| {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        target.to_string_lossy().starts_with("socket:")
+    };
+    let sockets = entries.filter(is_socket);
+    let mut numbers = sockets.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let number = numbers.next().expect("find a socket");
+    assert_eq!(numbers.next(), None, "{pid} has more than one socket");
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
+    let process = pidfd_open(process, PidfdFlags::empty()).expect("open a process");
+    pidfd_getfd(process, number, PidfdGetfdFlags::empty()).expect("take a descriptor")
 }
 
 fn of<'a, P>(program: &'a mut Ebpf) -> &'a mut P
@@ -129,61 +174,3 @@ fn within(host: &Host, attach: impl FnOnce() -> Result<(), ProgramError> + Send)
     });
     attached.expect("attach a program");
 }
-
-/// An ELF object with one program, in the section that says what kind it is.
-fn load(section: &str, verdict: Verdict) -> Ebpf {
-    let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let code = object.add_section(Vec::new(), section.into(), SectionKind::Text);
-    let size = object.append_section_data(code, &instructions(verdict), 8);
-    let length = object.section(code).data().len();
-    object.add_symbol(Symbol {
-        name: NAME.into(),
-        value: size,
-        size: length as u64,
-        kind: SymbolKind::Text,
-        scope: SymbolScope::Dynamic,
-        weak: false,
-        section: SymbolSection::Section(code),
-        flags: SymbolFlags::None,
-    });
-    let license = object.add_section(Vec::new(), b"license".to_vec(), SectionKind::Data);
-    object.append_section_data(license, b"GPL\0", 1);
-    let bytes = object.write().expect("write an object");
-    Ebpf::load(&bytes).expect("load a program")
-}
-
-/// `struct bpf_insn` after the other: opcode, registers, offset, immediate.
-fn instructions(verdict: Verdict) -> Vec<u8> {
-    let return_with = |value: i32| [(0xb7, 0x00, 0, value), (0x95, 0, 0, 0)];
-    let instructions = match verdict {
-        Verdict::Next => return_with(-1).to_vec(),
-        Verdict::Accept => return_with(0).to_vec(),
-        Verdict::Pass => return_with(2).to_vec(),
-        Verdict::Leave => return_with(1).to_vec(),
-        Verdict::DropPort(port) => [
-            // r2 = data, r3 = data_end; pass what is shorter than the headers up to the ports.
-            (0x61, 0x12, 0, 0),
-            (0x61, 0x13, 4, 0),
-            (0xbf, 0x24, 0, 0),
-            (0x07, 0x04, 0, PORTS_END),
-            (0x2d, 0x34, 4, 0),
-            // r5 = destination port, in network order; pass others.
-            (0x69, 0x25, DESTINATION_PORT, 0),
-            (0x55, 0x05, 2, i32::from(port.to_be())),
-        ]
-        .into_iter()
-        .chain(return_with(1))
-        .chain(return_with(2))
-        .collect(),
-    };
-    let bytes = |(opcode, registers, offset, immediate): (u8, u8, i16, i32)| {
-        let [low, high] = offset.to_le_bytes();
-        let [a, b, c, d] = immediate.to_le_bytes();
-        [opcode, registers, low, high, a, b, c, d]
-    };
-    instructions.into_iter().flat_map(bytes).collect()
-}
-
-/// Ethernet, IPv4 without options, source port: then the destination port.
-const DESTINATION_PORT: i16 = 14 + 20 + 2;
-const PORTS_END: i32 = 14 + 20 + 4;

@@ -172,7 +172,7 @@ fn a_scan_tells_what_redirects_the_port_and_who_chooses_sockets_although_nothing
     assert_eq!(scan.code, Some(1), "{}", scan.stdout);
     assert!(is_said(&scan, &redirected), "{}", scan.stdout);
     assert!(is_said(&scan, "tcp dport 3516 redirect to :3517"), "{}", scan.stdout);
-    assert!(is_said(&scan, "(neighbour)"), "{}", scan.stdout);
+    assert!(is_said(&scan, "(neighbour, tag "), "{}", scan.stdout);
     assert!(!is_said(&of_another, "redirect to"), "{}", of_another.stdout);
 }
 

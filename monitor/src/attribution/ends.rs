@@ -182,7 +182,7 @@ impl Known {
     fn sockets_at(&self, flow: &Flow, end: End) -> Vec<(&Socket, Join)> {
         let (local, remote) = (flow.id.endpoint(end), flow.id.endpoint(end.other()));
         let mut found: Vec<(&Socket, Join)> = Vec::new();
-        let cookie = flow.cookies.of(end);
+        let cookie = flow.sender(end);
         if let Some(socket) = self.sockets.get(cookie).filter(|_| cookie != 0) {
             found.push((socket, Join::Exact));
         } else {
@@ -307,7 +307,7 @@ fn join(socket: &Socket, flow: &Flow) -> Join {
 /// both addresses. A listener may have, one on another port has because something translates.
 fn is_certain(flow: &Flow, end: End, sockets: &[(&Socket, Join)]) -> bool {
     sockets.iter().any(|(socket, _)| {
-        let is_sender = flow.cookies.of(end) == socket.cookie;
+        let is_sender = flow.sender(end) == socket.cookie;
         socket.stranger.is_none() && (is_sender || socket.remote.is_some())
     })
 }

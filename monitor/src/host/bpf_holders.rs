@@ -46,7 +46,7 @@ pub fn find() -> BTreeMap<u32, Vec<Holder>> {
 }
 
 /// Of one of several lines: `prog_id:` and the number.
-fn program(info: &str) -> Option<u32> {
+pub(super) fn program(info: &str) -> Option<u32> {
     let line = info.lines().find_map(|line| line.strip_prefix("prog_id:"))?;
     line.trim().parse().ok()
 }

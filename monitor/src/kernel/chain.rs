@@ -14,6 +14,7 @@ use crate::endpoint::{Direction, Interface, Netns};
 use crate::host::filters::{self, Filter};
 use crate::host::links::{Link, XdpMode};
 use crate::kernel::interface::{Attached, Mode};
+use crate::kernel::programs;
 use crate::sys;
 
 /// Packets of an interface that are not seen, or may not be.
@@ -150,12 +151,10 @@ impl Chains {
         format!("filter {kind}{name} at priority {priority}{program}")
     }
 
-    /// `program 57 (guest)`, or without the name where it cannot be read.
+    /// `program 57 (guest, tag 1f2e3d4c5b6a7988)`, or only the number where they cannot be read.
     fn describe(&mut self, id: u32) -> String {
-        match &self.look_up(id).name {
-            Some(name) => format!("program {id} ({name})"),
-            None => format!("program {id}"),
-        }
+        let Known { name, tag } = self.look_up(id);
+        programs::with_identity(id, name.as_deref(), tag)
     }
 
     /// Ours in another instance of portwatch, which lets every packet go on.

@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use aya::programs::loaded_programs;
 
 use crate::endpoint::Direction;
 use crate::escape;
 use crate::host::bpf_holders::Holder;
-use crate::host::{filters, links};
+use crate::host::{bpf_pins, filters, links};
 use crate::sys;
 
 /// What is known of loaded programs.
@@ -26,10 +28,14 @@ pub struct Programs {
 struct Known {
     /// Foreign text.
     name: Option<String>,
+    /// Of the instructions: the same for the same program, wherever it is loaded.
+    tag: u64,
     /// Number of the type: `BPF_PROG_TYPE_*`.
     kind: u32,
     /// Who loaded it, and when: seconds since the Unix epoch.
     loaded: Option<(u32, u64)>,
+    /// Where it, or a link of it, is pinned. Foreign text.
+    pins: Vec<PathBuf>,
 }
 
 /// A program at a place where it can answer for a port.
@@ -44,13 +50,21 @@ pub struct Placed {
 impl Programs {
     /// All that are loaded now; none without `CAP_SYS_ADMIN`.
     pub fn read() -> Self {
+        let mut pins = bpf_pins::find();
         let known = loaded_programs().map_while(Result::ok).take(MAX).map(|program| {
             let name = escape::text_from_bytes(program.name()).into_owned();
             let time =
                 program.loaded_at().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
             let loaded = program.created_by_uid().zip(time.map(|time| time.as_secs()));
             let name = Some(name).filter(|name| !name.is_empty());
-            (program.id(), Known { name, kind: program.program_type() as u32, loaded })
+            let known = Known {
+                name,
+                tag: program.tag(),
+                kind: program.program_type() as u32,
+                loaded,
+                pins: pins.remove(&program.id()).unwrap_or_default(),
+            };
+            (program.id(), known)
         });
         Self { known: known.collect() }
     }
@@ -63,14 +77,12 @@ impl Programs {
         of_sockmaps.map(|(id, _)| Placed { id: *id, place: "a sockmap".to_owned() }).collect()
     }
 
-    /// `program 57 (steer), loaded by uid 0 at 2026-11-29T02:00:00Z, held by steerd (pid 812)`, as far as it
-    /// is known.
+    /// `program 57 (steer, tag 1f2e3d4c5b6a7988), loaded by uid 0 at 2026-11-29T02:00:00Z, pinned at
+    /// /sys/fs/bpf/steer, held by steerd (pid 812)`, as far as it is known.
     pub fn describe(&self, id: u32, holders: &BTreeMap<u32, Vec<Holder>>) -> String {
-        let mut text = format!("program {id}");
         let known = self.known.get(&id);
-        if let Some(name) = known.and_then(|known| known.name.as_ref()) {
-            _ = write!(text, " ({name})");
-        }
+        let name = known.and_then(|known| known.name.as_deref());
+        let mut text = with_identity(id, name, known.map(|known| known.tag));
         if let Some((uid, seconds)) = known.and_then(|known| known.loaded) {
             _ = write!(text, ", loaded by uid {uid}");
             let at =
@@ -78,6 +90,10 @@ impl Programs {
             if let Some(at) = at {
                 _ = write!(text, " at {at}");
             }
+        }
+        let pins = known.map(|known| known.pins.as_slice()).unwrap_or_default();
+        for pin in pins.iter().take(NAMED) {
+            _ = write!(text, ", pinned at {}", escape::text_from_bytes(pin.as_os_str().as_bytes()));
         }
         match holders.get(&id).map(Vec::as_slice) {
             Some(holders) if !holders.is_empty() => {
@@ -88,9 +104,23 @@ impl Programs {
                     .collect();
                 _ = write!(text, ", held by {}", names.join(", "));
             }
-            _ => text.push_str(", held by no process: pinned, or only attached"),
+            _ if pins.is_empty() => {
+                text.push_str(", held by no process: pinned, or only attached");
+            }
+            _ => text.push_str(", held by no process"),
         }
         text
+    }
+}
+
+/// `program 57 (steer, tag 1f2e3d4c5b6a7988)`, as far as it is known.
+pub(super) fn with_identity(id: u32, name: Option<&str>, tag: Option<u64>) -> String {
+    let tag = tag.map(|tag| format!("tag {tag:016x}"));
+    let known: Vec<&str> = name.into_iter().chain(tag.as_deref()).collect();
+    if known.is_empty() {
+        format!("program {id}")
+    } else {
+        format!("program {id} ({})", known.join(", "))
     }
 }
 
@@ -139,19 +169,35 @@ mod tests {
 
     #[test]
     fn a_program_is_told_with_name_user_time_and_holder_as_far_as_they_are_known() {
-        let known =
-            Known { name: Some("steer".to_owned()), kind: 30, loaded: Some((0, 1_790_000_000)) };
-        let programs = Programs { known: BTreeMap::from([(57, known)]) };
+        let known = Known {
+            name: Some("steer".to_owned()),
+            tag: 0x001f_2e3d_4c5b_6a79,
+            kind: 30,
+            loaded: Some((0, 1_790_000_000)),
+            pins: Vec::new(),
+        };
+        let pinned = Known {
+            name: None,
+            loaded: None,
+            pins: vec![PathBuf::from("/sys/fs/bpf/a\nb")],
+            ..known.clone()
+        };
+        let programs = Programs { known: BTreeMap::from([(57, known), (59, pinned)]) };
         let holder = Holder { pid: 812, name: "steerd".to_owned() };
         let holders = BTreeMap::from([(57, vec![holder])]);
 
         assert_eq!(
             programs.describe(57, &holders),
-            "program 57 (steer), loaded by uid 0 at 2026-09-21T14:13:20Z, held by steerd (pid 812)"
+            "program 57 (steer, tag 001f2e3d4c5b6a79), loaded by uid 0 at 2026-09-21T14:13:20Z, held by \
+             steerd (pid 812)"
         );
         assert_eq!(
             programs.describe(58, &holders),
             "program 58, held by no process: pinned, or only attached"
+        );
+        assert_eq!(
+            programs.describe(59, &holders),
+            "program 59 (tag 001f2e3d4c5b6a79), pinned at /sys/fs/bpf/a\\nb, held by no process"
         );
     }
 

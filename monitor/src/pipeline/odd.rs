@@ -10,7 +10,7 @@ use crate::endpoint::{Endpoint, Transport};
 use crate::explanation::{Cause, Explanation};
 use crate::flow::Flow;
 use crate::host::nftables::Action;
-use crate::owner::{Owner, Process};
+use crate::owner::{Attribution, Owner, Process, Side};
 use crate::pipeline::findings::Ground;
 use crate::pipeline::judgement::{self, name};
 use crate::pipeline::{Pipeline, evidence, next_steps};
@@ -20,6 +20,8 @@ use crate::report::{Finding, FindingKind, FlowReport, Severity, Technique};
 const MAX_WAITING: usize = 64;
 /// How long one waits.
 const PATIENCE_NS: u64 = 3_000_000_000;
+/// How long before that it is waited for who has a socket.
+const NAMING_NS: u64 = 1_000_000_000;
 /// Answers remembered before all are forgotten.
 const MAX_FOUND: usize = 16_384;
 
@@ -28,7 +30,17 @@ const MAX_FOUND: usize = 16_384;
 pub(super) struct Odd {
     waiting: BTreeMap<u64, (Suspicion, u64)>,
     last_number: u64,
+    /// Sockets that it is asked of who has them.
+    unnamed: Vec<Unnamed>,
     found: HashSet<(Transport, Endpoint, Kind)>,
+}
+
+/// A socket that answers although no listener has accepted it, and since when nobody is known to have it.
+#[derive(Debug)]
+struct Unnamed {
+    flow: Flow,
+    cookie: u64,
+    since_ns: u64,
 }
 
 /// An answer that no socket on the port explains.
@@ -83,7 +95,7 @@ impl Pipeline {
         }
         let translation = self.known.translations.get(&flow.id);
         let sent_on = translation.filter(|it| it.is_before() && it.end(server) != answered);
-        let cookie = flow.cookies.of(server);
+        let cookie = flow.sender(server);
         let suspicion = match sent_on {
             // Whose packets carry a cookie is looked for as a stranger.
             Some(translation) if cookie == 0 => self.sent_on(flow, translation, report, now_ns),
@@ -95,14 +107,51 @@ impl Pipeline {
                 }
                 no_socket(flow, answered)
             }
-            None => match self.no_listener(flow, cookie, report, now_ns) {
-                Some(suspicion) => suspicion,
-                None => return,
-            },
+            None => return self.suspect_socket(flow, cookie, &report.attribution, now_ns),
         };
+        self.explain(suspicion, self.netns_of(flow), now_ns);
+    }
+
+    /// Looks whether a socket on the port can have come by a connection at all. Who has it is asked first, if
+    /// nobody is known: nobody is seen to use what no listener has accepted.
+    fn suspect_socket(&mut self, flow: &Flow, cookie: u64, attribution: &Attribution, now_ns: u64) {
+        let subject = (flow.id.transport, flow.id.endpoint(flow.opener.other()), Kind::NoListener);
+        if self.odd.found.contains(&subject) || !self.lacks_listener(flow, cookie) {
+            return;
+        }
+        let owner = attribution.principal_at(Side::Destination);
+        let unnamed = &mut self.odd.unnamed;
+        if owner.is_none() && unnamed.len() < MAX_WAITING {
+            if !unnamed.iter().any(|it| it.cookie == cookie) {
+                unnamed.push(Unnamed { flow: flow.clone(), cookie, since_ns: now_ns });
+                self.ask_who_holds(cookie);
+            }
+            return;
+        }
+        let suspicion = self.no_listener(flow, cookie, owner, now_ns);
+        self.explain(suspicion, self.netns_of(flow), now_ns);
+    }
+
+    /// Suspects those of whom it is known by now who has them, or is not in time.
+    fn suspect_named(&mut self, now_ns: u64, all: bool) {
+        for it in std::mem::take(&mut self.odd.unnamed) {
+            let Unnamed { flow, cookie, since_ns } = &it;
+            let answer = self.known.of_flow(flow, None);
+            let owner = answer.attribution.principal_at(Side::Destination);
+            let waited = all || now_ns.saturating_sub(*since_ns) >= NAMING_NS;
+            if waited || owner.is_some() && answer.settled {
+                let suspicion = self.no_listener(flow, *cookie, owner, now_ns);
+                self.explain(suspicion, self.netns_of(flow), now_ns);
+            } else {
+                self.odd.unnamed.push(it);
+            }
+        }
+    }
+
+    /// Inode of the namespace in which a flow was seen first.
+    fn netns_of(&self, flow: &Flow) -> u64 {
         let netns = flow.places.first().map_or(0, |place| place.interface.netns());
-        let netns = self.known.observed.get(&netns).copied().unwrap_or_default();
-        self.explain(suspicion, netns, now_ns);
+        self.known.observed.get(&netns).copied().unwrap_or_default()
     }
 
     /// Asks what explains an answer, once for each.
@@ -136,6 +185,7 @@ impl Pipeline {
 
     /// Finds what was not explained in time; with `all`, everything.
     pub(super) fn report_unexplained(&mut self, now_ns: u64, all: bool) {
+        self.suspect_named(now_ns, all);
         let is_over = |_: &u64, (_, since_ns): &mut (Suspicion, u64)| {
             all || now_ns.saturating_sub(*since_ns) >= PATIENCE_NS
         };
@@ -162,7 +212,7 @@ impl Pipeline {
         let (answered, to) = (flow.id.endpoint(server), translation.end(server));
         let transport = flow.id.transport;
         let publisher = self.publisher(transport, answered, to);
-        let owner = report.attribution.principal();
+        let owner = report.attribution.principal_at(Side::Destination);
         let place = match &translation.place {
             Place::Same | Place::Unasked => String::new(),
             Place::Other(netns) => format!(" in network namespace {netns}"),
@@ -204,25 +254,30 @@ impl Pipeline {
         processes.find(|process| evidence::published(process) == Some(to)).cloned()
     }
 
+    /// No listener of its namespace can have accepted this connection.
+    fn lacks_listener(&self, flow: &Flow, cookie: u64) -> bool {
+        let transport = flow.id.transport;
+        let answered = flow.id.endpoint(flow.opener.other());
+        let Some(socket) = self.known.sockets.get(cookie) else { return false };
+        let mut listeners = self.known.sockets.listeners(transport, answered.port);
+        let listens = listeners.any(|it| it.netns == socket.netns && it.gets(answered));
+        let is_tcp = transport == Transport::Tcp && socket.stranger.is_none();
+        is_tcp && socket.netns.is_some() && !listens
+    }
+
     fn no_listener(
         &self,
         flow: &Flow,
         cookie: u64,
-        report: &FlowReport,
+        owner: Option<&Owner>,
         now_ns: u64,
-    ) -> Option<Suspicion> {
+    ) -> Suspicion {
         let transport = flow.id.transport;
         let answered = flow.id.endpoint(flow.opener.other());
-        let socket = self.known.sockets.get(cookie)?;
-        let netns = socket.netns.as_ref()?;
-        let mut listeners = self.known.sockets.listeners(transport, answered.port);
-        let listens = listeners.any(|it| it.netns.as_ref() == Some(netns) && it.gets(answered));
-        if listens || transport == Transport::Udp || socket.stranger.is_some() {
-            return None;
-        }
-        let owner = report.attribution.principal();
-        let who = who(owner);
-        Some(Suspicion {
+        let netns = self.known.sockets.get(cookie).and_then(|socket| socket.netns.as_ref());
+        let netns = netns.map_or_else(|| "of it".to_owned(), ToString::to_string);
+        let who = owner.map_or_else(|| "a socket that no process is seen with".to_owned(), of);
+        Suspicion {
             kind: Kind::NoListener,
             transport,
             answered,
@@ -239,7 +294,7 @@ impl Pipeline {
             owner: self.owner_lines(owner, now_ns),
             program: owner.map(|owner| judgement::program(&owner.process)).unwrap_or_default(),
             next_steps: next_steps::of_answer(owner.map(|owner| &*owner.process)),
-        })
+        }
     }
 
     /// What is known of who answers.
@@ -267,16 +322,23 @@ fn is_whole(flow: &Flow) -> bool {
 fn no_socket(flow: &Flow, answered: Endpoint) -> Suspicion {
     let transport = flow.id.transport;
     let (asked, answers) = (flow.sent_by(flow.opener).0, flow.sent_by(flow.opener.other()).0);
+    let whose = if flow.is_turned_round(flow.opener.other()) {
+        "the answers carry the cookie of the socket that asked: its own packets came back, turned round"
+    } else {
+        "no answer carries the cookie of a socket, and of no socket on the port any hook has told"
+    };
     Suspicion {
         kind: Kind::NoSocket,
         transport,
         answered,
         ground: Ground::Answer(0),
-        sentence: format!("{} {answered} is answered, but no socket that is known", transport.name()),
+        sentence: format!(
+            "{} {answered} is answered, but no socket that is known",
+            transport.name()
+        ),
         proof: vec![
             format!("{asked} packets came for it, {answers} answers went out"),
-            "no answer carries the cookie of a socket, and of no socket on the port any hook has told"
-                .to_owned(),
+            whose.to_owned(),
         ],
         owner: Vec::new(),
         program: String::new(),

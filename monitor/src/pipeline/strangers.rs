@@ -36,7 +36,7 @@ impl Pipeline {
     /// Notes who sent the packets of a flow, if no hook has told of that socket.
     pub(super) fn meet_strangers(&mut self, flow: &Flow) {
         for end in [End::Low, End::High] {
-            let cookie = flow.cookies.of(end);
+            let cookie = flow.sender(end);
             let strangers = &mut self.strangers;
             if cookie == 0
                 || self.known.sockets.get(cookie).is_some()
@@ -63,8 +63,11 @@ impl Pipeline {
     /// Takes in who holds descriptors of these sockets, complete for all of them.
     pub(super) fn strangers_held(&mut self, cookies: &[u64], holders: &[Holder], now_ns: u64) {
         for &cookie in cookies {
-            let Some((id, _end)) = self.strangers.met.get(&cookie).copied() else { continue };
             let held = || holders.iter().filter(|holder| holder.cookie == cookie);
+            let Some((id, _end)) = self.strangers.met.get(&cookie).copied() else {
+                self.known_held(cookie, held().map(|holder| holder.tgid).collect(), now_ns);
+                continue;
+            };
             // The kernel's own sockets answer too, with a reset: nobody holds those.
             let Some(first) = held().next() else {
                 self.strangers.met.remove(&cookie);
@@ -76,6 +79,18 @@ impl Pipeline {
             self.known.sockets.held_by(cookie, &processes);
             self.requests.push(Request::Recognise { cookie, pid: first.tgid, fd: first.fd });
         }
+    }
+
+    /// Takes in who has a socket that is known but for that.
+    fn known_held(&mut self, cookie: u64, pids: Vec<u32>, now_ns: u64) {
+        let mut present = |pid| self.known.processes.present(pid, now_ns);
+        let processes: Vec<ProcessKey> = pids.into_iter().map(&mut present).collect();
+        self.known.sockets.held_by(cookie, &processes);
+    }
+
+    /// Asks who has a socket that is known but for that.
+    pub(super) fn ask_who_holds(&mut self, cookie: u64) {
+        self.strangers.wanted.push(cookie);
     }
 
     /// Takes in what kind of socket it is, where that can be told.

@@ -1,5 +1,5 @@
 //! The `bpf` commands that aya keeps to itself: a link to a cgroup whose descriptor we own, a pin of any
-//! descriptor, the programs of a TCX hook by their numbers, and a classifier written by hand.
+//! descriptor and back, the programs of a TCX hook by their numbers, and a classifier written by hand.
 
 use std::ffi::CStr;
 use std::io;
@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 /// Commands of `include/uapi/linux/bpf.h`.
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -21,6 +22,7 @@ struct LinkCreate {
     flags: u32,
 }
 
+/// Of `BPF_OBJ_PIN` and, without an object, of `BPF_OBJ_GET`.
 #[repr(C)]
 struct ObjectPin {
     path: u64,
@@ -110,6 +112,14 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
         flags: 0,
     };
     call(BPF_OBJ_PIN, &mut attributes).map(drop)
+}
+
+/// Opens what is pinned at a path: a program, map or link.
+pub(crate) fn open_pin(path: &CStr) -> io::Result<OwnedFd> {
+    let mut attributes = ObjectPin { path: path.as_ptr() as u64, object: 0, flags: 0 };
+    let object = call(BPF_OBJ_GET, &mut attributes)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(object) })
 }
 
 /// Numbers of the programs on a TCX hook of an interface, in the order in which they run: Linux 6.6.
