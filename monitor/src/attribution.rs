@@ -68,6 +68,19 @@ pub enum Request {
         /// Inode of the network namespace to ask.
         netns: u64,
     },
+    /// Look whether a process has a connection to where it says that it passes on what comes for a port.
+    Relay {
+        /// Whom the answer is for.
+        key: ProcessKey,
+        /// The process.
+        pid: u32,
+        /// When it started.
+        start_ticks: u64,
+        /// The transport.
+        transport: Transport,
+        /// Where it says.
+        to: Endpoint,
+    },
     /// Find out what else than a socket can answer for a port.
     Explain {
         /// Whom the answer is for.

@@ -72,25 +72,35 @@ impl Told {
     }
 
     /// The sockets that can see or answer packets of these ports without being on them.
-    pub fn portless(
+    pub fn portless<'n>(
         &self,
-        namespaces: &[Namespace],
+        namespaces: impl IntoIterator<Item = &'n Namespace>,
         ports: &PortSet,
     ) -> Vec<(PortlessSocket, Vec<Task>)> {
         let descriptors = self.descriptors.as_deref().unwrap_or_default();
         let is_packet = |it: &&SocketView| i32::from(it.family) == libc::AF_PACKET;
-        let has_packet_socket = |namespace: &&Namespace| {
+        let has_packet_socket = |namespace: &&'n Namespace| {
             let is_here = |it: &SocketView| u64::from(it.netns) == namespace.netns.inode;
             descriptors.iter().filter(is_packet).any(is_here)
         };
         let places: Vec<Place> =
-            namespaces.iter().filter(has_packet_socket).filter_map(place).collect();
+            namespaces.into_iter().filter(has_packet_socket).filter_map(place).collect();
         let tasks = self.tasks.as_deref().unwrap_or_default();
         let holder = |view: &SocketView| {
             let known = tasks.iter().find(|it| it.tgid == view.tgid);
             known.map_or(Task { pid: view.tgid, ..Task::default() }, task)
         };
         portless::sockets(descriptors, &holder, &places, ports)
+    }
+
+    /// The cookies of all sockets that have no port; `None`: this kernel does not tell.
+    pub fn without_port(&self) -> Option<BTreeSet<u64>> {
+        let has_none = |it: &&SocketView| {
+            [libc::AF_PACKET, libc::AF_XDP].contains(&i32::from(it.family))
+                || i32::from(it.kind) == libc::SOCK_RAW
+        };
+        let descriptors = self.descriptors.as_ref()?;
+        Some(descriptors.iter().filter(has_none).map(|it| it.cookie).collect())
     }
 
     /// Completes the look by what `/proc` says, which may block, and holds the views against each other.

@@ -24,7 +24,7 @@ use crate::ports::PortSet;
 /// Something that sends what comes for a port to somewhere else.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum Cause {
-    /// A rule of nftables.
+    /// A rule of nftables or iptables.
     Rule(Redirection),
     /// A service of IPVS, in words.
     Service(String),
@@ -36,14 +36,7 @@ pub enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rule(redirection) => {
-                let rule = &redirection.rule;
-                write!(
-                    f,
-                    "nft rule of table {} {}, chain {}, handle {}",
-                    rule.family, rule.table, rule.chain, rule.handle
-                )
-            }
+            Self::Rule(redirection) => f.write_str(&redirection.rule.place()),
             Self::Service(service) => f.write_str(service),
             Self::Chooser(program) => write!(f, "sk_lookup {program}"),
         }
@@ -84,7 +77,6 @@ pub fn of_answer(transport: Transport, answered: Endpoint, programs: &Programs) 
         on_the_way.map(|placed| placed.into_iter().map(told).collect()),
     );
     explanation.rules(transport, answered);
-    explanation.legacy();
     explanation.services(transport, answered.port);
     let choosers = netns::own().and_then(|own| programs::that_choose_sockets(own.file.as_fd()));
     let choosers = choosers.map(|placed| placed.iter().map(describe).collect::<Vec<_>>());
@@ -111,10 +103,10 @@ impl Explanation {
     fn rules(&mut self, transport: Transport, answered: Endpoint) {
         let family = Some(answered.family());
         let packet = Packet { transport, port: answered.port, family };
-        let what = "rules of nftables that send the port elsewhere";
+        let what = "rules of nftables and iptables that send the port elsewhere";
         let ruleset = Ruleset::read();
         if let Ok(Some(missing)) = ruleset.as_ref().map(|ruleset| &ruleset.incomplete) {
-            self.checked.push(format!("not checked: some rules of nftables: {missing}"));
+            self.checked.push(format!("not checked: some rules: {missing}"));
         }
         let found = ruleset.map(|ruleset| ruleset.redirections(packet));
         if let Ok(found) = &found {
@@ -125,16 +117,6 @@ impl Explanation {
             format!("{}{perhaps}", it.rule)
         };
         self.check(what, found.map(|found| found.iter().map(told).collect()));
-    }
-
-    /// Rules of iptables that are none of nftables are not read.
-    fn legacy(&mut self) {
-        let tables = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names");
-        if tables.is_ok_and(|tables| tables.lines().any(|table| ["nat", "mangle"].contains(&table)))
-        {
-            let what = "iptables-legacy has rules here, which are not read";
-            self.checked.push(format!("not checked: {what}: see `iptables-legacy-save`"));
-        }
     }
 
     fn services(&mut self, transport: Transport, port: u16) {
@@ -189,8 +171,8 @@ pub fn standing(
 ) -> Vec<Standing> {
     let mut found = Vec::new();
     for namespace in namespaces {
-        let there =
-            netns::within(namespace, || standing_here(namespace, ports, programs)).flatten();
+        let look = || standing_here(namespace, ports, programs, degraded);
+        let there = netns::within(namespace, look).flatten();
         match there {
             Ok(there) => found.extend(there),
             Err(error) => degraded.push(format!(
@@ -207,6 +189,7 @@ fn standing_here(
     namespace: &Namespace,
     ports: &PortSet,
     programs: &Programs,
+    degraded: &mut Vec<String>,
 ) -> io::Result<Vec<Standing>> {
     let mut found = Vec::new();
     let netns = &namespace.netns;
@@ -214,6 +197,9 @@ fn standing_here(
         found.push(Standing { netns: netns.clone(), transport, port, cause });
     };
     let ruleset = Ruleset::read()?;
+    if let Some(missing) = &ruleset.incomplete {
+        degraded.push(format!("not all rules of network namespace {netns} are read: {missing}"));
+    }
     for port in ports.iter().take(if ruleset.is_empty() { 0 } else { MAX_PORTS }) {
         for transport in [Transport::Tcp, Transport::Udp] {
             for rule in ruleset.redirections(Packet { transport, port, family: None }) {

@@ -35,6 +35,7 @@ mod proc;
 mod modules;
 mod netlink;
 mod netfilter;
+mod wireguard;
 pub mod identity;
 pub mod netns;
 pub mod links;

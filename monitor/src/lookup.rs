@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::attribution::{ProcessKey, Request};
 use crate::clock;
 use crate::crossview::{self, Told};
-use crate::endpoint::{Netns, SocketKind};
+use crate::endpoint::{Endpoint, Netns, SocketKind};
 use crate::explanation::Explanation;
 use crate::flow::FlowId;
 use crate::host::cgroup::Hierarchy;
@@ -105,6 +105,13 @@ pub enum Answer {
         number: u64,
         /// What was found out.
         explanation: Explanation,
+    },
+    /// Where a process passes on what comes for a port; `None`: it has no connection to there.
+    Relayed {
+        /// Whom it is about.
+        key: ProcessKey,
+        /// Where it said.
+        to: Option<Endpoint>,
     },
     /// A look at the host by several views.
     Compared(Box<Comparison>),
@@ -223,6 +230,12 @@ impl Lookup {
                 let job = network::Job::Translate { flow, tuple, netns };
                 let full = self.network.try_send(job).is_err();
                 full.then_some(Answer::Translated { flow, there: None })
+            }
+            Request::Relay { key, pid, start_ticks, transport, to } => {
+                let process = (pid, start_ticks);
+                let job = network::Job::Relay { key, process, transport, to };
+                let full = self.network.try_send(job).is_err();
+                full.then_some(Answer::Relayed { key, to: None })
             }
             Request::Explain { number, transport, answered, netns } => {
                 let job = network::Job::Explain { number, transport, answered, netns };

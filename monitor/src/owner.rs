@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::endpoint::Endpoint;
+
 pub use container::{Container, Image};
 pub use context::{Context, Login, Namespaces, Terminal};
 pub use package::{Integrity, Package, PackageFormat, Packaging};
@@ -70,6 +72,9 @@ pub struct Process {
     /// Stable across events and restarts of portwatch, safe against pid reuse: base64url of the
     /// first 16 bytes of SHA-256 over machine id, boot id, pid and start ticks.
     pub entity_id: Option<String>,
+    /// It says that it passes on to there what comes for a port, and has a connection to there.
+    #[serde(default)]
+    pub relays_to: Option<Endpoint>,
     /// What could not be read, and why: `"exe: permission denied"`, `"exe, args, cwd: gone before they
     /// could be read"`.
     pub missing: Vec<String>,

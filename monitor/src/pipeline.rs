@@ -23,6 +23,7 @@ mod observed;
 mod odd;
 mod standing;
 mod portless;
+mod relays;
 mod strangers;
 
 use std::collections::HashMap;
@@ -140,6 +141,7 @@ pub struct Pipeline {
     today: Date,
     hidden: hidden::Hidden,
     portless: portless::Portless,
+    relays: relays::Relays,
     last_sweep_ns: u64,
     is_behind: bool,
     is_finished: bool,
@@ -185,6 +187,7 @@ impl Pipeline {
             today: Date::default(),
             hidden: hidden::Hidden::default(),
             portless: portless::Portless::default(),
+            relays: relays::Relays::default(),
             last_sweep_ns: 0,
             is_behind: false,
             is_finished: false,

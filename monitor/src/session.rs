@@ -397,6 +397,7 @@ pub fn ask(pipeline: &mut Pipeline, lookup: &Lookup) {
             | Request::Recognise { .. }
             | Request::Namespaces
             | Request::Translate { .. }
+            | Request::Relay { .. }
             | Request::Explain { .. } => None,
         };
         if let Some(refusal) = lookup.ask(request, process) {
@@ -427,6 +428,7 @@ pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
         Answer::Translated { flow, there } => {
             Input::Translated { flow, there, now_ns: clock::boot_ns() }
         }
+        Answer::Relayed { key, to } => Input::Relayed { key, to, now_ns: clock::boot_ns() },
         Answer::Explained { number, explanation } => {
             Input::Explained { number, explanation, now_ns: clock::boot_ns() }
         }

@@ -89,6 +89,30 @@ pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Reads a socket option into `bytes`, which say what is asked for; gives how many of them the kernel wrote.
+pub(crate) fn socket_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    bytes: &mut [u8],
+) -> io::Result<usize> {
+    let mut length = libc::socklen_t::try_from(bytes.len()).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads and writes at most `length` bytes of `bytes`, and writes to `length`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            bytes.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    usize::try_from(length).map_err(io::Error::other)
+}
+
 /// The number of a namespace (`NS_GET_ID` of `ioctl_nsfs(2)`, Linux 6.18).
 pub(crate) fn namespace_id(namespace: BorrowedFd<'_>) -> io::Result<u64> {
     // `_IOR(0xb7, 13, __u64)`: include/uapi/linux/nsfs.h.

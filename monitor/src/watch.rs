@@ -60,6 +60,9 @@ const FATES: Duration = Duration::from_secs(1);
 /// of the host.
 const FATES_PER_HOLDERS: u32 = 5;
 
+/// Time between two looks for sockets without a port, at least: each reads every descriptor of the host.
+const PORTLESS: Duration = Duration::from_millis(900);
+
 /// As many between two looks at the tables of sockets by every view.
 const FATES_PER_TABLES: u32 = 60;
 
@@ -91,6 +94,8 @@ struct Watch {
     gaps_due: bool,
     pace: pace::Pace,
     table_read: Instant,
+    /// When it was looked for sockets without a port.
+    portless_read: Instant,
     /// Reports that were lost when the counters were last reported.
     lost_told: u64,
 }
@@ -241,6 +246,7 @@ impl Watch {
             gaps_due: false,
             pace: pace::Pace::new(),
             table_read: Instant::now(),
+            portless_read: Instant::now(),
             lost_told: 0,
         })
     }
@@ -402,6 +408,7 @@ impl Watch {
             return Ok(());
         }
         let told = Told::ask(Some(&mut self.object), is_thorough);
+        self.tell_portless(&told);
         let held = match told.holders() {
             Some(held) => held,
             None => session::by_iterator(&mut self.object)?,
@@ -415,6 +422,34 @@ impl Watch {
         };
         self.lookup.ask_to_compare(told, own);
         Ok(())
+    }
+
+    /// Looks for sockets that get or send packets without being on a port.
+    fn look_for_portless(&mut self) {
+        let is_due = self.portless_read.elapsed() >= PORTLESS;
+        if is_due && crate::kernel::holders::is_available(&self.object) {
+            let told = Told::ask(Some(&mut self.object), false);
+            self.tell_portless(&told);
+        }
+    }
+
+    /// Tells which of them are new or have another filter, and which are gone. What filters one in a namespace
+    /// that portwatch may not enter is not known.
+    fn tell_portless(&mut self, told: &Told) {
+        let (Some(there), Ok(own)) = (told.without_port(), netns::own()) else { return };
+        self.portless_read = Instant::now();
+        let now_ns = clock::boot_ns();
+        let cookies = self.pipeline.missing_portless(&there);
+        if !cookies.is_empty() {
+            self.pipeline.apply(Input::PortlessGone { cookies, now_ns });
+        }
+        let others = self.interfaces.get_ref().namespaces();
+        let mut found =
+            told.portless(std::iter::once(&own).chain(others), &self.args.common.ports());
+        found.retain(|(socket, _)| !self.pipeline.knows_portless(socket));
+        if !found.is_empty() {
+            self.pipeline.apply(Input::Portless { found, now_ns });
+        }
     }
 
     /// Looks for namespaces that have come or gone, if all are observed.
@@ -443,6 +478,7 @@ impl Watch {
 
     fn report_counters(&mut self) -> Result<()> {
         self.look_for_gaps();
+        self.look_for_portless();
         let now_ns = clock::boot_ns();
         if self.pace.has_time() {
             self.readers.read_packets(&mut self.pipeline, now_ns);

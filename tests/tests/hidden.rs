@@ -137,6 +137,35 @@ fn the_socket_of_geneve_is_the_kernels_and_hides_nothing() {
     is_the_kernels("geneve", &format!("id 5 remote 127.0.0.1 dstport {PORT}"));
 }
 
+#[test]
+fn the_socket_of_wireguard_is_the_kernels_and_has_the_name_of_its_device() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let link = "link add wg0 type wireguard";
+    let added = finish(host.command("ip").args(link.split(' ')));
+    if added.code != Some(0) {
+        return skip(&format!("`ip {link}`: {}", added.stderr.trim()));
+    }
+    // It takes a port by chance.
+    host.ip("link set wg0 up");
+    let sockets = finish(host.command("cat").arg("/proc/net/udp")).stdout;
+    let local = sockets.lines().nth(1).and_then(|line| line.split_whitespace().nth(1));
+    let port = local.and_then(|local| u16::from_str_radix(local.rsplit(':').next()?, 16).ok());
+    let port = port.expect("the port of WireGuard");
+
+    let scan = host.finish_portwatch(&["scan", "-p", &port.to_string(), "--format", "json"]);
+
+    let events = events_of(&scan);
+    if is_blind(&events) {
+        return;
+    }
+    let is_found = |event: &&Event| event.is_listener("listener-found", port, host.netns());
+    let listener = events.iter().find(is_found).expect("the listener");
+    assert_eq!(listener.text("portwatch.ownership"), "kernel");
+    let reason = listener.text("portwatch.ownership_reason");
+    assert_eq!(reason, format!("the kernel made it: wireguard device wg0 uses UDP {port}"));
+    assert!(!events.iter().any(disagrees), "{events:#?}");
+}
+
 fn is_the_kernels(kind: &str, options: &str) {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };
     let link = format!("link add tunnel0 type {kind} {options}");

@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use portwatch_tests::{Event, Host, Lab, Neighbour, Portwatch, finish, skip};
+use portwatch_tests::{Event, Host, Lab, Neighbour, Portwatch, finish, is_installed, skip};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const PORT: u16 = 3516;
@@ -174,6 +174,41 @@ fn a_scan_tells_what_redirects_the_port_and_who_chooses_sockets_although_nothing
     assert!(is_said(&scan, "tcp dport 3516 redirect to :3517"), "{}", scan.stdout);
     assert!(is_said(&scan, "(neighbour, tag "), "{}", scan.stdout);
     assert!(!is_said(&of_another, "redirect to"), "{}", of_another.stdout);
+}
+
+#[test]
+fn a_rule_of_iptables_from_before_nftables_is_told_whether_anything_comes_or_not() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    if !is_installed("iptables-legacy") {
+        return;
+    }
+    let mut server = lab.right.actor(&[&format!("listen tcp {}", lab.right.v4(2222)), "stay"]);
+    server.answer();
+    let quiet = lab.right.finish_portwatch(&["scan", "--format", "json"]);
+    let line = format!(
+        "-t nat -A PREROUTING -p tcp --dport {PORT} -m comment --comment cards -j REDIRECT --to-ports 2222"
+    );
+    let added = finish(lab.right.command("iptables-legacy").args(line.split(' ')));
+    if added.code != Some(0) {
+        return skip(&format!("iptables-legacy cannot do this here: {}", added.stderr.trim()));
+    }
+    let scan = lab.right.finish_portwatch(&["scan", "--format", "json"]);
+    let portwatch = lab.right.portwatch(&["watch"]);
+
+    server.tell("serve 1");
+    lab.left.perform(&[&format!("connect tcp {}", lab.right.v4(PORT)), "exchange 1000"]);
+    server.answer();
+    let finding = expect_answer(&portwatch);
+    portwatch.stop().assert_sound();
+
+    let rule = "iptables-legacy rule 1 of chain PREROUTING, table nat";
+    assert!(!quiet.stdout.contains("iptables-legacy"), "{}", quiet.stdout);
+    assert!(scan.stdout.contains(&format!("port 2222 of this host by {rule}.")), "{}", scan.stdout);
+    let message = finding.text("message");
+    assert!(message.contains(&format!("(pid {})", server.pid())), "{message}");
+    assert!(message.contains(&format!("on port 2222: {rule} redirects 3516")), "{message}");
+    let text = format!("{rule}: tcp dport 3516 xt REDIRECT to :2222 comment \"cards\"");
+    assert!(has_evidence(&finding, &text), "{finding}");
 }
 
 /// Loads a table with these chains; false, noted as skipped, where that cannot be done.

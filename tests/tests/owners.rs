@@ -83,6 +83,43 @@ fn whoever_serves_a_connection_through_a_ring_is_its_user_even_without_a_descrip
 }
 
 #[test]
+fn whoever_sends_without_a_copy_is_a_user_and_whoever_only_receives_so_is_not_taken_for_one() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch", "--port", "3516-3518"]);
+    let [sends, echoes, swallows] = [0, 1, 2].map(|offset| lab.right.v4(PORT + offset));
+    let connect = |address: SocketAddr| format!("connect tcp {address}");
+
+    // As a web server does with a file.
+    let mut sender = listener(&lab.right, sends, &[&format!("send-file {ACTOR}")]);
+    let sent = lab.left.perform(&[&connect(sends), "drain"]).address();
+    sender.answer();
+    // As a proxy does.
+    let mut proxy = listener(&lab.right, echoes, &["splice-back"]);
+    let echoed = exchange(&lab.left, echoes);
+    proxy.answer();
+    let mut hoarder = listener(&lab.right, swallows, &["swallow"]);
+    let swallowed = lab.left.perform(&[&connect(swallows), "send 3 1000"]);
+    hoarder.answer();
+    let run = portwatch.stop();
+
+    if !run.attached("pw_send_length") {
+        return skip("this kernel has no tracepoint sock_send_length");
+    }
+    for (client, server) in [(sent, &sender), (echoed, &proxy)] {
+        let flow = run.flow_from(client);
+        flow.assert_owner("destination", "user", "exact", server.pid());
+        flow.assert_owner("destination", "opener", "exact", server.pid());
+    }
+    let flow = run.flow_from(swallowed.address());
+    let users =
+        flow.owners().into_iter().filter(|it| it.side == "destination" && it.role == "user");
+    assert_eq!(users.count(), 0, "{flow}");
+    flow.assert_owner("destination", "releaser", "exact", hoarder.pid());
+    flow.assert_owner("destination", "opener", "exact", hoarder.pid());
+    run.assert_sound();
+}
+
+#[test]
 fn a_process_that_becomes_another_program_after_it_has_bound_is_named_as_what_it_is_now() {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };
     let directory = directory();

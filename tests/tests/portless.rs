@@ -4,10 +4,11 @@
 #![cfg(test)]
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use portwatch_tests::{Event, Host, Lab, finish, is_installed, skip};
+use tempfile::TempDir;
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 
@@ -38,13 +39,7 @@ fn a_capture_tool_of_a_package_is_listed_and_no_finding() {
 #[test]
 fn whoever_waits_for_a_magic_packet_is_found() {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };
-    if !is_installed("tcpdump") {
-        return;
-    }
-    let directory = tempfile::tempdir().expect("make a directory");
-    let program = directory.path().join("kdmtmpflush");
-    let found = finish(std::process::Command::new("sh").args(["-c", "command -v tcpdump"])).stdout;
-    std::fs::copy(found.trim(), &program).expect("copy a program");
+    let Some((_directory, program)) = magic_program() else { return };
     let Some(backdoor) = Sniffer::start(&host, &program, "udp[8:2]=0x7255") else { return };
 
     let events = scan(&host);
@@ -72,6 +67,37 @@ fn who_cannot_see_the_port_is_not_listed() {
 }
 
 #[test]
+fn whoever_begins_to_wait_during_a_watch_is_found_and_the_finding_closed_when_he_stops() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let Some((_directory, program)) = magic_program() else { return };
+    let portwatch = host.portwatch(&["watch", "--interval", "1s"]);
+    if is_blind(&[portwatch.expect("the start", |event| event.is("run-started"))]) {
+        return;
+    }
+    let Some(backdoor) = Sniffer::start(&host, &program, "udp[8:2]=0x7255") else { return };
+    let pid = backdoor.0.id();
+    let is_its = move |event: &Event| {
+        event.is_finding("answer-without-socket", "open")
+            && event.text("message").contains(&format!("(pid {pid},"))
+    };
+
+    let finding = portwatch.expect("a finding", is_its);
+    drop(backdoor);
+    let closed = portwatch
+        .expect("that it is closed", |event| event.is_finding("answer-without-socket", "closed"));
+    let run = portwatch.stop();
+
+    let line = "its filter compares the payload with 0x7255";
+    assert!(finding.list("portwatch.finding.evidence").contains(&line.into()), "{finding}");
+    assert_eq!(closed.text("portwatch.finding.id"), finding.text("portwatch.finding.id"));
+    let found = run.of("portless-found").filter(|it| it.at("process.pid") == pid);
+    let filters: Vec<&str> = found.map(|it| it.text("portwatch.portless.filter.reach")).collect();
+    // It may have been seen before it had a filter, but with one it is told once.
+    assert_eq!(filters.iter().filter(|reach| **reach == "payload").count(), 1, "{filters:?}");
+    run.assert_sound();
+}
+
+#[test]
 fn a_port_that_can_be_bound_or_is_taken_by_who_is_known_is_no_finding() {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };
     let mut server = host.actor(&[&format!("listen tcp {}", host.v4(3516)), "stay"]);
@@ -85,6 +111,19 @@ fn a_port_that_can_be_bound_or_is_taken_by_who_is_known_is_no_finding() {
         events.iter().map(|event| event.text("portwatch.finding.kind")).collect();
     assert!(!kinds.contains(&"view-mismatch"), "{kinds:?}");
     assert_eq!(probed.code, Some(1), "{}", probed.stderr);
+}
+
+/// A copy of tcpdump that no package has installed, in a directory of its own; `None`, noted as skipped,
+/// without it.
+fn magic_program() -> Option<(TempDir, PathBuf)> {
+    if !is_installed("tcpdump") {
+        return None;
+    }
+    let directory = tempfile::tempdir().expect("make a directory");
+    let program = directory.path().join("kdmtmpflush");
+    let found = finish(std::process::Command::new("sh").args(["-c", "command -v tcpdump"])).stdout;
+    std::fs::copy(found.trim(), &program).expect("copy a program");
+    Some((directory, program))
 }
 
 /// A process that captures, until it is dropped.

@@ -169,9 +169,10 @@ const TEST_SERVICES: [Tool; 3] = [
     Tool { program: "pcscd", package: "vsmartcard-vpcd" },
 ];
 
-const TEST_TOOLS: [Tool; 11] = [
+const TEST_TOOLS: [Tool; 12] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "nft", package: "nftables" },
+    Tool { program: "iptables-legacy", package: "iptables" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "tshark", package: "tshark" },
     Tool { program: "ethtool", package: "ethtool" },

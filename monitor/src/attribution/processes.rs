@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::attribution::Request;
+use crate::endpoint::Endpoint;
 use crate::escape;
 use crate::host::process::GONE;
 use crate::owner::{Container, Packaging, Process, Seen};
@@ -249,6 +250,13 @@ impl Processes {
         match packaging {
             Ok(packaging) => process.packaging = packaging,
             Err(reason) => process.missing.push(reason),
+        }
+    }
+
+    /// It has a connection to where it says that it passes on what comes.
+    pub fn relays(&mut self, key: ProcessKey, to: Endpoint) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            Arc::make_mut(&mut entry.process).relays_to = Some(to);
         }
     }
 

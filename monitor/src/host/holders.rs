@@ -47,6 +47,12 @@ pub fn find(inodes: &BTreeSet<u64>) -> io::Result<Holders> {
     Ok(walk.finish())
 }
 
+/// Has this process a descriptor of one of these sockets?
+pub(super) fn has_one_of(pid: u32, inodes: &BTreeSet<u64>) -> bool {
+    let mut walk = Walk::new(inodes);
+    walk.table(pid, &format!("/proc/{pid}/fd")).is_ok() && !walk.held.is_empty()
+}
+
 struct Walk<'a> {
     inodes: &'a BTreeSet<u64>,
     held: BTreeSet<Holding>,

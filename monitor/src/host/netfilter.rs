@@ -23,6 +23,11 @@ impl Request {
         Self { kind: subsystem << 8 | message, bytes: vec![family, NFNETLINK_V0, 0, 0] }
     }
 
+    /// A request to a family of generic netlink, whose header is of the same form; `kind` is its number.
+    pub(super) fn generic(kind: u16, command: u8) -> Self {
+        Self { kind, bytes: vec![command, NFNETLINK_V0, 0, 0] }
+    }
+
     /// Adds an attribute.
     #[must_use]
     pub(super) fn with(mut self, kind: u16, value: &[u8]) -> Self {

@@ -1,11 +1,12 @@
 //! The rules of nftables that send what comes for a port to somewhere else: `redirect`, `dnat`, `tproxy`, also
-//! those that `iptables-nft` has made.
+//! those that `iptables-nft` and `iptables-legacy` have made.
 //!
 //! A ruleset is read as a whole and walked as the kernel would, from the hooks that packets come through,
 //! for one port. What a rule asks for besides transport and port is not decided: then it may apply. Rules
 //! are quoted in the words of nft(8), and what is not understood stands in square brackets.
 
 mod decode;
+mod legacy;
 mod registers;
 mod text;
 mod walk;
@@ -29,13 +30,13 @@ pub use walk::Packet;
 /// A rule, as a person would look for it.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Rule {
-    /// `ip`, `ip6` or `inet`.
+    /// `ip`, `ip6` or `inet`; of a table from before nftables the tool that shows it, `iptables-legacy`.
     pub family: String,
     /// Its table. Foreign text: escape before showing.
     pub table: String,
     /// Its chain. Foreign text.
     pub chain: String,
-    /// The number that `nft -a` shows.
+    /// The number that `nft -a` shows, or its place in the chain.
     pub handle: u64,
     /// What it says. Foreign text.
     pub text: String,
@@ -44,8 +45,24 @@ pub struct Rule {
 /// `nft rule of table ip nat, chain prerouting, handle 4: tcp dport 3516 redirect to :3517`.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { family, table, chain, handle, text } = self;
-        write!(f, "nft rule of table {family} {table}, chain {chain}, handle {handle}: {text}")
+        write!(f, "{}: {}", self.place(), self.text)
+    }
+}
+
+impl Rule {
+    /// `nft rule of table ip nat, chain prerouting, handle 4`, or `iptables-legacy rule 1 of chain PREROUTING,
+    /// table nat`.
+    pub fn place(&self) -> String {
+        let Self { family, table, chain, handle, text: _ } = self;
+        if self.is_legacy() {
+            return format!("{family} rule {handle} of chain {chain}, table {table}");
+        }
+        format!("nft rule of table {family} {table}, chain {chain}, handle {handle}")
+    }
+
+    /// It is none of nftables.
+    pub fn is_legacy(&self) -> bool {
+        self.family.ends_with("tables-legacy")
     }
 }
 
@@ -124,7 +141,7 @@ pub struct Ruleset {
     pub incomplete: Option<String>,
 }
 
-/// Family, table, name.
+/// Family, with [`LEGACY`] of a table from before nftables; table, name.
 type ChainKey = (u8, String, String);
 type SetKey = (u8, String, String);
 
@@ -133,6 +150,12 @@ impl Ruleset {
     ///
     /// Loads no module: where that of nftables is not there, there are no rules.
     pub fn read() -> io::Result<Self> {
+        let mut ruleset = Self::read_nftables()?;
+        legacy::add(&mut ruleset);
+        Ok(ruleset)
+    }
+
+    fn read_nftables() -> io::Result<Self> {
         if !modules::is_there("nf_tables") {
             return Ok(Self::default());
         }
@@ -203,6 +226,9 @@ fn request(message: u16) -> Request {
 fn terminated(name: &str) -> Vec<u8> {
     [name.as_bytes(), b"\0"].concat()
 }
+
+/// No family of the kernel's has this bit.
+const LEGACY: u8 = 0x80;
 
 // include/uapi/linux/netfilter/nfnetlink.h and nf_tables.h.
 const AF_UNSPEC: u8 = 0;

@@ -325,6 +325,7 @@ impl Reader {
             netns,
             context,
             ancestors,
+            relays_to: None,
             entity_id: self.entity_id(pid, stat.starttime),
             missing,
         }

@@ -46,6 +46,18 @@ pub fn find(tuple: Tuple) -> Place {
     Place::Elsewhere
 }
 
+/// Does a process, given by pid and start, have a connection to there?
+pub fn is_connected((pid, start_ticks): (u32, u64), transport: Transport, to: Endpoint) -> bool {
+    let Ok(process) = Directory::open(pid) else { return false };
+    if process.stat().map(|stat| stat.starttime).ok() != Some(start_ticks) {
+        return false;
+    }
+    let is_to = |line: &Line| line.inode != 0 && line.remote == to && line.is_connected;
+    let connected: BTreeSet<u64> =
+        lines(&process, transport).filter(is_to).map(|line| line.inode).collect();
+    !connected.is_empty() && holders::has_one_of(pid, &connected)
+}
+
 /// Does the namespace of a process have this address itself?
 fn has_address(process: &Directory, ip: IpAddr) -> bool {
     let table = match ip {
@@ -77,29 +89,34 @@ fn has_address(process: &Directory, ip: IpAddr) -> bool {
 /// Inodes of the sockets that have both ends of the connection; if there is none, of those that get what is sent
 /// to its destination.
 fn sockets(process: &Directory, tuple: Tuple) -> BTreeSet<u64> {
-    let tables = match tuple.transport {
-        Transport::Tcp => ["net/tcp", "net/tcp6"],
-        Transport::Udp => ["net/udp", "net/udp6"],
-    };
     let mut connected = BTreeSet::new();
     let mut listening = BTreeSet::new();
-    for table in tables {
-        let Ok(file) = process.file(table) else { continue };
-        let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1).take(MAX_LINES);
-        for Line { local, remote, inode } in lines.filter_map(|line| Line::parse(&line)) {
-            let (to, from) = (tuple.ends.destination, tuple.ends.source);
-            // An accepted socket has a file only once somebody has accepted it.
-            if inode == 0 || local.port != to.port {
-                continue;
-            }
-            if (local, remote) == (to, from) {
-                connected.insert(inode);
-            } else if remote.port == 0 && (local.ip == to.ip || local.ip.is_unspecified()) {
-                listening.insert(inode);
-            }
+    for Line { local, remote, inode, .. } in lines(process, tuple.transport) {
+        let (to, from) = (tuple.ends.destination, tuple.ends.source);
+        // An accepted socket has a file only once somebody has accepted it.
+        if inode == 0 || local.port != to.port {
+            continue;
+        }
+        if (local, remote) == (to, from) {
+            connected.insert(inode);
+        } else if remote.port == 0 && (local.ip == to.ip || local.ip.is_unspecified()) {
+            listening.insert(inode);
         }
     }
     if connected.is_empty() { listening } else { connected }
+}
+
+/// The sockets of a transport in the namespace of a process.
+fn lines(process: &Directory, transport: Transport) -> impl Iterator<Item = Line> {
+    let tables = match transport {
+        Transport::Tcp => ["net/tcp", "net/tcp6"],
+        Transport::Udp => ["net/udp", "net/udp6"],
+    };
+    let files = tables.into_iter().filter_map(|table| process.file(table).ok());
+    files.flat_map(|file| {
+        let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1).take(MAX_LINES);
+        lines.filter_map(|line| Line::parse(&line))
+    })
 }
 
 /// A line of a table of sockets.
@@ -107,6 +124,8 @@ fn sockets(process: &Directory, tuple: Tuple) -> BTreeSet<u64> {
 struct Line {
     local: Endpoint,
     remote: Endpoint,
+    /// `TCP_ESTABLISHED`, which a connected UDP socket has as well.
+    is_connected: bool,
     inode: u64,
 }
 
@@ -115,7 +134,8 @@ impl Line {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_ascii_whitespace();
         let (local, remote) = (endpoint(words.nth(1)?)?, endpoint(words.next()?)?);
-        Some(Self { local, remote, inode: words.nth(6)?.parse().ok()? })
+        let is_connected = words.next()? == "01";
+        Some(Self { local, remote, is_connected, inode: words.nth(5)?.parse().ok()? })
     }
 }
 
@@ -153,12 +173,12 @@ mod tests {
                   00000000:00000000 00:00000000 00000000 0 0 9 1";
 
         let told = [v4, v6].map(|line| {
-            let Line { local, remote, inode } = Line::parse(line).unwrap();
-            (local.to_string(), remote.to_string(), inode)
+            let Line { local, remote, is_connected, inode } = Line::parse(line).unwrap();
+            (local.to_string(), remote.to_string(), is_connected, inode)
         });
 
-        assert_eq!(told[0], ("127.0.0.1:3516".to_owned(), "10.0.0.2:50000".to_owned(), 7));
-        assert_eq!(told[1], ("127.0.0.1:3516".to_owned(), "[::]:0".to_owned(), 9));
+        assert_eq!(told[0], ("127.0.0.1:3516".to_owned(), "10.0.0.2:50000".to_owned(), true, 7));
+        assert_eq!(told[1], ("127.0.0.1:3516".to_owned(), "[::]:0".to_owned(), false, 9));
         assert_eq!(Line::parse("  sl  local_address rem_address   st"), None);
     }
 

@@ -8,6 +8,7 @@ use netlink_packet_route::link::LinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::netlink::Connection;
+use super::wireguard;
 use crate::escape;
 
 /// A device that talks UDP.
@@ -17,7 +18,7 @@ pub struct Tunnel {
     pub name: String,
     /// Its kind: `vxlan`.
     pub kind: String,
-    /// The local port of its socket; `None` where the device does not tell (WireGuard tells by other ways).
+    /// The local port of its socket; `None` where it is not told.
     pub port: Option<u16>,
 }
 
@@ -25,7 +26,15 @@ pub struct Tunnel {
 pub fn list_here() -> io::Result<Vec<Tunnel>> {
     let mut connection = Connection::open(NETLINK_ROUTE)?;
     let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    Ok(connection.dump(request, LIMIT, |payload| Ok::<_, DecodeError>(tunnel(payload)))?.items)
+    let parse = |payload: &[u8]| Ok::<_, DecodeError>(tunnel(payload));
+    let mut tunnels = connection.dump(request, LIMIT, parse)?.items;
+    for tunnel in tunnels.iter_mut().filter(|tunnel| tunnel.kind == "wireguard") {
+        tunnel.port = wireguard::port(&tunnel.name).unwrap_or_else(|error| {
+            tracing::debug!("the port of a WireGuard device is not told: {error}");
+            None
+        });
+    }
+    Ok(tunnels)
 }
 
 /// The device of a message, if it is of a kind that talks UDP.

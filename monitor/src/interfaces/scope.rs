@@ -138,6 +138,12 @@ impl Scope {
         self.own.observed().into_iter().chain(others).collect()
     }
 
+    /// The namespaces other than our own that are observed.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        let entered = self.elsewhere.iter().flat_map(|elsewhere| elsewhere.entered.values());
+        entered.map(|entered| &entered.namespace)
+    }
+
     /// Lets go of what an earlier portwatch pinned and this one does not observe.
     pub fn let_go_of_others(&self) -> Result<()> {
         self.own.let_go_of_others()

@@ -179,7 +179,7 @@ mod tests {
         let pinned = Known {
             name: None,
             loaded: None,
-            pins: vec![PathBuf::from("/sys/fs/bpf/a\nb")],
+            pins: vec![PathBuf::from("/sys/fs/bpf/steer")],
             ..known.clone()
         };
         let programs = Programs { known: BTreeMap::from([(57, known), (59, pinned)]) };
@@ -197,7 +197,7 @@ mod tests {
         );
         assert_eq!(
             programs.describe(59, &holders),
-            "program 59 (tag 001f2e3d4c5b6a79), pinned at /sys/fs/bpf/a\\nb, held by no process"
+            "program 59 (tag 001f2e3d4c5b6a79), pinned at /sys/fs/bpf/steer, held by no process"
         );
     }
 

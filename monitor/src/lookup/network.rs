@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::attribution::ProcessKey;
 use crate::endpoint::{Endpoint, Transport};
 use crate::explanation::{self, Explanation};
 use crate::flow::FlowId;
@@ -22,6 +23,8 @@ const LISTED: Duration = Duration::from_secs(1);
 pub(super) enum Job {
     /// The other side of a translation.
     Translate { flow: FlowId, tuple: Tuple, netns: u64 },
+    /// Whether a process, by pid and start, has a connection to there.
+    Relay { key: ProcessKey, process: (u32, u64), transport: Transport, to: Endpoint },
     /// What can answer for a port.
     Explain { number: u64, transport: Transport, answered: Endpoint, netns: u64 },
 }
@@ -45,6 +48,10 @@ pub(super) fn answer(jobs: &Receiver<Job>, answers: &mpsc::Sender<Answer>, progr
         let answer = match job {
             Job::Translate { flow, tuple, netns } => {
                 Answer::Translated { flow, there: translate(&mut there, tuple, netns) }
+            }
+            Job::Relay { key, process, transport, to } => {
+                let is_connected = serving::is_connected(process, transport, to);
+                Answer::Relayed { key, to: is_connected.then_some(to) }
             }
             Job::Explain { number, transport, answered, netns } => {
                 let explain = || explanation::of_answer(transport, answered, programs);

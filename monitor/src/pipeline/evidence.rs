@@ -5,9 +5,9 @@ use std::iter;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use crate::endpoint::Endpoint;
 use crate::escape::text_from_bytes;
 use crate::owner::{Ancestor, Attribution, Context, Image, Integrity, Owner, Packaging, Process};
+use crate::pipeline::relays;
 use crate::report::ListenerReport;
 
 /// Programs named in one line before the rest is only counted.
@@ -48,9 +48,7 @@ pub(super) fn of_owner(owner: &Owner, found_unix_ns: i64) -> Vec<String> {
     if !process.args.is_empty() {
         lines.push(format!("command line: {}", process.args.join(" ")));
     }
-    lines.extend(published(process).map(|to| {
-        format!("it says that it serves {to} for a container: a published port of Docker's")
-    }));
+    lines.extend(relays::in_words(process));
     if let Some(directory) = &process.context.working_directory {
         lines.push(format!("working directory: {}", text(directory)));
     }
@@ -63,19 +61,6 @@ pub(super) fn of_owner(owner: &Owner, found_unix_ns: i64) -> Vec<String> {
     lines.extend(place(process));
     lines.extend(process.missing.iter().map(|missing| format!("not known: {missing}")));
     lines
-}
-
-/// What a `docker-proxy` says that it serves, in its arguments: it need not be true.
-pub(super) fn published(process: &Process) -> Option<Endpoint> {
-    let argument = |name: &str| {
-        let position = process.args.iter().position(|argument| argument == name)?;
-        process.args.get(position.checked_add(1)?)
-    };
-    if process.name != "docker-proxy" {
-        return None;
-    }
-    let (ip, port) = (argument("-container-ip")?, argument("-container-port")?);
-    Some(Endpoint::new(ip.parse().ok()?, port.parse().ok()?))
 }
 
 /// Who else has to do with it, each program once: which process it is may change all the time.
@@ -201,21 +186,6 @@ fn text(path: &Path) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_docker_proxy_is_told_with_what_it_says_that_it_serves_and_nobody_else() {
-        let args = ["/usr/bin/docker-proxy", "-proto", "tcp", "-host-port", "3516"]
-            .into_iter()
-            .chain(["-container-ip", "172.17.0.2", "-container-port", "80"])
-            .map(str::to_owned);
-        let name = "docker-proxy".to_owned();
-        let proxy = Process { name, args: args.collect(), ..Process::default() };
-        let other = Process { name: "nginx".to_owned(), ..proxy.clone() };
-        let cut = Process { args: proxy.args[..8].to_vec(), ..proxy.clone() };
-
-        assert_eq!(published(&proxy), Some(Endpoint::new([172, 17, 0, 2].into(), 80)));
-        assert_eq!([published(&other), published(&cut)], [None, None]);
-    }
 
     #[test]
     fn a_duration_is_told_in_its_two_largest_units() {

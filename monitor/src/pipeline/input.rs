@@ -16,7 +16,7 @@ use zerocopy::FromBytes as _;
 
 use crate::attribution::ProcessKey;
 use crate::decode::{self, Event};
-use crate::endpoint::{Netns, SocketKind};
+use crate::endpoint::{Endpoint, Netns, SocketKind};
 use crate::explanation::{Explanation, Standing};
 use crate::flow::FlowId;
 use crate::host::conntrack::Translated;
@@ -197,10 +197,26 @@ pub enum Input<'a> {
         /// When.
         now_ns: u64,
     },
+    /// Where a process that said so passes on what comes for a port; `None`: it has no connection to there.
+    Relayed {
+        /// Whom it is about.
+        key: ProcessKey,
+        /// Where.
+        to: Option<Endpoint>,
+        /// When.
+        now_ns: u64,
+    },
     /// Sockets that can see or answer packets of the watched ports without being on them.
     Portless {
         /// Each with all who hold it.
         found: Vec<(PortlessSocket, Vec<Task>)>,
+        /// When.
+        now_ns: u64,
+    },
+    /// Such sockets are there no more.
+    PortlessGone {
+        /// Their cookies.
+        cookies: Vec<u64>,
         /// When.
         now_ns: u64,
     },
@@ -287,6 +303,8 @@ impl Input<'_> {
             | Self::Standing { now_ns, .. }
             | Self::Compared { now_ns, .. }
             | Self::Portless { now_ns, .. }
+            | Self::Relayed { now_ns, .. }
+            | Self::PortlessGone { now_ns, .. }
             | Self::Coverage { now_ns, .. }
             | Self::Changed { now_ns, .. }
             | Self::PolicyRead { now_ns, .. }
@@ -354,7 +372,9 @@ impl Pipeline {
             Input::Exited(keys) => keys.into_iter().for_each(|key| self.exited(key)),
             Input::Changed { processes, now_ns } => self.changed(processes, now_ns),
             Input::Compared { comparison, now_ns } => self.compared(&comparison, now_ns),
+            Input::Relayed { key, to, now_ns } => self.relayed(key, to, now_ns),
             Input::Portless { found, now_ns } => self.found_portless(found, now_ns),
+            Input::PortlessGone { cookies, now_ns } => self.portless_gone(&cookies, now_ns),
             Input::Coverage { gaps, now_ns } => self.coverage(gaps, now_ns),
             Input::PolicyRead { text, change, now_ns } => {
                 self.policy_read(text.as_deref(), change, now_ns);

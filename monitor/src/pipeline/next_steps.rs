@@ -99,6 +99,10 @@ pub(super) fn of_cause(cause: &Cause) -> Option<String> {
     match cause {
         Cause::Rule(redirection) => {
             let Rule { family, table, chain, .. } = &redirection.rule;
+            if redirection.rule.is_legacy() {
+                let [table, chain] = [quoted(table)?, quoted(chain)?];
+                return Some(format!("{family} -t {table} -nvL {chain} --line-numbers"));
+            }
             let names = [quoted(family)?, quoted(table)?, quoted(chain)?];
             Some(format!("nft -a list chain {}", names.join(" ")))
         }

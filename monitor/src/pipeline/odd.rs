@@ -13,7 +13,7 @@ use crate::host::nftables::Action;
 use crate::owner::{Attribution, Owner, Process, Side};
 use crate::pipeline::findings::Ground;
 use crate::pipeline::judgement::{self, name};
-use crate::pipeline::{Pipeline, evidence, next_steps};
+use crate::pipeline::{Pipeline, evidence, next_steps, relays};
 use crate::report::{Finding, FindingKind, FlowReport, Severity, Technique};
 
 /// Findings that wait at a time; what is beyond is found without an explanation.
@@ -93,6 +93,7 @@ impl Pipeline {
         if !is_answer || !self.ports.contains(answered.port) {
             return;
         }
+        self.ask_for_relays(flow);
         let translation = self.known.translations.get(&flow.id);
         let sent_on = translation.filter(|it| it.is_before() && it.end(server) != answered);
         let cookie = flow.sender(server);
@@ -240,7 +241,7 @@ impl Pipeline {
         }
     }
 
-    /// Who listens on the port and says that it serves this for a container.
+    /// Who listens on the port and serves this for a container, as it says and is to be believed.
     fn publisher(
         &self,
         transport: Transport,
@@ -251,7 +252,10 @@ impl Pipeline {
         let owners = listeners.filter(|it| it.gets(answered)).flat_map(|it| &it.owners);
         let mut processes =
             owners.filter_map(|owner| self.known.processes.get(owner.process).map(|(it, _)| it));
-        processes.find(|process| evidence::published(process) == Some(to)).cloned()
+        let publishes = |process: &&std::sync::Arc<Process>| {
+            relays::published(process) == Some(to) && relays::is_believed(process)
+        };
+        processes.find(publishes).cloned()
     }
 
     /// No listener of its namespace can have accepted this connection.

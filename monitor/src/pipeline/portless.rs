@@ -1,6 +1,7 @@
 //! Sockets that get or send packets of a watched port without being on it: reported, and a finding where
 //! somebody unknown waits for certain packets.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::attribution::ProcessKey;
@@ -14,9 +15,14 @@ use crate::report::{
     Body, Finding, FindingKind, PortlessFilter, PortlessReport, PortlessSocket, Severity, Technique,
 };
 
-/// Those that wait for the names of their processes, and since when.
+/// Sockets that are known at a time: far more than are told of in one look.
+const MAX_FOLLOWED: usize = 4096;
+
+/// Those that are there, and those that wait for the names of their processes, and since when.
 #[derive(Debug, Default)]
 pub(super) struct Portless {
+    /// By cookie; `None`: it has sent packets before it was found.
+    there: BTreeMap<u64, Option<PortlessSocket>>,
     waiting: Vec<(PortlessSocket, Vec<ProcessKey>, u64)>,
 }
 
@@ -24,10 +30,45 @@ impl Pipeline {
     /// Takes in sockets without a port, each with all who hold it.
     pub(super) fn found_portless(&mut self, found: Vec<(PortlessSocket, Vec<Task>)>, now_ns: u64) {
         for (socket, holders) in found {
+            if self.portless.there.len() < MAX_FOLLOWED {
+                self.portless.there.insert(socket.cookie, Some(socket.clone()));
+            }
             let holders =
                 holders.iter().map(|task| self.known.processes.present(task.pid, now_ns)).collect();
             self.portless.waiting.push((socket, holders, now_ns));
         }
+    }
+
+    /// Is this socket known as it is now? Somebody may have changed what filters it.
+    pub fn knows_portless(&self, socket: &PortlessSocket) -> bool {
+        let known = self.portless.there.get(&socket.cookie);
+        known.is_some_and(|known| known.as_ref() == Some(socket))
+    }
+
+    /// A socket without a port was seen to answer: that it goes is of interest.
+    pub(super) fn follow_portless(&mut self, cookie: u64) {
+        if self.portless.there.len() < MAX_FOLLOWED {
+            self.portless.there.entry(cookie).or_default();
+        }
+    }
+
+    /// Of those that are known, the ones that are not among all there are now.
+    pub fn missing_portless(&self, there: &BTreeSet<u64>) -> Vec<u64> {
+        let known = self.portless.there.keys().copied();
+        known.filter(|cookie| !there.contains(cookie)).collect()
+    }
+
+    /// Takes in that such sockets are closed.
+    pub(super) fn portless_gone(&mut self, cookies: &[u64], now_ns: u64) {
+        for &cookie in cookies {
+            self.portless.there.remove(&cookie);
+            self.close_portless(cookie, now_ns);
+        }
+    }
+
+    fn close_portless(&mut self, cookie: u64, now_ns: u64) {
+        let why = "The socket through which it got or sent packets is closed.";
+        self.resolve_others(Ground::Stranger(cookie), &[], why, now_ns);
     }
 
     /// Reports those whose processes are known by now, or have not become known in time.
@@ -72,6 +113,10 @@ impl Pipeline {
         self.report(now_ns, Body::Portless(Box::new(report)));
         if let Some(finding) = finding {
             self.find(finding, Ground::Stranger(cookie), now_ns);
+            // It may have gone while its processes were asked for.
+            if !self.portless.there.contains_key(&cookie) {
+                self.close_portless(cookie, now_ns);
+            }
         }
     }
 

@@ -203,6 +203,7 @@ impl Pipeline {
             ..Finding::new(what, &subject, Severity::Critical, message)
         };
         self.find(finding, Ground::Stranger(cookie), now_ns);
+        self.follow_portless(cookie);
     }
 }
 

@@ -30,11 +30,16 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 #[path = "actor/sharing.rs"]
 mod sharing;
+#[path = "actor/splicing.rs"]
+mod splicing;
 
 fn main() -> Result<()> {
     let mut actor = Actor::default();
-    for step in env::args().skip(1) {
+    let mut steps = env::args().skip(1);
+    while let Some(step) = steps.next() {
         match &*step {
+            // What it says of itself, which may be a lie.
+            option if option.starts_with('-') => drop(steps.next()),
             "worker" => return echo(&TcpStream::from(stdin()?)).map(drop),
             "heir" => {
                 return accept(&TcpListener::from(stdin()?)).and_then(|it| echo(&it)).map(drop);
@@ -106,6 +111,11 @@ impl Actor {
             ["listen", "mptcp", address] => self.listen_multipath(address.parse()?),
             ["bind", "udp", address] => self.bind(address),
             ["serve", count] => self.serve(count.parse()?),
+            ["send-file", path] => splicing::send_file(self.listener()?, path),
+            ["splice-back"] => splicing::splice_back(self.listener()?),
+            ["swallow"] => splicing::swallow(self.listener()?),
+            ["drain"] => self.drain(),
+            ["relay", address] => sharing::relay(self.listener()?, address.parse()?),
             ["sink", count] => self.sink(count.parse()?),
             ["hear", count] => self.hear(count.parse()?),
             ["pin"] => pin(),
@@ -398,6 +408,12 @@ impl Actor {
         let all = noise(count * usize::from(size));
         ensure!(socket.send(&all)? == all.len(), "cut short");
         Ok(format!("sent {count}"))
+    }
+
+    /// Takes all that comes until the other side has nothing more to say.
+    fn drain(&self) -> Result<String> {
+        let mut stream = self.stream.as_ref().context("no connection")?;
+        Ok(format!("drained {}", io::copy(&mut stream, &mut io::sink()).context("receive")?))
     }
 
     /// Sends messages, each once the one before has come back unchanged.

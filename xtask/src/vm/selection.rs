@@ -58,6 +58,7 @@ const ON_TCX: &[&str] = &[
 /// What takes devices that come as modules, which the machine that builds need not have.
 const WITH_MODULES: &[&str] = &[
     "hidden::the_socket_of_geneve_is_the_kernels_and_hides_nothing",
+    "hidden::the_socket_of_wireguard_is_the_kernels_and_has_the_name_of_its_device",
     "tunnels::geneve",
     "tunnels::gre",
     "tunnels::sit",

@@ -36,6 +36,8 @@ pub(super) fn rule(
         family: match family {
             2 => "ip",
             10 => "ip6",
+            0x82 => "iptables-legacy",
+            0x8a => "ip6tables-legacy",
             _ => "inet",
         }
         .to_owned(),

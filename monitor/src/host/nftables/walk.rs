@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::decode::{Comparison, Data, Element, Expression, Rule, Target, Verdict};
 use super::registers::{Content, Field, Registers, VERDICT};
-use super::{Action, ChainKey, Redirection, Ruleset, text};
+use super::{Action, ChainKey, LEGACY, Redirection, Ruleset, text};
 use crate::endpoint::{Family, Transport};
 
 /// What is known of a packet.
@@ -63,7 +63,7 @@ enum Outcome {
 
 impl<'a> Walk<'a> {
     fn comes_by(&self, (family, ..): &ChainKey) -> bool {
-        match *family {
+        match *family & !LEGACY {
             INET => true,
             IPV4 => self.packet.family != Some(Family::Ipv6),
             IPV6 => self.packet.family != Some(Family::Ipv4),

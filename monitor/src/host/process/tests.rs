@@ -26,6 +26,7 @@ fn this_process_is_read_completely() {
         on_host: Some(true),
         world_writable: None,
         sha256: None,
+        relays_to: None,
         packaging: Packaging::Unknown,
         args: std::env::args().collect(),
         uid: Some(rustix::process::geteuid().as_raw()),

@@ -321,6 +321,7 @@ fn settle(scene: &mut Scene) {
                 }
                 Request::Recognise { .. }
                 | Request::Namespaces
+                | Request::Relay { .. }
                 | Request::Translate { .. }
                 | Request::Explain { .. } => panic!("{request:?}"),
             }

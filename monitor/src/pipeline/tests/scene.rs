@@ -129,6 +129,7 @@ impl Scene {
                         let explanation = self.explanation.clone();
                         self.pipeline.apply(Input::Explained { number, explanation, now_ns });
                     }
+                    Request::Relay { key, .. } => self.pipeline.relayed(key, None, now_ns),
                     Request::Container { .. } | Request::Recognise { .. } | Request::Namespaces => {
                         panic!("{request:?}")
                     }

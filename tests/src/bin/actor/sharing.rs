@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
@@ -89,6 +89,23 @@ pub(super) fn serve_waiting(listener: &TcpListener) -> Result<String> {
             Err(error) => return Err(error).context("accept"),
         }
     }
+}
+
+/// Accepts a connection and passes on to there what comes, and back.
+pub(super) fn relay(listener: &TcpListener, to: SocketAddr) -> Result<String> {
+    let (near, far) = (accept(listener)?, limited(TcpStream::connect(to)?)?);
+    let passed = thread::scope(|scope| {
+        let there = scope.spawn(|| pass(&near, &far));
+        pass(&far, &near).and_then(|_| there.join().ok().context("a thread panicked")?)
+    });
+    Ok(format!("relayed {}", passed?))
+}
+
+/// Passes on all that one side has to say.
+fn pass(mut from: &TcpStream, mut to: &TcpStream) -> Result<u64> {
+    let passed = std::io::copy(&mut from, &mut to).context("relay")?;
+    to.shutdown(Shutdown::Write).context("end a connection")?;
+    Ok(passed)
 }
 
 /// Goes on as another program, with the listener as its standard input.
