@@ -83,13 +83,15 @@ fn whoever_begins_to_wait_during_a_watch_is_found_and_the_finding_closed_when_he
 
     let finding = portwatch.expect("a finding", is_its);
     drop(backdoor);
-    let closed = portwatch
-        .expect("that it is closed", |event| event.is_finding("answer-without-socket", "closed"));
+    let id = finding.text("portwatch.finding.id").to_owned();
+    portwatch.expect("that it is closed", move |event| {
+        event.is_finding("answer-without-socket", "closed")
+            && event.text("portwatch.finding.id") == id
+    });
     let run = portwatch.stop();
 
     let line = "its filter compares the payload with 0x7255";
     assert!(finding.list("portwatch.finding.evidence").contains(&line.into()), "{finding}");
-    assert_eq!(closed.text("portwatch.finding.id"), finding.text("portwatch.finding.id"));
     let found = run.of("portless-found").filter(|it| it.at("process.pid") == pid);
     let filters: Vec<&str> = found.map(|it| it.text("portwatch.portless.filter.reach")).collect();
     // It may have been seen before it had a filter, but with one it is told once.

@@ -125,6 +125,7 @@ impl Known {
             if served {
                 keep_listeners_of_servers(&mut sockets);
             }
+            let (before, mut of_nobody) = (owners.len(), None);
             for (socket, join) in sockets {
                 let mut of_socket = self.owners(socket, Some(side), join);
                 if served && socket.remote.is_none() {
@@ -133,19 +134,29 @@ impl Known {
                 owners.extend(of_socket);
                 settled &= self.are_settled(socket);
                 stranger = stranger.or(socket.stranger);
-                unowned = unowned.or(socket.unowned);
+                of_nobody = of_nobody.or(socket.unowned);
                 kernel = kernel.or(socket.kernel.as_ref());
+            }
+            if owners.len() == before {
+                unowned = unowned.or(of_nobody.map(|why| (side, why)));
             }
         }
         let attribution = match translation {
             None if let Some(reason) = kernel => Attribution::kernel(reason, owners),
             Some(translation) if owners.is_empty() => translation.to_nobody(flow),
             Some(translation) if was_translated => translation.joined(flow, owners),
-            _ if owners.is_empty() => unowned.map_or_else(|| nobody(role), nobody_has),
+            _ if owners.is_empty() => {
+                unowned.map_or_else(|| nobody(role), |(_, why)| nobody_has(why))
+            }
             _ => {
                 let why = match stranger {
                     Some(kind) => format!("the packets carry the cookie of a {kind}"),
                     None => reason(&owners).to_owned(),
+                };
+                let why = match unowned {
+                    Some((Side::Source, left)) => format!("{why}; the client's end: {left}"),
+                    Some((Side::Destination, left)) => format!("{why}; the server's end: {left}"),
+                    None => why,
                 };
                 Attribution::of_processes(why, owners)
             }
