@@ -7,6 +7,7 @@ mod command;
 mod ending;
 mod files;
 mod pace;
+mod portless;
 mod reload;
 
 use std::os::fd::OwnedFd;
@@ -60,9 +61,6 @@ const FATES: Duration = Duration::from_secs(1);
 /// of the host.
 const FATES_PER_HOLDERS: u32 = 5;
 
-/// Time between two looks for sockets without a port, at least: each reads every descriptor of the host.
-const PORTLESS: Duration = Duration::from_millis(900);
-
 /// As many between two looks at the tables of sockets by every view.
 const FATES_PER_TABLES: u32 = 60;
 
@@ -93,11 +91,17 @@ struct Watch {
     /// Interfaces have changed since it was last looked at what is in our way on them.
     gaps_due: bool,
     pace: pace::Pace,
-    table_read: Instant,
-    /// When it was looked for sockets without a port.
-    portless_read: Instant,
+    read: Read,
     /// Reports that were lost when the counters were last reported.
     lost_told: u64,
+}
+
+/// When it was last looked at what is looked at again and again.
+struct Read {
+    /// The flow table.
+    table: Instant,
+    /// Sockets without a port.
+    portless: Instant,
 }
 
 /// Why the loop ended.
@@ -245,8 +249,7 @@ impl Watch {
             is_exact: false,
             gaps_due: false,
             pace: pace::Pace::new(),
-            table_read: Instant::now(),
-            portless_read: Instant::now(),
+            read: Read { table: Instant::now(), portless: Instant::now() },
             lost_told: 0,
         })
     }
@@ -318,7 +321,7 @@ impl Watch {
         let now_ns = clock::boot_ns();
         let is_more =
             !self.pace.has_time() || self.readers.read_packets(&mut self.pipeline, now_ns);
-        let is_behind = is_more || self.table_read.elapsed() > 2 * TABLE;
+        let is_behind = is_more || self.read.table.elapsed() > 2 * TABLE;
         self.pipeline.apply(Input::Behind(is_behind));
         // Usually empty: whoever writes there wakes us. What one reading left behind wakes nobody.
         session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns);
@@ -333,7 +336,7 @@ impl Watch {
         // What the table shows is announced first.
         self.readers.read_packets(&mut self.pipeline, clock::boot_ns());
         if self.readers.look_at_table(&mut self.pipeline, clock::boot_ns()) {
-            self.table_read = Instant::now();
+            self.read.table = Instant::now();
         }
         self.look_for_strangers()
     }
@@ -422,34 +425,6 @@ impl Watch {
         };
         self.lookup.ask_to_compare(told, own);
         Ok(())
-    }
-
-    /// Looks for sockets that get or send packets without being on a port.
-    fn look_for_portless(&mut self) {
-        let is_due = self.portless_read.elapsed() >= PORTLESS;
-        if is_due && crate::kernel::holders::is_available(&self.object) {
-            let told = Told::ask(Some(&mut self.object), false);
-            self.tell_portless(&told);
-        }
-    }
-
-    /// Tells which of them are new or have another filter, and which are gone. What filters one in a namespace
-    /// that portwatch may not enter is not known.
-    fn tell_portless(&mut self, told: &Told) {
-        let (Some(there), Ok(own)) = (told.without_port(), netns::own()) else { return };
-        self.portless_read = Instant::now();
-        let now_ns = clock::boot_ns();
-        let cookies = self.pipeline.missing_portless(&there);
-        if !cookies.is_empty() {
-            self.pipeline.apply(Input::PortlessGone { cookies, now_ns });
-        }
-        let others = self.interfaces.get_ref().namespaces();
-        let mut found =
-            told.portless(std::iter::once(&own).chain(others), &self.args.common.ports());
-        found.retain(|(socket, _)| !self.pipeline.knows_portless(socket));
-        if !found.is_empty() {
-            self.pipeline.apply(Input::Portless { found, now_ns });
-        }
     }
 
     /// Looks for namespaces that have come or gone, if all are observed.

@@ -84,6 +84,7 @@ fn answer(pipeline: &mut Pipeline) {
                 }
                 Request::Namespaces => Input::Namespaces(Vec::new()),
                 Request::Translate { flow, .. } => Input::Translated { flow, there: None, now_ns },
+                Request::Relay { key, .. } => Input::Relayed { key, to: None, now_ns },
                 Request::Explain { number, .. } => {
                     Input::Explained { number, explanation: Explanation::default(), now_ns }
                 }

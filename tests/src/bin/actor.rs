@@ -114,7 +114,7 @@ impl Actor {
             ["send-file", path] => splicing::send_file(self.listener()?, path),
             ["splice-back"] => splicing::splice_back(self.listener()?),
             ["swallow"] => splicing::swallow(self.listener()?),
-            ["drain"] => self.drain(),
+            ["drain"] => splicing::drain(self.stream.as_ref().context("no connection")?),
             ["relay", address] => sharing::relay(self.listener()?, address.parse()?),
             ["sink", count] => self.sink(count.parse()?),
             ["hear", count] => self.hear(count.parse()?),
@@ -408,12 +408,6 @@ impl Actor {
         let all = noise(count * usize::from(size));
         ensure!(socket.send(&all)? == all.len(), "cut short");
         Ok(format!("sent {count}"))
-    }
-
-    /// Takes all that comes until the other side has nothing more to say.
-    fn drain(&self) -> Result<String> {
-        let mut stream = self.stream.as_ref().context("no connection")?;
-        Ok(format!("drained {}", io::copy(&mut stream, &mut io::sink()).context("receive")?))
     }
 
     /// Sends messages, each once the one before has come back unchanged.

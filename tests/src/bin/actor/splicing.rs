@@ -1,7 +1,8 @@
 //! Connections served without a copy: `sendfile(2)` and `splice(2)`, which are no reads and writes.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::io;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use anyhow::{Context as _, Result};
@@ -21,6 +22,11 @@ pub(super) fn send_file(listener: &TcpListener, path: &str) -> Result<String> {
             sent => total = total.saturating_add(sent),
         }
     }
+}
+
+/// Takes all that comes until the other side has nothing more to say.
+pub(super) fn drain(mut stream: &TcpStream) -> Result<String> {
+    Ok(format!("drained {}", io::copy(&mut stream, &mut io::sink()).context("receive")?))
 }
 
 /// Sends back what comes.
