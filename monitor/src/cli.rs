@@ -2,6 +2,7 @@
 //!
 //! Only what works is offered: an option of a later stage is unknown, not ignored.
 
+mod evidence;
 mod exit;
 mod replay;
 mod policy;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+pub use self::evidence::{Evidence, EvidenceCommand, Selection, VerifyEvidence};
 pub use self::exit::Exit;
 pub use self::policy::{CheckPolicy, ExplainPolicy, LearnPolicy, PolicyCommand, Subject};
 pub use self::replay::Replay;
@@ -84,6 +86,18 @@ Example: what would another policy have said of last night?
 
     portwatch replay night.pwrec --policy policy.toml")]
     Replay(Replay),
+    /// Preserve what there is on the port, before it vanishes: executables, processes, sockets, rules.
+    ///
+    /// Writes DIR and, for handing on, DIR.tar: what `scan` sees as events, what each process runs (also
+    /// deleted or without a file), its files in /proc and those of its parents, and the tables and rules of
+    /// every network namespace, with a manifest that has the SHA-256 of each. Nothing on the host is changed
+    /// and nothing is run. That something could not be obtained is said there, and no error.
+    #[command(after_long_help = "\
+Example: preserve what a finding is about, and see later that nobody has changed it.
+
+    portwatch evidence case-17 --port 3516
+    portwatch evidence verify case-17.tar")]
+    Evidence(Box<Evidence>),
     /// Can this host be observed, with what, and what would be missed?
     ///
     /// Says what this kernel offers, then proves it: decoys in a network namespace of their own listen,

@@ -96,6 +96,26 @@ pub fn width(escaped: &str) -> usize {
     escaped.chars().map(|c| c.width().unwrap_or(0)).fold(0, usize::saturating_add)
 }
 
+/// JSON as it is, but with the characters in its strings that could deceive written as `\uXXXX`: readers of
+/// JSON get the same either way.
+pub fn in_json(json: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| matches!(c, '\\' | '\n') || !deceives(c);
+    if json.chars().all(is_plain) {
+        return Cow::Borrowed(json);
+    }
+    let mut shown = String::with_capacity(json.len().saturating_add(16));
+    for c in json.chars() {
+        if is_plain(c) {
+            shown.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// Text of bytes as it is stored and compared: only what is not UTF-8 becomes `\xNN`.
 ///
 /// Not safe to show: that is [`escape`]'s part.

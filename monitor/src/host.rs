@@ -30,6 +30,7 @@
 //! - [`executable`]: what a process really runs, and its SHA-256
 //! - [`packages`]: which package installed a file
 //! - [`process`]: who a pid is, safe against pid reuse
+//! - [`artifacts`]: files and answers as they are, to be kept
 
 mod proc;
 mod modules;
@@ -62,3 +63,4 @@ mod containers;
 pub mod executable;
 pub mod packages;
 pub mod process;
+pub mod artifacts;

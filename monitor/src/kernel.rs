@@ -36,6 +36,7 @@ pub mod gate;
 pub mod interface;
 pub mod programs;
 pub mod chain;
+pub mod inventory;
 pub mod holders;
 pub mod views;
 pub mod log;

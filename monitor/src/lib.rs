@@ -67,5 +67,6 @@ pub mod scan;
 pub mod watch;
 pub mod replay;
 pub mod rulebook;
+pub mod evidence;
 pub mod doctor;
 pub mod explain;

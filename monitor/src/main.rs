@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anstream::ColorChoice;
-use monitor::cli::{self, Cli, Color, Command, Format};
+use monitor::cli::{self, Cli, Color, Command, EvidenceCommand, Format};
 use monitor::failure::{self, Failure};
 use monitor::host::identity::Identity;
 use monitor::kernel::pin;
@@ -13,7 +13,7 @@ use monitor::output::Style;
 use monitor::output::ecs::RunIdentity;
 use monitor::output::text::Look;
 use monitor::recording::Origin;
-use monitor::{descriptor, doctor, explain, replay, rulebook, scan, watch};
+use monitor::{descriptor, doctor, evidence, explain, replay, rulebook, scan, watch};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -46,6 +46,14 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             let style = style(args.common.format, Style::Lines, cli.color, run);
             runtime()?.block_on(watch::run(*args, ready, &identity, origin, style))
         }
+        Command::Evidence(args) => match &args.command {
+            Some(EvidenceCommand::Verify(args)) => evidence::verify(args),
+            None => {
+                let identity = Identity::read();
+                let run = run_identity(&identity);
+                runtime()?.block_on(evidence::run(*args, &identity, run))
+            }
+        },
         Command::Doctor(args) => {
             let identity = Identity::read();
             doctor::run(style(args.format, Style::Checks, cli.color, run_identity(&identity)))

@@ -334,6 +334,11 @@ impl Pipeline {
         self.known.processes.alive()
     }
 
+    /// The pids of everybody who has to do with a watched port, as far as they are known by now.
+    pub fn pids(&self) -> Vec<u32> {
+        self.known.processes.pids().collect()
+    }
+
     /// Takes in that a process has exited.
     fn exited(&mut self, key: ProcessKey) {
         self.known.processes.exited(key);

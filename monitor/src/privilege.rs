@@ -26,6 +26,8 @@ pub struct Work {
     pub has_command: bool,
     /// Watched ports are bound for an instant, to see whether they are free.
     pub binds_ports: bool,
+    /// What there is in every network namespace, and which BPF programs are loaded, is preserved.
+    pub preserves: bool,
 }
 
 /// Who does it.
@@ -59,7 +61,7 @@ const SYS_ADMIN_STAYS: &str = "CAP_SYS_ADMIN is kept by the thread pw-identities
      the cookie of a network namespace only inside it (from Linux 6.18 on also outside)";
 
 /// Everything that is kept. What is not here is gone.
-const KEPT: [Kept; 9] = [
+const KEPT: [Kept; 10] = [
     // /proc/PID/{exe,fd,ns,root} of processes of others, and a /proc mounted with hidepid.
     Kept {
         capability: CapabilitySet::SYS_PTRACE,
@@ -102,6 +104,13 @@ const KEPT: [Kept; 9] = [
         capability: CapabilitySet::SYS_ADMIN,
         by: &[Thread::Main, Thread::Network],
         when: |work| work.observes_namespaces,
+        age: None,
+    },
+    // setns(2): the tables of each namespace. bpf(2): programs, links and maps by their numbers.
+    Kept {
+        capability: CapabilitySet::SYS_ADMIN,
+        by: &[Thread::Main],
+        when: |work| work.preserves,
         age: None,
     },
     // setns(2): the cookie of a namespace that is new.
@@ -249,6 +258,7 @@ mod tests {
         observes_namespaces: false,
         has_command: false,
         binds_ports: false,
+        preserves: false,
     };
 
     #[test]

@@ -25,7 +25,7 @@ pub async fn run(command: PolicyCommand, identity: &Identity, look: Look) -> Res
 }
 
 /// Writes to stdout. A reader that has had enough is a normal end.
-fn print(text: &str, code: u8) -> u8 {
+pub(crate) fn print(text: &str, code: u8) -> u8 {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code,
         written => match written.and_then(|()| io::stdout().flush()) {

@@ -76,6 +76,16 @@ impl Look {
         policy: Policy,
         identity: &Identity,
     ) -> Result<Self, Failure> {
+        Self::begin_with(Work::default(), wanted, policy, identity)
+    }
+
+    /// The same; keeps also the rights for what is to be done after it.
+    pub(crate) fn begin_with(
+        after: Work,
+        wanted: Wanted<'_>,
+        policy: Policy,
+        identity: &Identity,
+    ) -> Result<Self, Failure> {
         let obstacles = preflight::obstacles(Needs::Look);
         if !obstacles.is_empty() {
             return Err(Failure::Unobservable(obstacles));
@@ -86,7 +96,7 @@ impl Look {
         // Where it cannot be opened, units of sockets are not known: those of processes are.
         let cgroups = cgroup::root().map(Hierarchy::new).ok();
         let asks_for_bpf = object.as_ref().is_some_and(Object::asks_for_bpf);
-        let work = Work { asks_for_bpf, binds_ports: wanted.probes, ..Work::default() };
+        let work = Work { asks_for_bpf, binds_ports: wanted.probes, ..after };
         // While their names can still be asked for.
         let programs = Programs::read();
         degraded.extend(privilege::confine(work));
@@ -134,6 +144,11 @@ impl Look {
         pipeline.apply(Input::Connections { found, now_ns });
         let reason = "looked once".to_owned();
         pipeline.apply(Input::Ended { reason, counts: None, now_ns: clock::boot_ns() });
+    }
+
+    /// Everybody who is known by now to have to do with the ports.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.pipeline.pids()
     }
 
     /// Takes the reports: how it was looked, everything that was found, and the end.

@@ -132,6 +132,15 @@ pub(crate) fn is_network_namespace(namespace: BorrowedFd<'_>) -> bool {
     kind == libc::CLONE_NEWNET
 }
 
+/// How the clock of the host is kept right (`adjtimex(2)` that changes nothing), and its state: `TIME_*`.
+pub(crate) fn clock_discipline() -> io::Result<(libc::timex, libc::c_int)> {
+    // SAFETY: numbers only, all of which may be zero; without `modes` the kernel sets nothing.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel reads and writes one `struct timex`.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    if state == -1 { Err(io::Error::last_os_error()) } else { Ok((timex, state)) }
+}
+
 /// Moves the calling thread into a new network namespace, which takes `CAP_SYS_ADMIN`. It is gone with
 /// the last process in it.
 pub(crate) fn unshare_network() -> io::Result<()> {

@@ -533,6 +533,7 @@ fn work(args: &cli::Watch, object: &mut Object) -> Work {
         enters_namespaces: netns::marks_need_entering(),
         has_command: !args.command.is_empty(),
         binds_ports: false,
+        preserves: false,
         observes_namespaces: args.netns == cli::NetnsScope::All,
     }
 }

@@ -322,6 +322,11 @@ impl Processes {
             .collect()
     }
 
+    /// The pids of those that are not known to have exited.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.entries.values().filter(|entry| !entry.exited).map(|entry| entry.process.pid)
+    }
+
     fn make_room(&mut self) {
         if self.entries.len() < self.capacity {
             return;

@@ -11,6 +11,7 @@ use crate::escape;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
+const TIB: u64 = 1024 * GIB;
 
 /// Longest time that makes sense; keeps sums of times far from overflow.
 const MAX_DURATION: Duration = Duration::from_hours(8784);
@@ -65,6 +66,20 @@ pub(super) fn flow_table(text: &str) -> Result<u64, String> {
         Ok(bytes)
     } else {
         Err("write a size from 64KiB to 4GiB".to_owned())
+    }
+}
+
+pub(super) fn pid(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(pid @ 1..) => Ok(pid),
+        _ => Err("write the number of a process, from 1".to_owned()),
+    }
+}
+
+pub(super) fn file_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes @ 0..=TIB => Ok(bytes),
+        _ => Err("write a size up to 1024GiB, such as 64MiB; 0 copies none".to_owned()),
     }
 }
 

@@ -13,7 +13,7 @@ mod walk;
 mod xt;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::net::IpAddr;
 
@@ -24,6 +24,7 @@ use self::decode::{Chain, Element};
 use super::modules;
 use super::netfilter::Request;
 use super::netlink::Connection;
+use crate::escape;
 
 pub use walk::Packet;
 
@@ -173,9 +174,7 @@ impl Ruleset {
         }
         for key in ruleset.sets_of_ports() {
             let (family, table, name) = &key;
-            let request = Request::new(NFNL_SUBSYS_NFTABLES, NFT_MSG_GETSETELEM, *family)
-                .with(decode::NFTA_SET_ELEM_LIST_TABLE, &terminated(table))
-                .with(decode::NFTA_SET_ELEM_LIST_SET, &terminated(name));
+            let request = elements_of(*family, &terminated(table), &terminated(name));
             // One message has many elements.
             match connection.dump(request, ELEMENT_MESSAGES, |it| Ok(Some(decode::elements(it)))) {
                 Ok(elements) => {
@@ -203,6 +202,26 @@ impl Ruleset {
         walk::redirections(self, packet)
     }
 
+    /// Every chain with its rules, as text: a line each, in which nothing can deceive.
+    pub fn listing(&self) -> String {
+        let mut listing = String::new();
+        for (key, chain) in &self.chains {
+            let (family, table, name) = key;
+            let names = [text::family_name(*family), table.as_str(), name.as_str()];
+            let [family, table, name] = names.map(escape::quote);
+            _ = write!(listing, "chain {family} {table} {name}");
+            if let Some((hook, priority)) = chain.hook {
+                _ = write!(listing, " hook {hook} priority {priority}");
+            }
+            listing.push('\n');
+            for rule in &chain.rules {
+                let rule = text::rule(key, rule, self);
+                _ = writeln!(listing, "  {} # handle {}", escape::escape(&rule.text), rule.handle);
+            }
+        }
+        listing
+    }
+
     /// The sets in which something is looked up by its port.
     fn sets_of_ports(&self) -> BTreeSet<SetKey> {
         let mut sets = BTreeSet::new();
@@ -219,8 +238,16 @@ impl Ruleset {
     }
 }
 
-fn request(message: u16) -> Request {
+/// Asks for everything of a kind, in every table.
+pub(super) fn request(message: u16) -> Request {
     Request::new(NFNL_SUBSYS_NFTABLES, message, AF_UNSPEC)
+}
+
+/// Asks for the elements of a set; names end in a zero.
+pub(super) fn elements_of(family: u8, table: &[u8], name: &[u8]) -> Request {
+    Request::new(NFNL_SUBSYS_NFTABLES, NFT_MSG_GETSETELEM, family)
+        .with(decode::NFTA_SET_ELEM_LIST_TABLE, table)
+        .with(decode::NFTA_SET_ELEM_LIST_SET, name)
 }
 
 fn terminated(name: &str) -> Vec<u8> {
@@ -235,7 +262,17 @@ const AF_UNSPEC: u8 = 0;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_GETRULE: u16 = 7;
+pub(super) const NFT_MSG_GETSET: u16 = 10;
 const NFT_MSG_GETSETELEM: u16 = 13;
+/// All that a ruleset consists of, but for the elements of sets.
+pub(super) const DUMPS: [(&str, u16); 6] = [
+    ("table", 1),
+    ("chain", NFT_MSG_GETCHAIN),
+    ("rule", NFT_MSG_GETRULE),
+    ("set", NFT_MSG_GETSET),
+    ("object", 19),
+    ("flowtable", 23),
+];
 
 /// What is read at most: a cluster of ten thousand services has some hundred thousand rules.
 const CHAINS: usize = 65_536;

@@ -33,18 +33,25 @@ pub(super) fn rule(
         words.phrases.push(format!("comment \"{comment}\""));
     }
     Rule {
-        family: match family {
-            2 => "ip",
-            10 => "ip6",
-            0x82 => "iptables-legacy",
-            0x8a => "ip6tables-legacy",
-            _ => "inet",
-        }
-        .to_owned(),
+        family: family_name(*family).to_owned(),
         table: table.clone(),
         chain: chain.clone(),
         handle: rule.handle,
         text: words.phrases.join(" "),
+    }
+}
+
+/// Of an `NFPROTO_*`, as nft(8) has it, or of the rules of iptables-legacy.
+pub(super) const fn family_name(family: u8) -> &'static str {
+    match family {
+        2 => "ip",
+        3 => "arp",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        0x82 => "iptables-legacy",
+        0x8a => "ip6tables-legacy",
+        _ => "inet",
     }
 }
 

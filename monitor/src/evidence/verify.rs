@@ -1,0 +1,291 @@
+//! `portwatch evidence verify`: holds a directory or an archive against its manifest.
+//!
+//! Whoever hands it to us may have made it: nothing is unpacked, no link is followed, and nothing is read
+//! that is not as long as the manifest says.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+use tar::Archive;
+
+use super::manifest::{self, Item, MAX_DEPTH, Manifest, NAME, shown};
+use super::store::{INSIDE, hex};
+
+/// What verifying gave.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) manifest: Manifest,
+    /// SHA-256 of the manifest.
+    pub(super) sha256: String,
+    /// What is not as the manifest says, a line each.
+    pub(super) differences: Vec<String>,
+}
+
+/// Verifies what is there; an error says in words why it is no evidence.
+pub(super) fn verify(path: &Path) -> Result<Verified, String> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let words = |error: io::Error| error.to_string();
+    let file = rustix::fs::openat(CWD, path, flags, Mode::empty());
+    let file = File::from(file.map_err(|error| words(error.into()))?);
+    let kind = file.metadata().map_err(words)?.file_type();
+    if kind.is_dir() {
+        directory(file.as_fd())
+    } else if kind.is_file() {
+        archive(file)
+    } else {
+        Err("neither a directory nor an archive".to_owned())
+    }
+}
+
+/// The manifest, and what of it was not seen yet.
+struct Check {
+    manifest: Manifest,
+    sha256: String,
+    unseen: BTreeMap<String, Item>,
+    differences: Vec<String>,
+    more: u64,
+}
+
+impl Check {
+    fn against(bytes: &[u8]) -> Result<Self, String> {
+        let manifest = Manifest::parse(bytes)?;
+        let unseen = manifest.items.iter().map(|item| (item.path.clone(), item.clone()));
+        Ok(Self {
+            unseen: unseen.collect(),
+            sha256: hex(&Sha256::digest(bytes)),
+            manifest,
+            differences: Vec::new(),
+            more: 0,
+        })
+    }
+
+    fn differs(&mut self, difference: String) {
+        if self.differences.len() < MAX_DIFFERENCES {
+            self.differences.push(difference);
+        } else {
+            self.more = self.more.saturating_add(1);
+        }
+    }
+
+    /// A file that is there.
+    fn file(&mut self, path: &str, size: u64, data: io::Result<impl Read>) {
+        let Some(item) = self.unseen.remove(path) else {
+            return self.differs(format!("added: {}", shown(path)));
+        };
+        if size != item.size {
+            return self.differs(format!("changed: {path} has {size} bytes, not {}", item.size));
+        }
+        match data.and_then(|data| hash(data, size)) {
+            Ok(sha256) if sha256 == item.sha256 => {}
+            Ok(sha256) => self.differs(format!("changed: {path} has the SHA-256 {sha256}")),
+            Err(error) => self.differs(format!("unreadable: {path}: {error}")),
+        }
+    }
+
+    fn finish(mut self) -> Verified {
+        for path in std::mem::take(&mut self.unseen).into_keys() {
+            self.differs(format!("missing: {path}"));
+        }
+        if self.more > 0 {
+            self.differences.push(format!("and {} more differences", self.more));
+        }
+        let Self { manifest, sha256, differences, .. } = self;
+        Verified { manifest, sha256, differences }
+    }
+}
+
+fn directory(root: BorrowedFd<'_>) -> Result<Verified, String> {
+    let open = |path: &str| -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat2(root, path, flags, Mode::empty(), INSIDE)?.into())
+    };
+    let manifest = open(NAME).and_then(|file| match file.metadata()?.is_file() {
+        true => manifest_of(file),
+        false => Err(io::Error::other("no file")),
+    });
+    let manifest = manifest.map_err(|error| format!("{NAME}: {error}"))?;
+    let mut check = Check::against(&manifest)?;
+    let mut directories = vec![String::new()];
+    let mut entries = 0_usize;
+    while let Some(directory) = directories.pop() {
+        let listed = open(if directory.is_empty() { "." } else { &directory });
+        let listed = listed.and_then(|it| Ok(Dir::read_from(it)?));
+        let mut listed = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                check.differs(format!("unreadable: {}: {error}", shown(&directory)));
+                continue;
+            }
+        };
+        while let Some(entry) = listed.read() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    check.differs(format!("unreadable: {}: {error}", shown(&directory)));
+                    break;
+                }
+            };
+            let name = entry.file_name().to_bytes();
+            if [&b"."[..], b".."].contains(&name) {
+                continue;
+            }
+            entries = entries.saturating_add(1);
+            if entries > MAX_ENTRIES {
+                check.differs(format!("there are more than {MAX_ENTRIES} files; the rest is not verified"));
+                return Ok(check.finish());
+            }
+            let name = String::from_utf8_lossy(name);
+            let path =
+                if directory.is_empty() { name.into_owned() } else { format!("{directory}/{name}") };
+            if !manifest::is_safe(&path) {
+                check.differs(format!("added: {}", shown(&path)));
+                continue;
+            }
+            // Opened before it is asked what it is, so that it is that.
+            let file = open(&path).and_then(|file| Ok((file.metadata()?, file)));
+            match file {
+                Ok((metadata, _)) if metadata.is_dir() => {
+                    if path.split('/').count() < MAX_DEPTH {
+                        directories.push(path);
+                    } else {
+                        check.differs(format!("added: {path}"));
+                    }
+                }
+                Ok((metadata, _)) if !metadata.is_file() => {
+                    check.unseen.remove(&path);
+                    check.differs(format!("changed: {path} is no file"));
+                }
+                Ok(_) if path == NAME => {}
+                Ok((metadata, file)) => check.file(&path, metadata.len(), Ok(file)),
+                Err(error) => {
+                    check.unseen.remove(&path);
+                    let is_link = entry.file_type() == FileType::Symlink;
+                    let why = if is_link { "is a link".to_owned() } else { error.to_string() };
+                    check.differs(format!("changed: {path}: {why}"));
+                }
+            }
+        }
+    }
+    Ok(check.finish())
+}
+
+fn archive(file: File) -> Result<Verified, String> {
+    let no_archive = |error: io::Error| format!("no archive of portwatch: {error}");
+    let mut archive = Archive::new(file);
+    let mut check: Option<Check> = None;
+    let mut top: Option<String> = None;
+    // Raw: no entry means more than it says itself.
+    let entries = archive.entries_with_seek().map_err(no_archive)?.raw(true);
+    for (count, entry) in entries.enumerate() {
+        let mut entry = match (entry, &mut check) {
+            (Ok(entry), _) => entry,
+            (Err(error), None) => return Err(no_archive(error)),
+            (Err(error), Some(check)) => {
+                check.differs(format!("the archive is damaged: {error}; the rest is not verified"));
+                break;
+            }
+        };
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let (kind, size) = (entry.header().entry_type(), entry.size());
+        let (first, path) = split(&name);
+        let is_below_top = first == top.get_or_insert_with(|| first.to_owned());
+        let is_plain = is_below_top && manifest::is_safe(first);
+        match &mut check {
+            None if kind.is_dir() && is_plain && path.is_empty() => {}
+            None if kind.is_file() && is_plain && path == NAME => {
+                let bytes = manifest_of(&mut entry).map_err(no_archive)?;
+                check = Some(Check::against(&bytes)?);
+            }
+            None => return Err(format!("no archive of portwatch: {NAME} does not come first")),
+            Some(check) if count > MAX_ENTRIES => {
+                check.differs(format!("there are more than {MAX_ENTRIES} files; the rest is not verified"));
+                break;
+            }
+            Some(check) if !is_plain || !(path.is_empty() || manifest::is_safe(path)) => {
+                check.differs(format!("added: {}", shown(&name)));
+            }
+            Some(_) if kind.is_dir() => {}
+            Some(check) if !kind.is_file() => {
+                check.unseen.remove(path);
+                check.differs(format!("changed: {} is no file", shown(path)));
+            }
+            Some(check) => {
+                let mode = entry.header().mode().unwrap_or(u32::MAX);
+                if mode & !0o666 != 0 {
+                    check.differs(format!("changed: {} has the mode {mode:o}", shown(path)));
+                }
+                check.file(path, size, Ok(&mut entry));
+            }
+        }
+    }
+    let mut check = check.ok_or_else(|| format!("no archive of portwatch: it has no {NAME}"))?;
+    match has_more(archive.into_inner()) {
+        Ok(false) => {}
+        Ok(true) => check.differs("added: something behind the end of the archive".to_owned()),
+        Err(error) => check.differs(format!("the archive is damaged: {error}")),
+    }
+    Ok(check.finish())
+}
+
+/// The directory at the top, and what is below it.
+fn split(name: &str) -> (&str, &str) {
+    let (top, path) = name.split_once('/').unwrap_or((name, ""));
+    (top, path.strip_suffix('/').unwrap_or(path))
+}
+
+/// Anything but the zeros that an archive ends with.
+fn has_more(mut file: File) -> io::Result<bool> {
+    file.seek(SeekFrom::Current(0))?;
+    let mut buffer = [0; 16 << 10];
+    for _ in 0..MAX_TAIL / buffer.len() {
+        match file.read(&mut buffer)? {
+            0 => return Ok(false),
+            length if buffer.iter().take(length).any(|byte| *byte != 0) => return Ok(true),
+            _ => {}
+        }
+    }
+    Ok(true)
+}
+
+fn manifest_of(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(MAX_MANIFEST.saturating_add(1)).read_to_end(&mut bytes)?;
+    match u64::try_from(bytes.len()) {
+        Ok(length) if length <= MAX_MANIFEST => Ok(bytes),
+        _ => Err(io::Error::other(format!("longer than {MAX_MANIFEST} bytes"))),
+    }
+}
+
+/// The hash of exactly this many bytes.
+fn hash(from: impl Read, size: u64) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut from = from.take(size.saturating_add(1));
+    let mut buffer = vec![0; 256 << 10];
+    let mut left = size;
+    loop {
+        let length = match from.read(&mut buffer) {
+            Ok(0) if left == 0 => return Ok(hex(&hasher.finalize())),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(buffer.get(..length).unwrap_or_default());
+        let read = u64::try_from(length).unwrap_or(u64::MAX);
+        left = left.checked_sub(read).ok_or_else(|| io::Error::other("it grows"))?;
+    }
+}
+
+const MAX_MANIFEST: u64 = 64 << 20;
+const MAX_ENTRIES: usize = 200_000;
+const MAX_DIFFERENCES: usize = 1000;
+/// `tar` fills up to 10 KiB; who pads to whole megabytes still has not added anything.
+const MAX_TAIL: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Hostile directories and archives.
