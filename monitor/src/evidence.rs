@@ -47,7 +47,11 @@ use crate::scan::Look;
 use crate::session::policy::PolicyFile;
 
 /// Preserves; the exit code.
-pub async fn run(args: cli::Evidence, identity: &Identity, run: RunIdentity) -> Result<u8, Failure> {
+pub async fn run(
+    args: cli::Evidence,
+    identity: &Identity,
+    run: RunIdentity,
+) -> Result<u8, Failure> {
     let directory = args.directory.clone().unwrap_or_default();
     let (policy, in_force) = PolicyFile::of(&args.common()).open()?;
     let mut place = Place::make(&directory)?;
@@ -124,7 +128,8 @@ impl Place {
         let Some(name) = directory.file_name() else {
             return Err(usage(directory, "name a directory that evidence can be written to"));
         };
-        let archive = directory.with_file_name(OsStr::from_bytes(&[name.as_bytes(), b".tar"].concat()));
+        let archive =
+            directory.with_file_name(OsStr::from_bytes(&[name.as_bytes(), b".tar"].concat()));
         let file = descriptor::create(&archive).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => usage(&archive, "is there already"),
             _ => usage(&archive, &error.to_string()),
@@ -280,7 +285,10 @@ impl Case<'_> {
         let finished = match finished {
             Ok(finished) => finished,
             Err(error) => {
-                tracing::error!("writing {}: {error}; there is no evidence without it", manifest::NAME);
+                tracing::error!(
+                    "writing {}: {error}; there is no evidence without it",
+                    manifest::NAME
+                );
                 remove(&archive.0);
                 return Ok(failure::OUTPUT_FAILED);
             }
@@ -361,9 +369,11 @@ impl Case<'_> {
 
 fn operator(identity: &Identity) -> Operator {
     let process = Reader::new(identity).read(std::process::id(), None);
-    let login = process.context.login.as_ref().map(|login| {
-        login.user.clone().unwrap_or_else(|| login.uid.to_string())
-    });
+    let login = process
+        .context
+        .login
+        .as_ref()
+        .map(|login| login.user.clone().unwrap_or_else(|| login.uid.to_string()));
     Operator {
         uid: process.uid,
         user: process.user.clone(),

@@ -106,7 +106,8 @@ impl FromStr for Flow {
             Some(Self(end(one)?, end(other)?))
         });
         ends.ok_or_else(|| {
-            "write both ends, such as 127.0.0.1:3516,127.0.0.1:37772 or [::1]:3516,[::1]:37772".to_owned()
+            "write both ends, such as 127.0.0.1:3516,127.0.0.1:37772 or [::1]:3516,[::1]:37772"
+                .to_owned()
         })
     }
 }

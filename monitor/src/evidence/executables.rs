@@ -102,7 +102,8 @@ fn keep(copied: Copied, source: &str, part: Part, store: &mut Store) {
 fn copy(mut from: File, mut to: File, size: u64) -> Result<Copied, (bool, io::Error)> {
     let theirs = |error| (false, error);
     let state = |file: &File| {
-        file.metadata().map(|it| (it.len(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()))
+        file.metadata()
+            .map(|it| (it.len(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()))
     };
     let before = state(&from).map_err(theirs)?;
     let mut hasher = Sha256::new();

@@ -152,7 +152,20 @@ mod tests {
             assert!(is_safe(path), "{path}");
         }
         let unsafe_paths = [
-            "", "/a", "a/", "a//b", "..", "../a", "a/../b", ".", "./a", "a b", "a\0", "a\n", "ä", "a\\b",
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            "..",
+            "../a",
+            "a/../b",
+            ".",
+            "./a",
+            "a b",
+            "a\0",
+            "a\n",
+            "ä",
+            "a\\b",
             "a/b/c/d/e",
         ];
         for path in unsafe_paths {
@@ -176,8 +189,11 @@ mod tests {
     fn a_manifest_of_somebody_else_or_with_odd_paths_is_none() {
         let parse = |items, format: &str, version| {
             let header = Header::default();
-            let manifest =
-                Manifest { format: format.to_owned(), version, ..Manifest::new(header, items, vec![]) };
+            let manifest = Manifest {
+                format: format.to_owned(),
+                version,
+                ..Manifest::new(header, items, vec![])
+            };
             Manifest::parse(manifest.to_json().unwrap().as_bytes()).map(drop).unwrap_err()
         };
 

@@ -43,10 +43,11 @@ impl Store {
             Err(error) => return Err(io::Error::from(error).to_string()),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
-            Errno::NOTDIR | Errno::LOOP => "is there already, and no directory".to_owned(),
-            error => io::Error::from(error).to_string(),
-        })?;
+        let root =
+            rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
+                Errno::NOTDIR | Errno::LOOP => "is there already, and no directory".to_owned(),
+                error => io::Error::from(error).to_string(),
+            })?;
         let words = |error: Errno| io::Error::from(error).to_string();
         let owner = rustix::fs::fstat(&root).map_err(words)?.st_uid;
         if owner != rustix::process::geteuid().as_raw() {
@@ -169,14 +170,7 @@ impl Store {
         })
     }
 
-    fn note(
-        &mut self,
-        path: &str,
-        sha256: String,
-        size: u64,
-        source: String,
-        cut: Option<String>,
-    ) {
+    fn note(&mut self, path: &str, sha256: String, size: u64, source: String, cut: Option<String>) {
         self.bytes = self.bytes.saturating_add(size);
         let (path, obtained) = (path.to_owned(), self.now());
         self.items.push(Item { path, sha256, size, source, obtained, cut });

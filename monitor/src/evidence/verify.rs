@@ -136,12 +136,17 @@ fn directory(root: BorrowedFd<'_>) -> Result<Verified, String> {
             }
             entries = entries.saturating_add(1);
             if entries > MAX_ENTRIES {
-                check.differs(format!("there are more than {MAX_ENTRIES} files; the rest is not verified"));
+                check.differs(format!(
+                    "there are more than {MAX_ENTRIES} files; the rest is not verified"
+                ));
                 return Ok(check.finish());
             }
             let name = String::from_utf8_lossy(name);
-            let path =
-                if directory.is_empty() { name.into_owned() } else { format!("{directory}/{name}") };
+            let path = if directory.is_empty() {
+                name.into_owned()
+            } else {
+                format!("{directory}/{name}")
+            };
             if !manifest::is_safe(&path) {
                 check.differs(format!("added: {}", shown(&path)));
                 continue;
@@ -179,6 +184,8 @@ fn archive(file: File) -> Result<Verified, String> {
     let mut archive = Archive::new(file);
     let mut check: Option<Check> = None;
     let mut top: Option<String> = None;
+    // Where the next entry would begin, as long as there is no damage.
+    let mut end = Some(0_u64);
     // Raw: no entry means more than it says itself.
     let entries = archive.entries_with_seek().map_err(no_archive)?.raw(true);
     for (count, entry) in entries.enumerate() {
@@ -187,11 +194,14 @@ fn archive(file: File) -> Result<Verified, String> {
             (Err(error), None) => return Err(no_archive(error)),
             (Err(error), Some(check)) => {
                 check.differs(format!("the archive is damaged: {error}; the rest is not verified"));
+                end = None;
                 break;
             }
         };
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let (kind, size) = (entry.header().entry_type(), entry.size());
+        let content = entry.raw_file_position().saturating_add(size);
+        end = content.checked_next_multiple_of(BLOCK);
         let (first, path) = split(&name);
         let is_below_top = first == top.get_or_insert_with(|| first.to_owned());
         let is_plain = is_below_top && manifest::is_safe(first);
@@ -203,7 +213,10 @@ fn archive(file: File) -> Result<Verified, String> {
             }
             None => return Err(format!("no archive of portwatch: {NAME} does not come first")),
             Some(check) if count > MAX_ENTRIES => {
-                check.differs(format!("there are more than {MAX_ENTRIES} files; the rest is not verified"));
+                check.differs(format!(
+                    "there are more than {MAX_ENTRIES} files; the rest is not verified"
+                ));
+                end = None;
                 break;
             }
             Some(check) if !is_plain || !(path.is_empty() || manifest::is_safe(path)) => {
@@ -224,10 +237,11 @@ fn archive(file: File) -> Result<Verified, String> {
         }
     }
     let mut check = check.ok_or_else(|| format!("no archive of portwatch: it has no {NAME}"))?;
-    match has_more(archive.into_inner()) {
-        Ok(false) => {}
-        Ok(true) => check.differs("added: something behind the end of the archive".to_owned()),
-        Err(error) => check.differs(format!("the archive is damaged: {error}")),
+    let tail = end.map(|end| tail(archive.into_inner(), end));
+    if let Some(difference) =
+        tail.and_then(|tail| tail.unwrap_or_else(|error| Some(error.to_string())))
+    {
+        check.differs(difference);
     }
     Ok(check.finish())
 }
@@ -238,18 +252,21 @@ fn split(name: &str) -> (&str, &str) {
     (top, path.strip_suffix('/').unwrap_or(path))
 }
 
-/// Anything but the zeros that an archive ends with.
-fn has_more(mut file: File) -> io::Result<bool> {
-    file.seek(SeekFrom::Current(0))?;
+/// What is wrong with what follows the last entry: there have to be two blocks of zeros, and nothing else.
+fn tail(mut file: File, end: u64) -> io::Result<Option<String>> {
+    if file.metadata()?.len() < end.saturating_add(2 * BLOCK) {
+        return Ok(Some("the archive is cut off".to_owned()));
+    }
+    file.seek(SeekFrom::Start(end))?;
     let mut buffer = [0; 16 << 10];
     for _ in 0..MAX_TAIL / buffer.len() {
         match file.read(&mut buffer)? {
-            0 => return Ok(false),
-            length if buffer.iter().take(length).any(|byte| *byte != 0) => return Ok(true),
+            0 => return Ok(None),
+            length if buffer.iter().take(length).any(|byte| *byte != 0) => break,
             _ => {}
         }
     }
-    Ok(true)
+    Ok(Some("added: something behind the end of the archive".to_owned()))
 }
 
 fn manifest_of(from: impl Read) -> io::Result<Vec<u8>> {
@@ -284,6 +301,8 @@ fn hash(from: impl Read, size: u64) -> io::Result<String> {
 const MAX_MANIFEST: u64 = 64 << 20;
 const MAX_ENTRIES: usize = 200_000;
 const MAX_DIFFERENCES: usize = 1000;
+/// Entries of an archive begin at multiples of this.
+const BLOCK: u64 = 512;
 /// `tar` fills up to 10 KiB; who pads to whole megabytes still has not added anything.
 const MAX_TAIL: usize = 16 << 20;
 

@@ -45,7 +45,11 @@ pub fn of_namespace(namespace: &Namespace) -> Artifact {
 fn programs() -> Lines {
     let holders = bpf_holders::find();
     each(loaded_programs(), |program| {
-        let holders: Vec<Value> = holders.get(&program.id()).into_iter().flatten().take(MAX_HOLDERS)
+        let holders: Vec<Value> = holders
+            .get(&program.id())
+            .into_iter()
+            .flatten()
+            .take(MAX_HOLDERS)
             .map(|holder| json!({ "pid": holder.pid, "name": holder.name }))
             .collect();
         json!({

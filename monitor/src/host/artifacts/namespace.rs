@@ -122,9 +122,31 @@ fn of_lines(name: &'static str, source: &str, content: io::Result<Content>) -> A
 
 /// What `/proc/net` has of sockets, connections and addresses, as text.
 const PROC_NET: [&str; 25] = [
-    "tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6", "unix",
-    "packet", "netlink", "sockstat", "sockstat6", "dev", "route", "ipv6_route", "if_inet6", "arp",
-    "fib_trie", "igmp", "igmp6", "nf_conntrack", "ip_vs",
+    "tcp",
+    "tcp6",
+    "udp",
+    "udp6",
+    "udplite",
+    "udplite6",
+    "raw",
+    "raw6",
+    "icmp",
+    "icmp6",
+    "unix",
+    "packet",
+    "netlink",
+    "sockstat",
+    "sockstat6",
+    "dev",
+    "route",
+    "ipv6_route",
+    "if_inet6",
+    "arp",
+    "fib_trie",
+    "igmp",
+    "igmp6",
+    "nf_conntrack",
+    "ip_vs",
 ];
 /// Messages kept of a dump: more routes than a router of the Internet has.
 const MESSAGES: usize = 1 << 20;

@@ -7,8 +7,8 @@ use std::io;
 use rustix::fs::{Dir, Mode, OFlags};
 use serde_json::{Map, Value, json};
 
-use super::super::process::GONE;
 use super::super::proc::{self, Directory};
+use super::super::process::GONE;
 use super::{Artifact, Content, Lines, Sink, read};
 use crate::escape;
 
@@ -76,6 +76,10 @@ impl Held {
 
     /// A file that is not there may be one that this kernel does not have.
     fn words(&self, error: &io::Error) -> String {
+        // The label of a process is a security module's to tell.
+        if error.raw_os_error() == Some(libc::EINVAL) {
+            return "nobody on this host gives it".to_owned();
+        }
         if !proc::is_gone(error) {
             return proc::words(error);
         }
@@ -92,7 +96,8 @@ impl Held {
         };
         // While there is a process there is a link to its namespace.
         self.directory.link("ns/pid")?;
-        let links: Map<_, _> = LINKS.iter().map(|name| ((*name).to_owned(), target(name))).collect();
+        let links: Map<_, _> =
+            LINKS.iter().map(|name| ((*name).to_owned(), target(name))).collect();
         let mut lines = Lines::default();
         lines.push(&Value::Object(links));
         Ok(lines.into_content())
@@ -228,7 +233,10 @@ mod tests {
         assert_eq!(parent.pid, std::process::id());
     }
 
-    fn told(held: &Held, with_environment: bool) -> BTreeMap<&'static str, Result<Content, String>> {
+    fn told(
+        held: &Held,
+        with_environment: bool,
+    ) -> BTreeMap<&'static str, Result<Content, String>> {
         let mut told = BTreeMap::new();
         held.tell(with_environment, &mut |artifact| {
             told.insert(artifact.name, artifact.content);

@@ -19,7 +19,11 @@ pub(super) fn here() -> Vec<(&'static str, &'static str, io::Result<Content>)> {
     }
     vec![
         ("nftables.txt", "nfnetlink: rules, in the words of nft(8)", listing()),
-        ("nftables.ndjson", "nfnetlink: tables, chains, rules, sets, elements, objects", messages()),
+        (
+            "nftables.ndjson",
+            "nfnetlink: tables, chains, rules, sets, elements, objects",
+            messages(),
+        ),
     ]
 }
 
@@ -36,9 +40,12 @@ fn messages() -> io::Result<Content> {
         let mut keep = |payload: &[u8]| {
             if message == nftables::NFT_MSG_GETSET {
                 let attributes = attributes_of(payload);
-                sets.extend(attributes.get(1).zip(attributes.get(2)).map(|(table, name)| {
-                    (family_of(payload), table.to_vec(), name.to_vec())
-                }));
+                sets.extend(
+                    attributes
+                        .get(1)
+                        .zip(attributes.get(2))
+                        .map(|(table, name)| (family_of(payload), table.to_vec(), name.to_vec())),
+                );
             }
             Ok(Some(payload.to_vec()))
         };

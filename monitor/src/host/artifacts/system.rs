@@ -27,7 +27,8 @@ pub fn clock() -> Artifact {
         tv_sec.saturating_mul(1_000_000_000).saturating_add(tv_nsec)
     };
     let zone = std::fs::read_link("/etc/localtime");
-    let zone = zone.map(|path| escape::text_from_bytes(path.as_os_str().as_encoded_bytes()).into_owned());
+    let zone =
+        zone.map(|path| escape::text_from_bytes(path.as_os_str().as_encoded_bytes()).into_owned());
     let mut lines = Lines::default();
     lines.push(&json!({
         "realtime_ns": ns(ClockId::Realtime),
