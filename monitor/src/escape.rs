@@ -5,6 +5,7 @@
 //! Escape once, where text is shown; what is stored and compared is never escaped.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
 use unicode_width::UnicodeWidthChar as _;
@@ -109,7 +110,7 @@ pub fn in_json(json: &str) -> Cow<'_, str> {
             shown.push(c);
         } else {
             for unit in c.encode_utf16(&mut [0; 2]) {
-                shown.push_str(&format!("\\u{unit:04x}"));
+                _ = write!(shown, "\\u{unit:04x}");
             }
         }
     }

@@ -229,6 +229,22 @@ fn what_could_not_be_obtained_is_listed_with_the_reason() {
 }
 
 #[test]
+fn a_process_that_hides_is_not_said_to_be_gone() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let mut server = host.actor(&[&listen(&host), "stay"]);
+    server.answer();
+    let pid = server.pid();
+    let mut command = host.command("sh");
+    let script = format!("mount -t tmpfs none /proc/{pid} && exec \"$0\" \"$@\"");
+    command.args(["-c", &script]).arg(program());
+
+    let evidence = Evidence::by(&mut command, &["--pid", &pid.to_string()]);
+
+    let why = evidence.missing(&format!("process {pid}, asked for"));
+    assert_eq!(why, "something else is mounted over its directory in /proc");
+}
+
+#[test]
 fn names_that_others_chose_become_neither_paths_nor_escape_sequences() {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };
     let lab = directory();
@@ -315,10 +331,14 @@ struct Evidence {
 
 impl Evidence {
     fn of(host: &Host, options: &[&str]) -> Self {
+        Self::by(&mut host.command(program()), options)
+    }
+
+    /// By a command that ends in the program.
+    fn by(portwatch: &mut Command, options: &[&str]) -> Self {
         let lab = directory();
         let case = text(&lab.path().join("case"));
-        let finished =
-            finish(host.command(program()).args(["evidence", &case, "--no-policy"]).args(options));
+        let finished = finish(portwatch.args(["evidence", &case, "--no-policy"]).args(options));
         assert_eq!(finished.code, Some(0), "{}{}", finished.stdout, finished.stderr);
         let printed =
             finished.stdout.lines().find_map(|it| it.strip_prefix("sha256 of manifest.json: "));

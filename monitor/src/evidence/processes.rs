@@ -14,8 +14,8 @@ use super::store::Store;
 use super::{executables, in_time};
 use crate::clock;
 use crate::escape;
-use crate::host::artifacts::{self, Held, Lines};
-use crate::host::process::{GONE, Reader};
+use crate::host::artifacts::{self, Held, IT_IS_GONE, Lines};
+use crate::host::process::Reader;
 use crate::owner::{Integrity, Packaging, Process};
 
 /// Processes that are held.
@@ -159,7 +159,7 @@ impl Crew {
                 }
                 Some(_) => {}
                 None => {
-                    let reason = self.lost.get(pid).map_or(GONE, String::as_str);
+                    let reason = self.lost.get(pid).map_or(IT_IS_GONE, String::as_str);
                     store.miss(format!("process {pid}, {why}"), reason);
                 }
             }
@@ -227,7 +227,7 @@ fn read((pid, start_ticks): Key, reader: &Arc<Reader>) -> Result<Process, String
         process
     });
     let process = read.ok_or(SILENT)?;
-    if process.start_ticks == Some(start_ticks) { Ok(process) } else { Err(GONE.to_owned()) }
+    if process.start_ticks == Some(start_ticks) { Ok(process) } else { Err(IT_IS_GONE.to_owned()) }
 }
 
 fn summary(process: &Process, why: &str, sha256: Option<&str>) -> Value {

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{CWD, Dir, DirEntry, FileType, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 use tar::Archive;
 
@@ -73,18 +73,24 @@ impl Check {
     }
 
     /// A file that is there.
-    fn file(&mut self, path: &str, size: u64, data: io::Result<impl Read>) {
+    fn file(&mut self, path: &str, size: u64, data: impl Read) {
         let Some(item) = self.unseen.remove(path) else {
             return self.differs(format!("added: {}", shown(path)));
         };
         if size != item.size {
             return self.differs(format!("changed: {path} has {size} bytes, not {}", item.size));
         }
-        match data.and_then(|data| hash(data, size)) {
+        match hash(data, size) {
             Ok(sha256) if sha256 == item.sha256 => {}
             Ok(sha256) => self.differs(format!("changed: {path} has the SHA-256 {sha256}")),
             Err(error) => self.differs(format!("unreadable: {path}: {error}")),
         }
+    }
+
+    /// Something else that is there in place of a file.
+    fn is_no_file(&mut self, path: &str, why: &str) {
+        self.unseen.remove(path);
+        self.differs(format!("changed: {} {why}", shown(path)));
     }
 
     fn finish(mut self) -> Verified {
@@ -99,26 +105,36 @@ impl Check {
     }
 }
 
-fn directory(root: BorrowedFd<'_>) -> Result<Verified, String> {
-    let open = |path: &str| -> io::Result<File> {
+/// A directory, in which nothing is reached by a link.
+struct Root<'a>(BorrowedFd<'a>);
+
+impl Root<'_> {
+    fn open(&self, path: &str) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat2(root, path, flags, Mode::empty(), INSIDE)?.into())
-    };
-    let manifest = open(NAME).and_then(|file| match file.metadata()?.is_file() {
-        true => manifest_of(file),
-        false => Err(io::Error::other("no file")),
+        Ok(rustix::fs::openat2(self.0, path, flags, Mode::empty(), INSIDE)?.into())
+    }
+
+    fn list(&self, path: &str) -> io::Result<Dir> {
+        Ok(Dir::read_from(self.open(if path.is_empty() { "." } else { path })?)?)
+    }
+}
+
+fn directory(root: BorrowedFd<'_>) -> Result<Verified, String> {
+    let root = Root(root);
+    let manifest = root.open(NAME).and_then(|file| {
+        let is_file = file.metadata()?.is_file();
+        if is_file { manifest_of(file) } else { Err(io::Error::other("no file")) }
     });
     let manifest = manifest.map_err(|error| format!("{NAME}: {error}"))?;
     let mut check = Check::against(&manifest)?;
     let mut directories = vec![String::new()];
     let mut entries = 0_usize;
     while let Some(directory) = directories.pop() {
-        let listed = open(if directory.is_empty() { "." } else { &directory });
-        let listed = listed.and_then(|it| Ok(Dir::read_from(it)?));
-        let mut listed = match listed {
+        let unreadable = |error| format!("unreadable: {}: {error}", shown(&directory));
+        let mut listed = match root.list(&directory) {
             Ok(listed) => listed,
             Err(error) => {
-                check.differs(format!("unreadable: {}: {error}", shown(&directory)));
+                check.differs(unreadable(error));
                 continue;
             }
         };
@@ -126,57 +142,56 @@ fn directory(root: BorrowedFd<'_>) -> Result<Verified, String> {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    check.differs(format!("unreadable: {}: {error}", shown(&directory)));
+                    check.differs(unreadable(error.into()));
                     break;
                 }
             };
-            let name = entry.file_name().to_bytes();
-            if [&b"."[..], b".."].contains(&name) {
+            if [&b"."[..], b".."].contains(&entry.file_name().to_bytes()) {
                 continue;
             }
             entries = entries.saturating_add(1);
             if entries > MAX_ENTRIES {
-                check.differs(format!(
-                    "there are more than {MAX_ENTRIES} files; the rest is not verified"
-                ));
+                check.differs(too_many());
                 return Ok(check.finish());
             }
-            let name = String::from_utf8_lossy(name);
-            let path = if directory.is_empty() {
-                name.into_owned()
-            } else {
-                format!("{directory}/{name}")
-            };
-            if !manifest::is_safe(&path) {
-                check.differs(format!("added: {}", shown(&path)));
-                continue;
-            }
-            // Opened before it is asked what it is, so that it is that.
-            let file = open(&path).and_then(|file| Ok((file.metadata()?, file)));
-            match file {
-                Ok((metadata, _)) if metadata.is_dir() => {
-                    if path.split('/').count() < MAX_DEPTH {
-                        directories.push(path);
-                    } else {
-                        check.differs(format!("added: {path}"));
-                    }
-                }
-                Ok((metadata, _)) if !metadata.is_file() => {
-                    check.unseen.remove(&path);
-                    check.differs(format!("changed: {path} is no file"));
-                }
-                Ok(_) if path == NAME => {}
-                Ok((metadata, file)) => check.file(&path, metadata.len(), Ok(file)),
-                Err(error) => {
-                    check.unseen.remove(&path);
-                    let is_link = entry.file_type() == FileType::Symlink;
-                    let why = if is_link { "is a link".to_owned() } else { error.to_string() };
-                    check.differs(format!("changed: {path}: {why}"));
-                }
-            }
+            directories.extend(in_directory(&root, &directory, &entry, &mut check));
         }
     }
     Ok(check.finish())
+}
+
+/// Looks at an entry of a directory; gives its path if it is one that is to be looked at as well.
+fn in_directory(
+    root: &Root<'_>,
+    directory: &str,
+    entry: &DirEntry,
+    check: &mut Check,
+) -> Option<String> {
+    let name = String::from_utf8_lossy(entry.file_name().to_bytes());
+    let path = if directory.is_empty() { name.into_owned() } else { format!("{directory}/{name}") };
+    if !manifest::is_safe(&path) {
+        check.differs(format!("added: {}", shown(&path)));
+        return None;
+    }
+    // Opened before it is asked what it is, so that it is that.
+    match root.open(&path).and_then(|file| Ok((file.metadata()?, file))) {
+        Ok((metadata, _)) if metadata.is_dir() => {
+            if path.split('/').count() < MAX_DEPTH {
+                return Some(path);
+            }
+            check.differs(format!("added: {path}"));
+        }
+        Ok((metadata, _)) if !metadata.is_file() => check.is_no_file(&path, "is no file"),
+        Ok(_) if path == NAME => {}
+        Ok((metadata, file)) => check.file(&path, metadata.len(), file),
+        Err(_) if entry.file_type() == FileType::Symlink => check.is_no_file(&path, "is a link"),
+        Err(error) => check.is_no_file(&path, &format!("cannot be opened: {error}")),
+    }
+    None
+}
+
+fn too_many() -> String {
+    format!("there are more than {MAX_ENTRIES} files; the rest is not verified")
 }
 
 fn archive(file: File) -> Result<Verified, String> {
@@ -213,9 +228,7 @@ fn archive(file: File) -> Result<Verified, String> {
             }
             None => return Err(format!("no archive of portwatch: {NAME} does not come first")),
             Some(check) if count > MAX_ENTRIES => {
-                check.differs(format!(
-                    "there are more than {MAX_ENTRIES} files; the rest is not verified"
-                ));
+                check.differs(too_many());
                 end = None;
                 break;
             }
@@ -224,15 +237,14 @@ fn archive(file: File) -> Result<Verified, String> {
             }
             Some(_) if kind.is_dir() => {}
             Some(check) if !kind.is_file() => {
-                check.unseen.remove(path);
-                check.differs(format!("changed: {} is no file", shown(path)));
+                check.is_no_file(path, "is no file");
             }
             Some(check) => {
                 let mode = entry.header().mode().unwrap_or(u32::MAX);
                 if mode & !0o666 != 0 {
                     check.differs(format!("changed: {} has the mode {mode:o}", shown(path)));
                 }
-                check.file(path, size, Ok(&mut entry));
+                check.file(path, size, &mut entry);
             }
         }
     }

@@ -19,7 +19,7 @@ use super::proc;
 use crate::escape;
 
 pub use self::namespace::of_namespace;
-pub use self::process::{Held, lineage};
+pub use self::process::{Held, IT_IS_GONE, lineage};
 pub use self::system::{clock, of_system};
 
 /// One fact.

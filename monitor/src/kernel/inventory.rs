@@ -41,7 +41,6 @@ pub fn of_namespace(namespace: &Namespace) -> Artifact {
     artifact
 }
 
-#[expect(clippy::use_debug, reason = "the name of a type as the kernel has it")]
 fn programs() -> Lines {
     let holders = bpf_holders::find();
     each(loaded_programs(), |program| {
@@ -68,7 +67,6 @@ fn programs() -> Lines {
     })
 }
 
-#[expect(clippy::use_debug, reason = "the name of a type as aya has it")]
 fn links() -> Lines {
     each(loaded_links(), |link| {
         let kind = link.link_type().map(|kind| format!("{kind:?}"));
@@ -76,7 +74,6 @@ fn links() -> Lines {
     })
 }
 
-#[expect(clippy::use_debug, reason = "the name of a type as aya has it")]
 fn maps() -> Lines {
     each(loaded_maps(), |map| {
         let kind = map.map_type().map(|kind| format!("{kind:?}"));

@@ -110,7 +110,7 @@ fn a_link_a_pipe_or_a_directory_in_place_of_a_file_is_not_followed() {
     fs::write(evidence.lab.path().join("outside"), "first").unwrap();
     fs::remove_file(evidence.directory("one")).unwrap();
     symlink("../outside", evidence.directory("one")).unwrap();
-    assert_eq!(evidence.of_directory(), ["changed: one: is a link"]);
+    assert_eq!(evidence.of_directory(), ["changed: one is a link"]);
 
     fs::remove_file(evidence.directory("one")).unwrap();
     fs::create_dir(evidence.directory("one")).unwrap();
@@ -126,7 +126,7 @@ fn a_directory_that_became_a_link_or_a_manifest_that_is_one_is_not_followed() {
     let evidence = Evidence::new();
     fs::rename(evidence.directory("a"), evidence.lab.path().join("elsewhere")).unwrap();
     symlink("../elsewhere", evidence.directory("a")).unwrap();
-    assert_eq!(evidence.of_directory(), ["changed: a: is a link", "missing: a/two"]);
+    assert_eq!(evidence.of_directory(), ["changed: a is a link", "missing: a/two"]);
 
     fs::rename(evidence.directory(NAME), evidence.lab.path().join("manifest")).unwrap();
     symlink("../manifest", evidence.directory(NAME)).unwrap();

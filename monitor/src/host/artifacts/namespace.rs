@@ -5,6 +5,11 @@ use std::path::Path;
 
 use netlink_packet_core::{NetlinkDeserializable as _, NetlinkHeader};
 use netlink_packet_route::RouteNetlinkMessage as Route;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::rule::RuleMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use serde_json::json;
 
@@ -82,7 +87,6 @@ fn packet_sockets() -> Artifact {
 }
 
 /// Each message as it is, and in the words of the crate that reads it.
-#[expect(clippy::use_debug, reason = "names every attribute there is, also those nobody asks for")]
 fn dump(name: &'static str, request: Route, answer: u16) -> Artifact {
     let header = || {
         let mut header = NetlinkHeader::default();
@@ -107,11 +111,11 @@ fn dump(name: &'static str, request: Route, answer: u16) -> Artifact {
 
 fn requests() -> [(&'static str, Route, u16); 5] {
     [
-        ("links.ndjson", Route::GetLink(Default::default()), RTM_NEWLINK),
-        ("addresses.ndjson", Route::GetAddress(Default::default()), RTM_NEWADDR),
-        ("routes.ndjson", Route::GetRoute(Default::default()), RTM_NEWROUTE),
-        ("neighbours.ndjson", Route::GetNeighbour(Default::default()), RTM_NEWNEIGH),
-        ("rules.ndjson", Route::GetRule(Default::default()), RTM_NEWRULE),
+        ("links.ndjson", Route::GetLink(LinkMessage::default()), RTM_NEWLINK),
+        ("addresses.ndjson", Route::GetAddress(AddressMessage::default()), RTM_NEWADDR),
+        ("routes.ndjson", Route::GetRoute(RouteMessage::default()), RTM_NEWROUTE),
+        ("neighbours.ndjson", Route::GetNeighbour(NeighbourMessage::default()), RTM_NEWNEIGH),
+        ("rules.ndjson", Route::GetRule(RuleMessage::default()), RTM_NEWRULE),
     ]
 }
 

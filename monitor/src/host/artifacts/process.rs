@@ -8,7 +8,6 @@ use rustix::fs::{Dir, Mode, OFlags};
 use serde_json::{Map, Value, json};
 
 use super::super::proc::{self, Directory};
-use super::super::process::GONE;
 use super::{Artifact, Content, Lines, Sink, read};
 use crate::escape;
 
@@ -30,15 +29,17 @@ impl Held {
     ///
     /// What it runs may lie in a file system that never answers: call this where that can be waited for.
     pub fn of(pid: u32) -> Result<Self, String> {
-        let gone = |error: io::Error| match proc::is_gone(&error) {
-            true => GONE.replace("they", "it"),
-            false => proc::words(&error),
+        let gone = |error: io::Error| {
+            if proc::is_gone(&error) { IT_IS_GONE.to_owned() } else { proc::words(&error) }
         };
         let directory = Directory::open(pid).map_err(gone)?;
-        let stat = directory.stat().map_err(gone)?;
-        let executable = directory.file("exe").map_err(|error| match proc::is_gone(&error) {
-            true => "it runs no file: a kernel thread, or one that has exited".to_owned(),
-            false => proc::words(&error),
+        let stat = directory.stat().map_err(|error| match error.raw_os_error() {
+            // Of a process that is gone the kernel says `ESRCH`.
+            Some(libc::ENOENT) => COVERED.to_owned(),
+            _ => gone(error),
+        })?;
+        let executable = directory.file("exe").map_err(|error| {
+            if proc::is_gone(&error) { NO_FILE.to_owned() } else { proc::words(&error) }
         });
         let (start_ticks, parent) = (stat.starttime, u32::try_from(stat.ppid).unwrap_or_default());
         Ok(Self { pid, start_ticks, parent, directory, executable })
@@ -85,7 +86,7 @@ impl Held {
         }
         match self.directory.stat() {
             Ok(_) => "there is none".to_owned(),
-            Err(_) => GONE.replace("they", "it"),
+            Err(_) => IT_IS_GONE.to_owned(),
         }
     }
 
@@ -139,10 +140,14 @@ pub fn lineage(child: &Held) -> Option<Result<Held, String>> {
     (child.parent != 0).then(|| {
         let parent = Held::of(child.parent)?;
         let is_older = parent.start_ticks <= child.start_ticks;
-        is_older.then_some(parent).ok_or_else(|| GONE.replace("they", "it"))
+        is_older.then_some(parent).ok_or_else(|| IT_IS_GONE.to_owned())
     })
 }
 
+/// Why nothing is known of a process that `/proc` does not have.
+pub const IT_IS_GONE: &str = "gone before it could be read";
+const COVERED: &str = "something else is mounted over its directory in /proc";
+const NO_FILE: &str = "it runs no file: a kernel thread, or one that has exited";
 const ENVIRONMENT: &str = "environ";
 
 /// Name to keep it under, file in `/proc/PID`, and how much of it is kept.
