@@ -287,7 +287,7 @@ fn a_place_that_cannot_be_written_to_is_said_in_one_line_before_anything_is_done
         (vec![at("none/x")], "No such file"),
         (vec![at("new"), "--flow".to_owned(), "1.2.3.4:5".to_owned()], "write both ends"),
         (vec![at("new"), "--pid".to_owned(), "0".to_owned()], "the number of a process"),
-        (vec![], "required"),
+        (vec![], "<DIR> is missing"),
         (vec!["verify".to_owned(), at("full")], "no evidence: manifest.json"),
     ] {
         let refused = finish(host.command(program()).arg("evidence").args(&arguments));

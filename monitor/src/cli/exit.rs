@@ -82,6 +82,10 @@ fn sentence(error: &Error) -> String {
             }
             _ => format!("'{option}' is given twice"),
         },
+        ErrorKind::MissingRequiredArgument => {
+            let missing = strings(error, ContextKind::InvalidArg);
+            format!("{} is missing, see 'portwatch --help'", alternatives(missing))
+        }
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8".to_owned(),
         kind => kind.as_str().unwrap_or("bad usage").to_owned(),
     }

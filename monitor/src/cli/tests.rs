@@ -48,6 +48,41 @@ fn explain_takes_a_port_and_3516_unless_told_otherwise() {
 }
 
 #[test]
+fn evidence_selects_and_takes_the_ports_of_what_it_selects_unless_told_otherwise() {
+    let address = |text: &str| text.parse().unwrap();
+    let (one, other) = ("[::1]:22", "10.0.0.7:51820");
+    let flow = format!("{one},{other}");
+    let table: [(&[&str], Selection, &str); 6] = [
+        (&[], Selection::Ports, "3516"),
+        (&["--port", "1,2"], Selection::Ports, "1-2"),
+        (&["--pid", "7"], Selection::Pid(7), "3516"),
+        (&["--listener", one], Selection::Listener(address(one)), "22"),
+        (&["--flow", &flow], Selection::Flow(address(one), address(other)), "22,51820"),
+        (&["--flow", &flow, "-p", "22"], Selection::Flow(address(one), address(other)), "22"),
+    ];
+    for (args, selection, ports) in table {
+        let evidence = evidence(args);
+
+        assert_eq!(evidence.selection(), selection, "{args:?}");
+        assert_eq!(evidence.common().ports().to_string(), ports, "{args:?}");
+        assert_eq!((evidence.max_file, evidence.with_environment), (256 << 20, false));
+    }
+}
+
+#[test]
+fn evidence_takes_a_directory_or_verifies_one() {
+    let verified = cli(&["evidence", "verify", "case.tar"]).map(|cli| cli.command);
+
+    let Ok(Command::Evidence(evidence)) = verified else { panic!("{verified:?}") };
+    let path = PathBuf::from("case.tar");
+    assert_eq!(evidence.command, Some(EvidenceCommand::Verify(VerifyEvidence { path })));
+    assert_usage("evidence", "<DIR> is missing, see 'portwatch --help'");
+    assert_usage("evidence verify", "<PATH> is missing, see 'portwatch --help'");
+    let both = "evidence case --pid 1 --listener 127.0.0.1:1";
+    assert_usage(both, "'--pid' and '--listener' exclude each other");
+}
+
+#[test]
 fn a_bare_watch_has_the_defaults_of_the_contract() {
     assert_eq!(watch(&[]), default_watch());
 }
@@ -142,7 +177,7 @@ fn a_bad_option_is_refused_in_one_line() {
     let table = [
         (
             "",
-            "a subcommand is missing: scan, watch, replay, doctor, explain, policy, detach or help",
+            "a subcommand is missing: scan, watch, replay, evidence, doctor, explain, policy, detach or help",
         ),
         ("wtch", "unknown subcommand 'wtch', did you mean 'watch'?"),
         ("top", "unknown subcommand 'top', see 'portwatch --help'"),
@@ -337,6 +372,13 @@ fn cli(args: &[&str]) -> Result<Cli, Exit> {
 fn watch(args: &[&str]) -> Watch {
     match cli(&[&["watch"], args].concat()) {
         Ok(Cli { command: Command::Watch(watch), .. }) => *watch,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn evidence(args: &[&str]) -> Evidence {
+    match cli(&[&["evidence", "case"], args].concat()) {
+        Ok(Cli { command: Command::Evidence(evidence), .. }) => *evidence,
         other => panic!("{other:?}"),
     }
 }
