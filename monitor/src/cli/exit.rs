@@ -104,7 +104,7 @@ fn unknown_argument(error: &Error, shown: &str) -> String {
         ([], None) => format!("unknown option '{shown}'"),
         ([], Some(meant)) => format!("unknown option '{shown}', did you mean '{meant}'?"),
         (homes, _) => {
-            format!("unknown option '{shown}' here, it is one of {}", homes.join(" and "))
+            format!("unknown option '{shown}' here, it is one of {}", listed(homes, "and"))
         }
     }
 }
@@ -148,8 +148,14 @@ fn choices(error: &Error, prefix: &str) -> String {
 }
 
 fn alternatives(words: &[String]) -> String {
+    listed(words, "or")
+}
+
+fn listed(words: &[String], conjunction: &str) -> String {
     match words {
-        [words @ .., last] if !words.is_empty() => format!("{} or {last}", words.join(", ")),
+        [words @ .., last] if !words.is_empty() => {
+            format!("{} {conjunction} {last}", words.join(", "))
+        }
         words => words.concat(),
     }
 }

@@ -187,7 +187,8 @@ fn a_bad_option_is_refused_in_one_line() {
         ("scan --for=3s", "unknown option '--for' here, it is one of 'portwatch watch'"),
         (
             "--port 22 scan",
-            "unknown option '--port' here, it is one of 'portwatch scan' and 'portwatch watch'",
+            "unknown option '--port' here, it is one of 'portwatch scan', 'portwatch watch' and \
+             'portwatch evidence'",
         ),
         ("scan 22", "unexpected argument '22', a command to run goes after 'watch --'"),
         ("watch nc -l", "unexpected argument 'nc', a command to run goes after 'watch --'"),
