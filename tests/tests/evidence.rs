@@ -135,7 +135,7 @@ fn the_sockets_and_rules_of_every_network_namespace_are_preserved() {
         assert!(contains(&evidence.path("namespaces/list.ndjson"), host.name().as_bytes()));
     }
     if has_nft {
-        let rules = evidence.path(&format!("namespaces/{}/nftables.txt", lab.left.netns()));
+        let rules = evidence.path(&format!("namespaces/{}/netfilter.txt", lab.left.netns()));
         assert!(contains(&rules, b"tcp dport 3516 redirect to :3517"), "{rules:?}");
     }
     assert!(contains(&evidence.path("system/clock.json"), b"boottime_ns"));

@@ -1,4 +1,5 @@
-//! The ruleset of nftables: every message of it as it is, and what is understood of it as text.
+//! Rules of nftables and iptables as text, as far as they are understood; those of nftables also as they are,
+//! every message.
 
 use std::io;
 
@@ -12,13 +13,15 @@ use super::super::netlink::Dump;
 use super::super::nftables::{self, Ruleset};
 use super::{Content, Lines};
 
-/// Name, source and contents; nothing where nftables is not there, and no module is loaded to find out.
+/// Name, source and contents. No module is loaded to find out that there are no rules.
 pub(super) fn here() -> Vec<(&'static str, &'static str, io::Result<Content>)> {
+    let text =
+        ("netfilter.txt", "rules of nftables and iptables, in the words of nft(8)", listing());
     if !modules::is_there("nf_tables") {
-        return Vec::new();
+        return vec![text];
     }
     vec![
-        ("nftables.txt", "nfnetlink: rules, in the words of nft(8)", listing()),
+        text,
         (
             "nftables.ndjson",
             "nfnetlink: tables, chains, rules, sets, elements, objects",
