@@ -1,4 +1,4 @@
-//! Programs of others on a device: what they do with packets, and how many they have seen.
+//! Programs of others: what they do with packets, and how many they have seen; or whom they hide.
 //!
 //! Assembled here by hand, so that no test needs a compiler.
 
@@ -8,17 +8,20 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::thread;
 
-use aya::Ebpf;
 use aya::maps::SockMap;
 use aya::programs::tc::{TcAttachOptions, TcAttachType};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, SkLookup, Xdp, xdp::XdpMode};
+use aya::programs::{
+    BtfTracePoint, LinkOrder, ProgramError, SchedClassifier, SkLookup, Xdp, xdp::XdpMode,
+};
 use aya::sys::{Stats, enable_stats};
+use aya::{Btf, Ebpf};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use self::program::{NAME, SOCKETS, load};
 use crate::actor::Actor;
 use crate::lab::Host;
+use crate::skip;
 
 /// What a program does with every packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,6 +42,8 @@ pub enum Verdict {
     AnswerOnTc(u16),
     /// XDP: the same, `XDP_TX`.
     AnswerOnXdp(u16),
+    /// On the way back from `getdents64`: makes the entry with the name of this process another.
+    Hide(u32),
 }
 
 /// Where among the TCX programs that are there.
@@ -114,6 +119,30 @@ impl Neighbour {
             chooser.attach(host.namespace_file()).map(drop)
         });
         Self::counted(program)
+    }
+
+    /// Hides a process from everybody who lists `/proc`, as a rootkit does; `None`, noted as skipped, where the
+    /// kernel does not allow that.
+    pub fn that_hides(pid: u32) -> Option<Self> {
+        if cfg!(not(target_arch = "x86_64")) {
+            skip("the program that hides a process is written for x86-64");
+            return None;
+        }
+        let mut program = load("tp_btf/sys_exit", Verdict::Hide(pid));
+        let hider: &mut BtfTracePoint = of(&mut program);
+        let attached = Btf::from_sys_fs()
+            .map_err(|error| error.to_string())
+            .and_then(|btf| hider.load("sys_exit", &btf).map_err(|error| error.to_string()))
+            .and_then(|()| hider.attach().map_err(|error| error.to_string()));
+        match attached {
+            Ok(_link) => Some(Self::counted(program)),
+            Err(why) => {
+                // Of all that the verifier says one line is the reason.
+                let why = why.lines().rev().find(|line| line.contains("cannot")).unwrap_or(&why);
+                skip(&format!("no program can hide a process: {why}"));
+                None
+            }
+        }
     }
 
     fn counted(program: Ebpf) -> Self {

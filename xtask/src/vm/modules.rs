@@ -56,6 +56,8 @@ pub(super) const WANTED: &[&str] = &[
     "nft_nat",
     "nft_chain_nat",
     "nf_conntrack",
+    "ip_vs",
+    "ip_vs_rr",
     "af_packet",
     // Tables of sockets.
     "inet_diag",
