@@ -167,7 +167,9 @@ fn answer(
 fn hide(pid: u32) -> Vec<Instruction> {
     let name = format!("{pid}\0");
     let mut wanted = [0; 8];
-    wanted[..name.len()].copy_from_slice(name.as_bytes());
+    for (to, from) in wanted.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
     let mask = u64::MAX >> (64 - 8 * name.len());
     let long = |register: u8, value: u64| {
         let halves = [value, value >> 32].map(|half| {

@@ -58,9 +58,6 @@ const ON_TCX: &[&str] = &[
 /// What takes devices that come as modules, which the machine that builds need not have.
 const WITH_MODULES: &[&str] = &[
     "hidden::the_socket_of_geneve_is_the_kernels_and_hides_nothing",
-    // What the machine that builds may be locked down against.
-    "hidden::a_process_that_no_list_of_proc_has_is_found",
-    "hidden::the_socket_of_wireguard_is_the_kernels_and_has_the_name_of_its_device",
     "tunnels::geneve",
     "tunnels::gre",
     "tunnels::sit",
