@@ -4,6 +4,7 @@
 
 mod evidence;
 mod exit;
+mod pcap;
 mod replay;
 mod policy;
 mod value;
@@ -18,6 +19,7 @@ use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 pub use self::evidence::{Evidence, EvidenceCommand, Selection, VerifyEvidence};
 pub use self::exit::Exit;
+pub use self::pcap::Pcap;
 pub use self::policy::{CheckPolicy, ExplainPolicy, LearnPolicy, PolicyCommand, Subject};
 pub use self::replay::Replay;
 use crate::ports::PortSet;
@@ -271,6 +273,9 @@ pub struct Watch {
     /// Record the run into a new file, for `portwatch replay`.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub record: Option<PathBuf>,
+    /// Options of a capture.
+    #[command(flatten)]
+    pub pcap: Pcap,
     /// Exit with 1 if there were findings.
     #[arg(long, help_heading = OUTPUT)]
     pub fail_on_finding: bool,

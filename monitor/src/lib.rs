@@ -56,6 +56,9 @@ pub mod output;
 // The run in a file, to be gone through again.
 pub mod recording;
 
+// The packets of a run in files of Wireshark's.
+pub mod pcap;
+
 // What the user asked for, and the commands that do it.
 pub mod cli;
 pub mod failure;

@@ -43,7 +43,11 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             let identity = Identity::read();
             let run = run_identity(&identity);
             let origin = Origin::of_host(run.clone(), identity.boot_id.clone());
-            let style = style(args.common.format, Style::Lines, cli.color, run);
+            let style = if args.pcap.is_to_stdout() {
+                Style::Lines(Look::of_stderr(choice(cli.color)))
+            } else {
+                style(args.common.format, Style::Lines, cli.color, run)
+            };
             runtime()?.block_on(watch::run(*args, ready, &identity, origin, style))
         }
         Command::Evidence(args) => match &args.command {
@@ -59,6 +63,9 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             doctor::run(style(args.format, Style::Checks, cli.color, run_identity(&identity)))
         }
         Command::Explain(args) => explain::run(args, &look(cli.color)),
+        Command::Replay(args) if args.pcap.is_to_stdout() => {
+            replay::run(&args, Look::of_stderr(choice(cli.color)))
+        }
         Command::Replay(args) => replay::run(&args, look(cli.color)),
         Command::Policy(command) => {
             let identity = Identity::read();
@@ -96,11 +103,15 @@ fn style(format: Format, text: fn(Look) -> Style, color: Color, run: RunIdentity
 }
 
 fn look(color: Color) -> Look {
-    Look::of_stdout(match color {
+    Look::of_stdout(choice(color))
+}
+
+const fn choice(color: Color) -> ColorChoice {
+    match color {
         Color::Auto => ColorChoice::Auto,
         Color::Always => ColorChoice::Always,
         Color::Never => ColorChoice::Never,
-    })
+    }
 }
 
 fn run_identity(identity: &Identity) -> RunIdentity {

@@ -29,6 +29,8 @@ use crate::report::{Report, SinkCount};
 
 use self::writer::Writer;
 
+pub(crate) use self::writer::write_all;
+
 /// Reports that may wait to be written: some seconds of a busy host, some megabytes.
 const QUEUE: usize = 8192;
 
@@ -79,6 +81,12 @@ impl Output {
         // A descriptor of our own: `io::stdout()` would buffer, and panic on a closed pipe in `print!`.
         let stdout = io::stdout().as_fd().try_clone_to_owned().context("opening stdout")?;
         Self::file("stdout", stdout.into(), style)
+    }
+
+    /// Starts the thread that writes to stderr, where stdout is for something else.
+    pub fn stderr(style: Style) -> Result<Self> {
+        let stderr = io::stderr().as_fd().try_clone_to_owned().context("opening stderr")?;
+        Self::file("stderr", stderr.into(), style)
     }
 
     /// Starts the thread that writes to a file. The name is the one in `portwatch.counters.sinks[]`.

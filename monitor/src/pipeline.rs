@@ -115,6 +115,8 @@ pub struct Settings {
     pub netns: Netns,
     /// Boot time to Unix time.
     pub clock: Clock,
+    /// Samples are told with who is at their end: somebody captures them.
+    pub names_ends: bool,
 }
 
 /// The core: records, readings and answers in; reports and requests out.
@@ -124,6 +126,7 @@ pub struct Pipeline {
     policy: Policy,
     payload: Payload,
     snaplen: usize,
+    names_ends: bool,
     observed: observed::Observed,
     clock: Clock,
     ledger: Ledger,
@@ -165,6 +168,7 @@ impl Pipeline {
             policy: settings.policy,
             payload: settings.payload,
             snaplen: settings.snaplen,
+            names_ends: settings.names_ends,
             clock: settings.clock,
             ledger: Ledger::new(settings.slots),
             flows: FlowTable::new(limits),

@@ -6,15 +6,18 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::cli::{self, Format};
+use crate::clock::{self, Clock};
 use crate::escape;
 use crate::failure::{self, Failure};
 use crate::output::text::{self, Look};
 use crate::output::{Output, Style};
-use crate::pipeline::{Input, Pipeline};
+use crate::pcap::{Heading, Pcap};
+use crate::pipeline::{Input, Payload, Pipeline, Settings};
 use crate::policy::Policy;
-use crate::recording::{Fault, Next, Reader};
+use crate::recording::{Fault, Header, Next, Reader};
 use crate::report::{Body, Report, RunEnded, RunStarted};
 
 /// `event.reason` of a run that was not recorded to its end.
@@ -27,16 +30,28 @@ pub fn run(args: &cli::Replay, look: Look) -> Result<u8, Failure> {
     let policy = args.policy.as_deref().map(load).transpose()?;
     let file = open(&args.file).map_err(|error| usage(error.to_string()))?;
     let mut reader = Reader::new(file).map_err(|fault| usage(said(&fault)))?;
-    let mut replay = Replay::new(&reader, policy).map_err(&usage)?;
-    let output = Output::stdout(match args.format {
+    let mut settings = reader.header().settings(policy).map_err(&usage)?;
+    settings.names_ends = args.pcap.is_wanted();
+    let mut pcap = capture(args, reader.header(), &settings)?;
+    let mut replay = Replay::of(reader.header(), settings);
+    let style = match args.format {
         Format::Text => Style::Lines(look),
         Format::Json => Style::Json(reader.header().origin.run.clone()),
-    })?;
+    };
+    let is_piped = args.pcap.is_to_stdout();
+    let output = if is_piped { Output::stderr(style)? } else { Output::stdout(style)? };
     let end = replay.all(&mut reader, |report| {
+        let report = Arc::new(report);
+        if let Some(pcap) = &mut pcap {
+            pcap.send_last(&report);
+        }
         output.send_last(report);
-        !output.is_closed()
+        !output.is_closed() && !pcap.as_ref().is_some_and(Pcap::is_closed)
     });
     output.drain();
+    if let Some(pcap) = &pcap {
+        pcap.close();
+    }
     match end {
         Err(fault) => return Err(usage(said(&fault))),
         Ok(End::Complete(ended)) => say(&text::summary(&ended)),
@@ -48,7 +63,30 @@ pub fn run(args: &cli::Replay, look: Look) -> Result<u8, Failure> {
         }
         Ok(End::Unwanted) => {}
     }
-    Ok(if output.has_failed() { failure::OUTPUT_FAILED } else { failure::DONE })
+    let has_failed = output.has_failed() || pcap.as_ref().is_some_and(Pcap::has_failed);
+    Ok(if has_failed { failure::OUTPUT_FAILED } else { failure::DONE })
+}
+
+/// Begins the capture, if one is asked for.
+fn capture(
+    args: &cli::Replay,
+    header: &Header,
+    settings: &Settings,
+) -> Result<Option<Pcap>, Failure> {
+    if !args.pcap.is_wanted() {
+        return Ok(None);
+    }
+    let problem = if header.payload() == Payload::None {
+        "the recording has no bytes of packets: it was made with '--payload none'"
+    } else if args.pcap.is_to_stdout() && args.format == Format::Json {
+        cli::Pcap::NO_JSON
+    } else {
+        let now_unix_ns = Clock::of_host().unix_ns(clock::boot_ns());
+        let target = args.pcap.target(now_unix_ns)?;
+        let heading = Heading::of(&header.origin, settings);
+        return Ok(target.map(|target| Pcap::start(target, heading)).transpose()?);
+    };
+    Err(Failure::Usage(problem.to_owned()))
 }
 
 fn open(path: &Path) -> io::Result<Box<dyn Read>> {
@@ -98,14 +136,17 @@ pub struct Replay {
 impl Replay {
     /// The core as it was when the recorded run began; `policy` is used instead of that run's.
     pub fn new<R: Read>(reader: &Reader<R>, policy: Option<Policy>) -> Result<Self, String> {
-        let header = reader.header();
-        Ok(Self {
-            pipeline: Pipeline::new(header.settings(policy)?),
+        Ok(Self::of(reader.header(), reader.header().settings(policy)?))
+    }
+
+    fn of(header: &Header, settings: Settings) -> Self {
+        Self {
+            pipeline: Pipeline::new(settings),
             ports: header.ports().to_owned(),
             has_started: false,
             now_ns: 0,
             ended: None,
-        })
+        }
     }
 
     /// Goes through the whole recording; `report` takes each report and says whether it wants more.

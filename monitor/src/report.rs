@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::Likeness;
 use crate::endpoint::{Direction, Endpoint, Family, Interface, Netns, Transport};
-use crate::owner::Attribution;
+use crate::owner::{Attribution, Owner, Ownership};
 
 pub use self::check::{CheckOutcome, CheckPart, CheckReport};
 pub use self::finding::{Finding, FindingKind, FindingReport, FindingState, Indicator, Severity};
@@ -306,6 +306,23 @@ pub struct SampleReport {
     pub data: Bytes,
     /// Bytes of `data` that are 0 in place of what was sent.
     pub blanked: u32,
+    /// For captures: as `data`, but with `--payload none` the headers.
+    pub packet: Bytes,
+    /// For captures: who is at the end of the packet that is on this host, as far as that was known
+    /// when it was taken in; `None` where nobody asked.
+    pub near: Option<Box<NearEnd>>,
+}
+
+/// The end of a packet at the place where it was seen: of one that leaves its sender, of one that
+/// comes in its receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NearEnd {
+    /// What kind of answer "who owns it" has.
+    pub ownership: Ownership,
+    /// The process to name, if one is known.
+    pub owner: Option<Owner>,
+    /// What the policy says of the listener it serves.
+    pub verdict: Option<Verdict>,
 }
 
 /// What one view of the host says.

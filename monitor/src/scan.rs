@@ -111,6 +111,7 @@ impl Look {
             jiffy_ns: object::jiffy_ns()?,
             netns: netns::own().context("reading the own network namespace")?.netns,
             clock: Clock::of_host(),
+            names_ends: false,
         });
         let (snapshot, standing) =
             Snapshot::take(wanted, &programs, cgroups.as_ref(), object.as_mut())?;

@@ -6,6 +6,7 @@
 mod command;
 mod ending;
 mod files;
+mod options;
 mod pace;
 mod portless;
 mod reload;
@@ -21,29 +22,28 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::cli;
-use crate::clock::{self, Clock};
+use crate::clock;
 use crate::crossview::{self, Told};
-use crate::endpoint::Netns;
 use crate::explanation::Standing;
 use crate::failure::Failure;
 use crate::host::cgroup::Hierarchy;
 use crate::host::identity::Identity;
 use crate::host::netns;
-use crate::interfaces::{Change, Scope, Wanted};
+use crate::interfaces::{Change, Scope};
 use crate::kernel::cgroup;
 use crate::kernel::chain::Gap;
-use crate::kernel::interface::Hook;
-use crate::kernel::object::{self, Object};
+use crate::kernel::object::Object;
 use crate::kernel::pin::Pins;
 use crate::kernel::preflight::{self, Needs};
 use crate::kernel::programs::Programs;
 use crate::kernel::tracepoint::Tracepoints;
 use crate::lookup::{Answer, Hooks, Lookup, OwnTables};
 use crate::output::{Output, Style};
-use crate::pipeline::{Input, Payload, Pipeline, Settings};
+use crate::pcap::Pcap;
+use crate::pipeline::{Input, Pipeline};
 use crate::policy::Policy;
 use crate::ports::PortSet;
-use crate::privilege::{self, Thread, Work};
+use crate::privilege::{self, Thread};
 use crate::recording::{Origin, Recording};
 use crate::report::{Body, InterfaceReport, RunStarted, SinkCount};
 use crate::session::policy::PolicyFile;
@@ -84,6 +84,8 @@ struct Watch {
     output: Output,
     /// With `--record`.
     recording: Option<Recording>,
+    /// With `--pcap`.
+    pcap: Option<Pcap>,
     reported: u64,
     fates_asked: u32,
     /// The last counters are of one moment.
@@ -125,7 +127,7 @@ pub async fn run(
     if !obstacles.is_empty() {
         return Err(Failure::Unobservable(obstacles));
     }
-    check_interfaces(&args)?;
+    options::check(&args)?;
     let file = PolicyFile::of(&args.common);
     let (policy, report) = file.open()?;
     let in_force = InForce { file, report };
@@ -151,26 +153,6 @@ pub async fn run(
     ending::end(watch, &stop)
 }
 
-fn check_interfaces(args: &cli::Watch) -> Result<(), Failure> {
-    let wanted = &args.interfaces;
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let there_are = crate::interfaces::names(args.netns == cli::NetnsScope::All)?;
-    match wanted.iter().find(|name| !there_are.contains(name)) {
-        None => Ok(()),
-        Some(missing) => {
-            let names: Vec<_> =
-                there_are.iter().map(|name| crate::escape::escape(name).into_owned()).collect();
-            Err(Failure::Usage(format!(
-                "no interface {}; there are {}",
-                crate::escape::quote(missing),
-                names.join(", ")
-            )))
-        }
-    }
-}
-
 impl Watch {
     /// Hooks first, then the snapshot: nothing falls between them. Between the two most rights are given
     /// up; from then on everything that is read may be hostile.
@@ -183,7 +165,8 @@ impl Watch {
     ) -> Result<Self> {
         let own = netns::own().context("reading the own network namespace")?;
         let (netns, ports) = (own.netns, args.common.ports());
-        let kernel = kernel_settings(&args);
+        let is_piped = args.pcap.is_to_stdout();
+        let kernel = options::kernel_settings(&args);
         let pins = args.pin.then(|| Pins::open(netns.inode).map(Arc::new)).transpose()?;
         let (mut object, resumed) = Object::load_or_resume(&kernel, pins.as_deref())?;
         let mut readers = Readers::new(&mut object, resumed)?;
@@ -191,7 +174,8 @@ impl Watch {
         crate::kernel::log::start(&mut object);
         let mut degraded = object.degraded().to_vec();
         let mut attached = attach_socket_hooks(&mut object, pins.as_deref(), &mut degraded)?;
-        let mut interfaces = Scope::open(&wanted(&args), netns.clone(), pins.clone(), &mut object)?;
+        let mut interfaces =
+            Scope::open(&options::wanted(&args), netns.clone(), pins.clone(), &mut object)?;
         let observed = interfaces.observed();
         anyhow::ensure!(!observed.is_empty(), "no interface can be observed");
         attached.extend(observed.iter().flat_map(classifiers));
@@ -202,10 +186,10 @@ impl Watch {
         let cgroups = Hierarchy::new(cgroup::root()?);
         // While the names of programs can still be asked for.
         let (gaps, programs) = (interfaces.gaps()?, Programs::read());
-        let work = work(&args, &mut object);
+        let work = options::work(&args, &mut object);
         degraded.extend(privilege::confine(work));
-        let (mut pipeline, recording) =
-            files.core(settings(&args, policy, readers.slots(), netns)?)?;
+        let files::Core { mut pipeline, recording, pcap } =
+            files.core(options::settings(&args, policy, readers.slots(), netns)?)?;
         let known = (&programs, &cgroups);
         let standing = snapshot(&mut object, &mut pipeline, &ports, known, &mut degraded)?;
         let mut tracepoints = Tracepoints::default();
@@ -220,7 +204,7 @@ impl Watch {
             interfaces: observed,
             attached,
             resumed,
-            payload: Some(payload(args.payload).name().into()),
+            payload: Some(options::payload(args.payload).name().into()),
             policy: in_force.report.clone(),
             degraded,
         };
@@ -242,8 +226,9 @@ impl Watch {
             answers,
             pipeline,
             in_force,
-            output: Output::stdout(style)?,
+            output: if is_piped { Output::stderr(style)? } else { Output::stdout(style)? },
             recording,
+            pcap,
             reported: 0,
             fates_asked: 0,
             is_exact: false,
@@ -279,6 +264,7 @@ impl Watch {
                     Hangup::TerminalGone => return Ok(Stop::Interrupted),
                 },
                 () = self.output.closed() => return Ok(Stop::OutputClosed),
+                () = closed(self.pcap.as_ref()) => return Ok(Stop::OutputClosed),
                 status = command::ended(&mut command) => return Ok(Stop::Command(status?)),
                 () = ending::reached(deadline) => return Ok(Stop::Duration),
                 ready = self.sockets.readable_mut() => {
@@ -355,7 +341,7 @@ impl Watch {
             self.look_for_gaps();
         }
         // Whoever reads the events is told soon that some are missing.
-        if self.output.lost() > self.lost_told {
+        if self.lost() > self.lost_told {
             self.report_counters()?;
         }
         Ok(())
@@ -459,7 +445,7 @@ impl Watch {
             self.readers.read_packets(&mut self.pipeline, now_ns);
             self.readers.read_table(&mut self.pipeline, now_ns);
         }
-        self.lost_told = self.output.lost();
+        self.lost_told = self.lost();
         let (kernel, sinks) = (self.readers.counts()?, self.sinks());
         self.pipeline.apply(Input::Counters { kernel, sinks, now_ns });
         Ok(())
@@ -469,7 +455,13 @@ impl Watch {
     fn sinks(&self) -> Vec<SinkCount> {
         let mut sinks = self.output.counts();
         sinks.extend(self.recording.as_ref().map(Recording::count));
+        sinks.extend(self.pcap.as_ref().map(Pcap::count));
         sinks
+    }
+
+    /// Reports and packets that were lost so far.
+    fn lost(&self) -> u64 {
+        self.output.lost().saturating_add(self.pcap.as_ref().map_or(0, Pcap::lost))
     }
 
     /// Hands the reports made so far to the output.
@@ -477,13 +469,26 @@ impl Watch {
         self.output.lose(self.pipeline.take_unreported());
         for report in self.pipeline.take_reports() {
             let is_event = !matches!(report.body, Body::RunStarted(_));
+            let report = Arc::new(report);
+            if let Some(pcap) = &mut self.pcap {
+                pcap.send(&report);
+            }
             self.output.send(report);
             self.reported += u64::from(is_event);
         }
         if self.args.count.is_some_and(|count| self.reported >= count.get()) {
             return Some(Stop::Count);
         }
-        self.output.is_closed().then_some(Stop::OutputClosed)
+        let is_closed = self.output.is_closed() || self.pcap.as_ref().is_some_and(Pcap::is_closed);
+        is_closed.then_some(Stop::OutputClosed)
+    }
+}
+
+/// Waits until whoever reads the capture goes away; for ever if there is none.
+async fn closed(pcap: Option<&Pcap>) {
+    match pcap {
+        Some(pcap) => pcap.closed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -521,68 +526,4 @@ fn classifiers(observed: &InterfaceReport) -> [(String, String); 2] {
     }
     ["pw_ingress", "pw_egress"]
         .map(|name| (format!("{name}@{place}"), observed.mode.clone().into_owned()))
-}
-
-/// What is left to do once everything is attached; makes the programs ready for interfaces to come.
-fn work(args: &cli::Watch, object: &mut Object) -> Work {
-    if args.interfaces.is_empty() {
-        object.verify_classifiers();
-    }
-    Work {
-        asks_for_bpf: object.asks_for_bpf(),
-        enters_namespaces: netns::marks_need_entering(),
-        has_command: !args.command.is_empty(),
-        binds_ports: false,
-        preserves: false,
-        observes_namespaces: args.netns == cli::NetnsScope::All,
-    }
-}
-
-fn kernel_settings(args: &cli::Watch) -> object::Settings {
-    object::Settings {
-        ports: args.common.ports(),
-        ring_bytes: args.ring_size,
-        flow_table_bytes: args.flow_table,
-        sample_every: u16::try_from(args.sample).unwrap_or(u16::MAX),
-        snaplen: u16::try_from(args.snaplen).unwrap_or(u16::MAX),
-    }
-}
-
-fn settings(args: &cli::Watch, policy: Policy, slots: usize, netns: Netns) -> Result<Settings> {
-    Ok(Settings {
-        ports: args.common.ports(),
-        policy,
-        payload: payload(args.payload),
-        snaplen: usize::try_from(args.snaplen).unwrap_or(usize::MAX),
-        interval: args.interval,
-        idle_timeout: args.idle_timeout,
-        slots,
-        jiffy_ns: object::jiffy_ns()?,
-        netns,
-        clock: Clock::of_host(),
-    })
-}
-
-fn wanted(args: &cli::Watch) -> Wanted {
-    Wanted {
-        interfaces: args.interfaces.clone(),
-        hook: hook(args.attach),
-        everywhere: args.netns == cli::NetnsScope::All,
-    }
-}
-
-const fn payload(shown: cli::Payload) -> Payload {
-    match shown {
-        cli::Payload::None => Payload::None,
-        cli::Payload::Masked => Payload::Masked,
-        cli::Payload::Full => Payload::Full,
-    }
-}
-
-const fn hook(mode: cli::AttachMode) -> Hook {
-    match mode {
-        cli::AttachMode::Auto => Hook::Auto,
-        cli::AttachMode::Tcx => Hook::Tcx,
-        cli::AttachMode::Clsact => Hook::Clsact,
-    }
 }

@@ -42,6 +42,7 @@ pub(crate) fn pipeline(slots: usize) -> Result<Pipeline> {
         jiffy_ns: object::jiffy_ns()?,
         netns: netns(),
         clock: Clock::of_host(),
+        names_ends: false,
     });
     pipeline.apply(Input::Namespaces(vec![(netns(), Mark::Cookie(NETNS))]));
     Ok(pipeline)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, OBSERVE, OUTPUT};
+use super::{Format, OBSERVE, OUTPUT, Pcap};
 
 /// What `replay` is asked for.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
@@ -18,4 +18,7 @@ pub struct Replay {
     /// How to write to stdout.
     #[arg(long, value_enum, default_value_t, help_heading = OUTPUT)]
     pub format: Format,
+    /// Options of a capture.
+    #[command(flatten)]
+    pub pcap: Pcap,
 }

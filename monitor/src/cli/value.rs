@@ -1,6 +1,6 @@
 //! Values of options: durations, sizes, names, each with its bounds and a sentence when it is wrong.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -58,6 +58,24 @@ pub(super) fn ring_size(text: &str) -> Result<u32, String> {
         Ok(ring) if ring.is_power_of_two() && (page..=GIB).contains(&bytes) => Ok(ring),
         _ => Err(format!("write a power of two from {}KiB to 1GiB, such as 8MiB", page / KIB)),
     }
+}
+
+pub(super) fn pcap_size(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if (64 * KIB..=1024 * GIB).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err("write a size from 64KiB to 1024GiB".to_owned())
+    }
+}
+
+/// Not shorter: each file is put on the disk before the next one begins.
+pub(super) fn pcap_interval(text: &str) -> Result<Duration, String> {
+    duration_from(Duration::from_secs(1), "1s", text)
+}
+
+pub(super) fn pcap_files(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_error| "write a number from 1".to_owned())
 }
 
 pub(super) fn flow_table(text: &str) -> Result<u64, String> {

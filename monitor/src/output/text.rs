@@ -21,7 +21,9 @@ mod tests;
 mod who;
 
 use std::io;
+use std::os::fd::AsFd;
 
+use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -58,14 +60,22 @@ impl Look {
     ///
     /// `ColorChoice::Auto` goes by the terminal, `NO_COLOR`, `CLICOLOR` and `CLICOLOR_FORCE`.
     pub fn of_stdout(colour: ColorChoice) -> Self {
-        let stdout = io::stdout();
+        Self::of(&io::stdout(), colour)
+    }
+
+    /// The same for standard error.
+    pub fn of_stderr(colour: ColorChoice) -> Self {
+        Self::of(&io::stderr(), colour)
+    }
+
+    fn of<S: RawStream + AsFd>(stream: &S, colour: ColorChoice) -> Self {
         let colour = match colour {
-            ColorChoice::Auto => AutoStream::choice(&stdout),
+            ColorChoice::Auto => AutoStream::choice(stream),
             chosen => chosen,
         };
         Self {
             colour: !matches!(colour, ColorChoice::Never),
-            width: rustix::termios::tcgetwinsize(&stdout)
+            width: rustix::termios::tcgetwinsize(stream)
                 .ok()
                 .map(|size| usize::from(size.ws_col))
                 // Serial consoles do not know their width and say 0.

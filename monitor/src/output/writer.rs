@@ -195,7 +195,7 @@ impl Encoder {
 
 /// As [`io::Write::write_all`], but says how much was written, and waits for a file that does not
 /// block: stdout is one when another program of the same terminal has made it so.
-fn write_all(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
+pub(crate) fn write_all(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0usize;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match file.write(rest) {

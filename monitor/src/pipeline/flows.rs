@@ -8,12 +8,14 @@ use monitor_ebpf::wire::{self, SampleRecord};
 use crate::app::Masked;
 use crate::attribution::{Place, Request, Translation};
 use crate::endpoint::{Direction, Endpoint, Transport};
-use crate::flow::{Flow, FlowId};
+use crate::flow::{End, Flow, FlowId};
 use crate::host::conntrack::{Ends, Translated, Tuple};
 use crate::host::serving;
-use crate::owner::{Owner, Side};
+use crate::owner::{Attribution, Owner, Ownership, Process, Side};
 use crate::pipeline::{FLOW_PATIENCE_NS, Payload, Pipeline};
-use crate::report::{Body, FlowChange, FlowReport, FlowRole, PlaceCount, SampleReport};
+use crate::report::{
+    Body, FlowChange, FlowReport, FlowRole, NearEnd, PlaceCount, SampleReport, Verdict,
+};
 
 impl Pipeline {
     pub(super) fn report_started_flows(&mut self, now_ns: u64) {
@@ -201,8 +203,8 @@ impl Pipeline {
         let data = data.get(..self.snaplen).unwrap_or(data);
         let headers = usize::try_from(sample.payload_offset).unwrap_or(0).min(data.len());
         let (headers, payload) = data.split_at(headers);
-        let (shown, blanked) = match self.payload {
-            Payload::None => (Vec::new(), 0),
+        let (packet, blanked) = match self.payload {
+            Payload::None => (headers.to_vec(), 0),
             Payload::Masked => {
                 let Masked { bytes, blanked } = masked;
                 let shown = bytes.get(..payload.len()).unwrap_or(bytes);
@@ -211,6 +213,9 @@ impl Pipeline {
             }
             Payload::Full => (data.to_vec(), 0),
         };
+        let packet = Bytes::from(packet);
+        let shown = if self.payload == Payload::None { Bytes::new() } else { packet.clone() };
+        let end = if place.is_egress() { sender } else { sender.other() };
         SampleReport {
             source,
             destination,
@@ -222,9 +227,42 @@ impl Pipeline {
             length: sample.length,
             represents: sample.represents,
             captured: u32::try_from(data.len()).unwrap_or(u32::MAX),
-            data: Bytes::from(shown),
+            data: shown,
             blanked: u32::try_from(blanked).unwrap_or(u32::MAX),
+            packet,
+            near: self.names_ends.then(|| Box::new(self.near_end(&id, end))),
         }
+    }
+
+    /// Who is at one end of a flow, as far as that is known by now.
+    fn near_end(&self, id: &FlowId, end: End) -> NearEnd {
+        let Some(flow) = self.flows.get(id) else {
+            return NearEnd { ownership: Ownership::Unknown, owner: None, verdict: None };
+        };
+        let side = if end == flow.opener { Side::Source } else { Side::Destination };
+        let Attribution { ownership, owners, .. } = self.known.of_flow(flow, None).attribution;
+        let owner = owners.into_iter().find(|owner| owner.side == Some(side));
+        // That of the other end says nothing of this one.
+        let ownership = match (ownership, &owner) {
+            (Ownership::Process, None) => Ownership::Unknown,
+            (ownership, _) => ownership,
+        };
+        let serves = owner.as_ref().filter(|_| side == Side::Destination);
+        let verdict = serves.and_then(|owner| self.verdict_of(flow, end, &owner.process));
+        NearEnd { ownership, owner, verdict }
+    }
+
+    /// What the policy says of the listener that a process serves at an end of a flow.
+    fn verdict_of(&self, flow: &Flow, end: End, process: &Process) -> Option<Verdict> {
+        let (transport, port) = (flow.id.transport, flow.id.endpoint(end).port);
+        let has = |owner: &Owner| {
+            (owner.process.pid, owner.process.start_ticks) == (process.pid, process.start_ticks)
+        };
+        let mut listeners = self.open_reports().filter(|listener| {
+            (listener.transport, listener.local.port) == (transport, port)
+                && listener.attribution.owners.iter().any(has)
+        });
+        listeners.next().map(|listener| listener.verdict.clone())
     }
 }
 

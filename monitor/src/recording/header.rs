@@ -66,7 +66,7 @@ pub struct Header {
 impl Header {
     /// The header of a recording of a run with these settings.
     pub fn of(origin: Origin, settings: &Settings) -> Self {
-        // All of them: what is not recorded cannot be replayed.
+        // What is not recorded cannot be replayed.
         let Settings {
             ports,
             policy,
@@ -78,6 +78,8 @@ impl Header {
             jiffy_ns,
             netns,
             clock,
+            // No event shows it, and a replay may capture what the run did not.
+            names_ends: _,
         } = settings;
         Self {
             format: FORMAT,
@@ -134,7 +136,13 @@ impl Header {
             jiffy_ns: self.jiffy_ns,
             netns: self.netns.clone(),
             clock: self.clock,
+            names_ends: false,
         })
+    }
+
+    /// What may be shown of samples.
+    pub const fn payload(&self) -> Payload {
+        self.payload
     }
 
     /// The ports of the run, as its user wrote them.

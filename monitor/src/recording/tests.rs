@@ -386,6 +386,7 @@ fn settings(payload: Payload) -> Settings {
         jiffy_ns: 4_000_000,
         netns: netns(),
         clock: serde_json::from_str(r#"{"unix_minus_boot_ns":1800000000000000000}"#).unwrap(),
+        names_ends: false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -13,6 +14,7 @@ use crate::failure::{self, Failure};
 use crate::kernel::cgroup;
 use crate::lookup;
 use crate::output::text;
+use crate::pcap::Pcap;
 use crate::pipeline::Input;
 use crate::recording::Recording;
 use crate::report::RunEnded;
@@ -79,7 +81,8 @@ pub(super) fn end(mut watch: Watch, stop: &Stop) -> Result<u8, Failure> {
         !counters.losses().is_empty() || watch.is_exact && !counters.broken_equations().is_empty()
     });
     let is_broken = watch.recording.as_ref().is_some_and(Recording::is_broken);
-    let code = if watch.output.has_failed() || is_broken {
+    let is_torn = watch.pcap.as_ref().is_some_and(Pcap::has_failed);
+    let code = if watch.output.has_failed() || is_broken || is_torn {
         failure::OUTPUT_FAILED
     } else if lost && watch.args.fail_on_loss {
         failure::LOSS
@@ -116,6 +119,9 @@ impl Watch {
             self.hand_over(deadline);
         }
         self.output.drain();
+        if let Some(pcap) = &self.pcap {
+            pcap.drain();
+        }
         let sinks = self.sinks();
         let counters = self.pipeline.counters(&counts, sinks.clone());
         if self.is_exact {
@@ -129,9 +135,16 @@ impl Watch {
         let (reason, counts) = (reason.to_owned(), Some((counts, sinks)));
         self.pipeline.apply(Input::Ended { reason, counts, now_ns: clock::boot_ns() });
         for report in self.pipeline.take_reports() {
+            let report = Arc::new(report);
+            if let Some(pcap) = &mut self.pcap {
+                pcap.send_last(&report);
+            }
             self.output.send_last(report);
         }
         self.output.drain();
+        if let Some(pcap) = &self.pcap {
+            pcap.close();
+        }
         if let Some(recording) = &self.recording {
             recording.close();
         }
@@ -149,7 +162,14 @@ impl Watch {
     fn hand_over(&mut self, deadline: Instant) {
         self.output.lose(self.pipeline.take_unreported());
         for report in self.pipeline.take_reports() {
-            if Instant::now() < deadline {
+            let report = Arc::new(report);
+            let has_time = Instant::now() < deadline;
+            match &mut self.pcap {
+                Some(pcap) if has_time => pcap.send_last(&report),
+                Some(pcap) => pcap.send(&report),
+                None => {}
+            }
+            if has_time {
                 self.output.send_last(report);
             } else {
                 self.output.send(report);

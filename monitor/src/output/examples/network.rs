@@ -287,6 +287,8 @@ pub(in crate::output) fn sample() -> SampleReport {
         .concat()
         .into(),
         blanked: 26,
+        packet: Bytes::new(),
+        near: None,
     }
 }
 

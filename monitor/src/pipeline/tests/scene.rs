@@ -202,6 +202,7 @@ pub(super) fn settings() -> Settings {
         jiffy_ns: 4_000_000,
         netns: netns(),
         clock: Clock::of_host(),
+        names_ends: false,
     }
 }
 
