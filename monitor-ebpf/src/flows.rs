@@ -206,7 +206,8 @@ fn start(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Acco
         slot.head_samples -= 1;
         return Accounted::Head;
     }
-    Accounted::Followed
+    // Every packet is every packet.
+    if config::sample_every() == 1 { Accounted::Sample(1) } else { Accounted::Followed }
 }
 
 /// The generation after the slot's; never 0.

@@ -27,6 +27,7 @@ mod tc;
 mod neighbour;
 mod secret;
 mod trace;
+mod pcapng;
 mod cgroup;
 mod service;
 
@@ -38,6 +39,7 @@ pub use event::{Event, Owner};
 pub use frame::{Frame, frames_file};
 pub use lab::{Host, Lab, is_root};
 pub use neighbour::{Neighbour, Order, Verdict};
+pub use pcapng::{Captured, Pcapng};
 pub use portwatch::{Portwatch, program};
 pub use process::{Finished, finish, is_installed, soon};
 pub use run::Run;

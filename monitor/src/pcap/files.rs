@@ -202,7 +202,7 @@ fn is_ours(directory: &OwnedFd) -> bool {
 
 /// `capture.pcapng` as `capture_00001_20261129T072649Z.pcapng`: as Wireshark names a ring of files, in
 /// UTC.
-fn numbered(file: &OsStr, number: u64, unix_ns: i64) -> OsString {
+pub(super) fn numbered(file: &OsStr, number: u64, unix_ns: i64) -> OsString {
     let path = Path::new(file);
     let (stem, extension) = (path.file_stem().unwrap_or(file), path.extension());
     let time = Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or_default();
@@ -223,7 +223,7 @@ fn sums_name(name: &OsStr) -> OsString {
 }
 
 /// A line of `sha256sum`, which escapes a name that would break it.
-fn sum_line(hash: &[u8], name: &OsStr) -> Vec<u8> {
+pub(super) fn sum_line(hash: &[u8], name: &OsStr) -> Vec<u8> {
     let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     let name = name.as_bytes();
     if !name.iter().any(|byte| matches!(byte, b'\\' | b'\n' | b'\r')) {
