@@ -232,9 +232,9 @@ impl Heading {
 
 /// `3516,8000-8010` as pcap-filter(7) has it; empty where nobody would read it.
 fn filter(ports: &str) -> String {
-    let items = ports.split(',').map(|item| match item.contains('-') {
-        true => format!("portrange {item}"),
-        false => format!("port {item}"),
+    let items = ports.split(',').map(|item| {
+        let what = if item.contains('-') { "portrange" } else { "port" };
+        format!("{what} {item}")
     });
     let filter = format!("(tcp or udp) and ({})", items.collect::<Vec<_>>().join(" or "));
     if filter.len() > MAX_FILTER { String::new() } else { filter }

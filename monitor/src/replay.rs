@@ -82,7 +82,7 @@ fn capture(
         cli::Pcap::NO_JSON
     } else {
         let now_unix_ns = Clock::of_host().unix_ns(clock::boot_ns());
-        let target = args.pcap.target(now_unix_ns)?;
+        let target = args.pcap.target(now_unix_ns).map_err(Failure::Usage)?;
         let heading = Heading::of(&header.origin, settings);
         return Ok(target.map(|target| Pcap::start(target, heading)).transpose()?);
     };

@@ -45,7 +45,7 @@ use crate::policy::Policy;
 use crate::ports::PortSet;
 use crate::privilege::{self, Thread};
 use crate::recording::{Origin, Recording};
-use crate::report::{Body, InterfaceReport, RunStarted, SinkCount};
+use crate::report::{Body, InterfaceReport, SinkCount};
 use crate::session::policy::PolicyFile;
 use crate::session::{self, Readers, Snapshot, attach_socket_hooks};
 use crate::sys;
@@ -198,16 +198,8 @@ impl Watch {
         let (lookup, answers) = Lookup::start(identity, work, Some(hooks), programs)?;
         privilege::reduce(Thread::Main, work);
         observed.iter().cloned().map(Input::Observed).for_each(|input| pipeline.apply(input));
-        let started = RunStarted {
-            command: "watch".into(),
-            ports: ports.to_string(),
-            interfaces: observed,
-            attached,
-            resumed,
-            payload: Some(options::payload(args.payload).name().into()),
-            policy: in_force.report.clone(),
-            degraded,
-        };
+        let found = (observed, attached, degraded);
+        let started = options::started(&args, found, resumed, in_force.report.clone());
         let now_ns = clock::boot_ns();
         pipeline.apply(Input::Started { started, now_ns });
         if resumed {

@@ -73,12 +73,12 @@ impl Pcapng {
         succeed(Command::new("capinfos").arg(&self.path))
     }
 
-    /// The statistics of its interfaces, as `name = number`, a line each.
-    pub fn statistics(&self) -> String {
+    /// The statistics of its interfaces, as `name = number`.
+    pub fn statistics(&self) -> Vec<String> {
         let options = ["-X", "read_format:MIME Files Format", "-V"].map(str::to_owned);
         let told = self.tshark(&options);
         let lines = told.lines().filter_map(|line| line.trim().strip_prefix("Option: Number of "));
-        lines.map(|line| format!("{line}\n")).collect()
+        lines.map(str::to_owned).collect()
     }
 
     fn tshark(&self, options: &[String]) -> String {

@@ -71,7 +71,7 @@ fn a_capture_tells_of_each_packet_when_where_which_way_and_whose() {
         ("Packets Dropped by OS", 0),
         ("Packets Delivered to the User", in_all),
     ] {
-        assert!(statistics.contains(&format!("{name} = {count}\n")), "{name}: {statistics}");
+        assert!(statistics.contains(&format!("{name} = {count}")), "{statistics:?}");
     }
     assert_eq!(sink(&run), (in_all, 0));
     assert_mode(&path);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{OUTPUT, value};
-use crate::failure::Failure;
 use crate::pcap::{self, Files, Limits, Target};
 
 /// Options of a capture.
@@ -15,9 +14,9 @@ use crate::pcap::{self, Files, Limits, Target};
 pub struct Pcap {
     /// Write the sampled packets into a new pcapng file, each with its process; `-` is stdout.
     ///
-    /// What of their payload is written --payload says; what is sampled, --sample: 1 is every packet, as far
-    /// as the sampling budget goes. With `-`, events go to stderr. The SHA-256 of each file is put beside
-    /// it, in FILE.sha256.
+    /// --payload says what of their payload is written, --sample what is sampled: with 1 every packet, as far as
+    /// the sampling budget goes. With `-`, events go to stderr. The SHA-256 of each file is put beside it, in
+    /// FILE.sha256.
     #[arg(id = "pcap", long, value_name = "FILE", help_heading = OUTPUT)]
     pub path: Option<PathBuf>,
     /// Begin a new file before one grows over this size. Files are numbered and dated:
@@ -69,24 +68,24 @@ impl Pcap {
         self.path.as_deref() == Some(Path::new("-"))
     }
 
-    /// Where it goes; makes the file.
-    pub fn target(&self, now_unix_ns: i64) -> Result<Option<Target>, Failure> {
+    /// Where it goes; makes the file. An error is a line for the user.
+    pub fn target(&self, now_unix_ns: i64) -> Result<Option<Target>, String> {
         let Self { path, size, interval, files } = self;
         let Some(path) = path else { return Ok(None) };
         let limits = Limits { size: *size, interval: *interval, files: files.map(NonZeroU32::get) };
         if limits.files.is_some() && !limits.rotates() {
             let problem = "'--pcap-files' needs '--pcap-size' or '--pcap-interval'";
-            return Err(Failure::Usage(problem.to_owned()));
+            return Err(problem.to_owned());
         }
         if !self.is_to_stdout() {
-            let files = Files::make(path, limits, now_unix_ns).map_err(Failure::Usage)?;
+            let files = Files::make(path, limits, now_unix_ns)?;
             return Ok(Some(Target::Files(Box::new(files))));
         }
         if limits.rotates() {
             let problem =
                 "stdout is one file: '--pcap -' takes no '--pcap-size' or '--pcap-interval'";
-            return Err(Failure::Usage(problem.to_owned()));
+            return Err(problem.to_owned());
         }
-        pcap::stdout().map(Some).map_err(Failure::Usage)
+        pcap::stdout().map(Some)
     }
 }

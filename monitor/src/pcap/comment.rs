@@ -107,7 +107,9 @@ fn as_portwatch(sample: &SampleReport, near: Option<&NearEnd>) -> String {
                 ("evidence", Some(owner.evidence.name())),
                 ("gone", owner.is_gone().then_some("yes")),
             ] {
-                text.into_iter().for_each(|text| add(key, text));
+                if let Some(text) = text {
+                    add(key, text);
+                }
             }
         }
         None => add("owner", near.map_or("unknown", |near| near.ownership.name())),

@@ -43,7 +43,7 @@ impl Files {
         let mut files = Self { origin, record: None, pcap: None, made: Vec::new() };
         files.record = args.record.as_deref().map(|path| files.add(path)).transpose()?;
         let now_unix_ns = Clock::of_host().unix_ns(clock::boot_ns());
-        let target = args.pcap.target(now_unix_ns);
+        let target = args.pcap.target(now_unix_ns).map_err(Failure::Usage);
         files.pcap = target.inspect_err(|_failure| remove(&files.made))?;
         if let Some(Target::Files(pcap)) = &files.pcap {
             files.made.extend(pcap.made());

@@ -13,6 +13,7 @@ use crate::kernel::object::{self, Object};
 use crate::pipeline::{Payload, Settings};
 use crate::policy::Policy;
 use crate::privilege::Work;
+use crate::report::{InterfaceReport, PolicyReport, RunStarted};
 
 /// Whether what was asked for can be done.
 pub(super) fn check(args: &cli::Watch) -> Result<(), Failure> {
@@ -101,6 +102,26 @@ pub(super) fn settings(
     })
 }
 
+/// How the run begins, with what was found then: interfaces, programs that are attached, and what is
+/// not seen.
+pub(super) fn started(
+    args: &cli::Watch,
+    (interfaces, attached, degraded): (Vec<InterfaceReport>, Vec<(String, String)>, Vec<String>),
+    resumed: bool,
+    policy: Option<PolicyReport>,
+) -> RunStarted {
+    RunStarted {
+        command: "watch".into(),
+        ports: args.common.ports().to_string(),
+        interfaces,
+        attached,
+        resumed,
+        payload: Some(payload(args.payload).name().into()),
+        policy,
+        degraded,
+    }
+}
+
 pub(super) fn wanted(args: &cli::Watch) -> Wanted {
     Wanted {
         interfaces: args.interfaces.clone(),
@@ -109,7 +130,7 @@ pub(super) fn wanted(args: &cli::Watch) -> Wanted {
     }
 }
 
-pub(super) const fn payload(shown: cli::Payload) -> Payload {
+const fn payload(shown: cli::Payload) -> Payload {
     match shown {
         cli::Payload::None => Payload::None,
         cli::Payload::Masked => Payload::Masked,

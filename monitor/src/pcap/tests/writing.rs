@@ -119,5 +119,6 @@ fn report() -> Arc<Report> {
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
 
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = sha2::Sha256::digest(bytes);
+    digest.iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"))
 }

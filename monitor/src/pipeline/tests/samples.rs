@@ -51,6 +51,10 @@ fn payload_is_shown_as_far_as_was_asked_for() {
 
         assert_eq!(report.data, shown, "{payload:?}");
         assert_eq!(report.captured, 45);
+        // A capture has at least the headers.
+        let captured = if shown.is_empty() { packet(HEADERS, 0) } else { shown };
+        assert_eq!(report.packet, captured, "{payload:?}");
+        assert_eq!(report.near, None);
     }
 }
 
