@@ -4,6 +4,7 @@
 
 mod evidence;
 mod exit;
+mod extcap;
 mod pcap;
 mod replay;
 mod policy;
@@ -19,6 +20,7 @@ use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 pub use self::evidence::{Evidence, EvidenceCommand, Selection, VerifyEvidence};
 pub use self::exit::Exit;
+pub use self::extcap::Extcap;
 pub use self::pcap::Pcap;
 pub use self::policy::{CheckPolicy, ExplainPolicy, LearnPolicy, PolicyCommand, Subject};
 pub use self::replay::Replay;
@@ -117,6 +119,11 @@ Example: what is 3516 for, and what else should I look at?
     /// Write, validate and explain what is expected on this host.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Be an interface of Wireshark's: answers what it asks of an external capture program.
+    ///
+    /// `portwatch extcap --install` makes Wireshark ask.
+    #[command(hide = true)]
+    Extcap(Extcap),
     /// Play one of the processes that `doctor` must see; steps come on standard input.
     #[command(hide = true)]
     Decoy,
@@ -400,11 +407,26 @@ impl Scan {
 impl Watch {
     /// As `policy learn --for` watches.
     pub fn for_learning(port: Vec<PortSet>, duration: Duration) -> Result<Self, clap::Error> {
-        let command = Self::augment_args(clap::Command::new("watch").no_binary_name(true));
-        let matches = command.try_get_matches_from(["--no-policy", "--sample", "0"])?;
-        let mut watch = Self::from_arg_matches(&matches)?;
-        watch.common.port = port;
+        let mut watch = Self::of(&["--no-policy", "--sample", "0"], port)?;
         watch.duration = Some(duration);
+        Ok(watch)
+    }
+
+    /// As Wireshark captures.
+    pub fn for_wireshark(
+        port: Vec<PortSet>,
+        sample: u32,
+        payload: Payload,
+    ) -> Result<Self, clap::Error> {
+        let mut watch = Self::of(&["--pcap", "-"], port)?;
+        (watch.sample, watch.payload) = (sample, payload);
+        Ok(watch)
+    }
+
+    fn of(options: &[&str], port: Vec<PortSet>) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(clap::Command::new("watch").no_binary_name(true));
+        let mut watch = Self::from_arg_matches(&command.try_get_matches_from(options)?)?;
+        watch.common.port = port;
         Ok(watch)
     }
 }

@@ -73,3 +73,4 @@ pub mod rulebook;
 pub mod evidence;
 pub mod doctor;
 pub mod explain;
+pub mod extcap;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anstream::ColorChoice;
 use monitor::cli::{self, Cli, Color, Command, EvidenceCommand, Format};
+use monitor::extcap::{self, Asked};
 use monitor::failure::{self, Failure};
 use monitor::host::identity::Identity;
 use monitor::kernel::pin;
@@ -40,15 +41,12 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Watch(args) => {
             // First of all, while no descriptor of ours can have the number that the user means.
             let ready = take_ready_fd(&args)?;
-            let identity = Identity::read();
-            let run = run_identity(&identity);
-            let origin = Origin::of_host(run.clone(), identity.boot_id.clone());
-            let style = if args.pcap.is_to_stdout() {
-                Style::Lines(Look::of_stderr(choice(cli.color)))
-            } else {
-                style(args.common.format, Style::Lines, cli.color, run)
-            };
-            runtime()?.block_on(watch::run(*args, ready, &identity, origin, style))
+            let format = args.common.format;
+            if args.pcap.is_to_stdout() {
+                let look = Look::of_stderr(choice(cli.color));
+                return watch(*args, ready, |_run| Style::Lines(look));
+            }
+            watch(*args, ready, |run| style(format, Style::Lines, cli.color, run))
         }
         Command::Evidence(args) => match &args.command {
             Some(EvidenceCommand::Verify(args)) => evidence::verify(args),
@@ -57,6 +55,14 @@ fn run(cli: Cli) -> Result<u8, Failure> {
                 let run = run_identity(&identity);
                 runtime()?.block_on(evidence::run(*args, &identity, run))
             }
+        },
+        Command::Extcap(args) => match extcap::ask(&args)? {
+            Asked::Answer(text) => {
+                // A reader that has had enough is a normal end.
+                let _written = write!(anstream::stdout(), "{text}");
+                Ok(failure::DONE)
+            }
+            Asked::Capture(args) => watch(*args, None, |_run| Style::Nothing),
         },
         Command::Doctor(args) => {
             let identity = Identity::read();
@@ -75,6 +81,18 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::DecoyWorker => Ok(doctor::decoy_worker()?),
         Command::Detach => detach(),
     }
+}
+
+/// `style` is how the reports of this run look.
+fn watch(
+    args: cli::Watch,
+    ready: Option<OwnedFd>,
+    style: impl FnOnce(RunIdentity) -> Style,
+) -> Result<u8, Failure> {
+    let identity = Identity::read();
+    let run = run_identity(&identity);
+    let origin = Origin::of_host(run.clone(), identity.boot_id.clone());
+    runtime()?.block_on(watch::run(args, ready, &identity, origin, style(run)))
 }
 
 fn runtime() -> Result<Runtime, Failure> {

@@ -47,6 +47,8 @@ pub enum Style {
     Checks(text::Look),
     /// The policy that expects what was seen, written likewise.
     Policy(Box<Draft>),
+    /// Nothing: the run is for something else than its events.
+    Nothing,
 }
 
 /// Where reports go.

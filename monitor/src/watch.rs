@@ -86,6 +86,8 @@ struct Watch {
     recording: Option<Recording>,
     /// With `--pcap`.
     pcap: Option<Pcap>,
+    /// Nobody wants to be told how it went.
+    is_quiet: bool,
     reported: u64,
     fates_asked: u32,
     /// The last counters are of one moment.
@@ -166,6 +168,7 @@ impl Watch {
         let own = netns::own().context("reading the own network namespace")?;
         let (netns, ports) = (own.netns, args.common.ports());
         let is_piped = args.pcap.is_to_stdout();
+        let is_quiet = matches!(style, Style::Nothing);
         let kernel = options::kernel_settings(&args);
         let pins = args.pin.then(|| Pins::open(netns.inode).map(Arc::new)).transpose()?;
         let (mut object, resumed) = Object::load_or_resume(&kernel, pins.as_deref())?;
@@ -221,6 +224,7 @@ impl Watch {
             output: if is_piped { Output::stderr(style)? } else { Output::stdout(style)? },
             recording,
             pcap,
+            is_quiet,
             reported: 0,
             fates_asked: 0,
             is_exact: false,

@@ -298,6 +298,53 @@ fn what_cannot_be_captured_is_refused_before_anything_is_attached() {
     assert_eq!(files_in(directory.path()).len(), 2);
 }
 
+#[test]
+fn wireshark_lists_portwatch_and_captures_through_it() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let folder = "/usr/lib/x86_64-linux-gnu/wireshark/extcap";
+    let Some(_readable) = Pcapng::open(Path::new(folder)) else { return };
+    if !Path::new(folder).is_dir() {
+        return portwatch_tests::skip("Wireshark has no extcap folder here");
+    }
+    let directory = tempfile::tempdir().expect("make a directory");
+    // Nobody else sees this folder. tshark takes two packets of a capture that has no end.
+    let script = format!(
+        "mount --bind '{0}' {folder} && '{1}' extcap --install && tshark -D 2>/dev/null; \
+         tshark -i portwatch -f 'port 1' -c 1 2>&1 | grep 'no capture filter'; \
+         while [ -d '{0}' ] && [ ! -e '{0}/over' ]; do '{ACTOR}' 'sendto {2} 9' >/dev/null; done & \
+         tshark -i portwatch -l -c 2 {3} 2>/dev/null; touch '{0}/over'",
+        directory.path().display(),
+        program().display(),
+        host.v4(PORT),
+        Pcapng::fields().iter().map(|field| format!("'{field}' ")).collect::<String>(),
+    );
+    let mut unshare = host.command("unshare");
+
+    let finished = finish(unshare.args(["--mount", "sh", "-c", &script]));
+
+    let lines: Vec<&str> = finished.stdout.lines().collect();
+    assert!(lines.iter().any(|line| line.ends_with(". portwatch (port 3516)")), "{finished:?}");
+    assert!(lines.iter().any(|line| line.contains("takes no capture filter")), "{finished:?}");
+    for packet in lines.iter().rev().take(2).map(|line| Captured::parse(line)) {
+        assert_eq!((&*packet.interface, &*packet.captured), ("lo", "28"), "{finished:?}");
+        assert!(packet.comments.contains("portwatch: "), "{finished:?}");
+    }
+}
+
+#[test]
+fn the_script_for_wireshark_asks_portwatch() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/extcap/portwatch");
+    let directory = program().parent().expect("a directory").to_owned();
+
+    let mut ask = host.command(script);
+    ask.env("PATH", format!("{}:/usr/bin:/bin", directory.display()));
+    let answer = finish(ask.args(["--extcap-interfaces", "--extcap-version=4.0"]));
+
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    assert!(answer.stdout.contains("interface {value=portwatch}"), "{answer:?}");
+}
+
 /// Time, length and direction of packets.
 fn seen(packets: &[Captured]) -> BTreeSet<(String, u64)> {
     let number = |text: &str| text.parse().expect("a length");

@@ -70,8 +70,10 @@ fn no_pin_password_or_cookie_leaves_by_any_output() {
         let recording_path = recording.to_str().expect("a path that is text");
         let options = ["watch", "-i", Lab::DEVICE, "--sample", "1", "--snaplen", "1500"];
         let options = [options.as_slice(), &["--payload", payload]].concat();
-        let portwatch =
-            lab.right.portwatch(&[options.as_slice(), &["--record", recording_path]].concat());
+        let capture = directory.path().join(format!("{payload}.pcapng"));
+        let capture_path = capture.to_str().expect("a path that is text");
+        let files = ["--record", recording_path, "--pcap", capture_path];
+        let portwatch = lab.right.portwatch(&[options.as_slice(), &files].concat());
         let text = lab.right.portwatch_in_text(&options);
 
         for trace in &traces {
@@ -87,13 +89,15 @@ fn no_pin_password_or_cookie_leaves_by_any_output() {
             bytes.extend(sample.bytes("portwatch.sample.data"));
         }
         let recorded = fs::read(&recording).expect("read the recording");
+        let captured = fs::read(&capture).expect("read the capture");
         if payload == "full" {
             // Else the test could not see one that is let out.
             assert_eq!(secrets_in(&bytes), SECRETS);
             assert_eq!(secrets_in(&recorded), SECRETS);
+            assert_eq!(secrets_in(&captured), SECRETS);
         } else {
             assert_eq!(run.events[0].at("portwatch.run.payload"), "masked");
-            for output in [bytes, said(&text).into_bytes(), recorded] {
+            for output in [bytes, said(&text).into_bytes(), recorded, captured] {
                 let let_out = secrets_in(&output);
                 assert!(let_out.is_empty(), "{let_out:?}");
             }

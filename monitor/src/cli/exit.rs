@@ -97,6 +97,7 @@ fn unknown_argument(error: &Error, shown: &str) -> String {
     }
     let homes: Vec<String> = Cli::command()
         .get_subcommands()
+        .filter(|command| !command.is_hide_set())
         .filter(|command| command.get_arguments().any(|argument| is_named(argument, shown)))
         .map(|command| format!("'portwatch {}'", command.get_name()))
         .collect();

@@ -33,6 +33,14 @@ pub(super) fn sample(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_error| "write a number, or 0 to turn sampling off".to_owned())
 }
 
+/// A capture without samples would be empty.
+pub(super) fn pcap_sample(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(every @ 1..) => Ok(every),
+        _ => Err("write a number from 1".to_owned()),
+    }
+}
+
 pub(super) fn snaplen(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(bytes @ 1..=4096) => Ok(bytes),

@@ -143,6 +143,7 @@ enum Encoder {
     Lines(text::Encoder),
     Table { reports: Vec<Arc<Report>>, look: text::Look, render: Render },
     Policy { draft: Box<Draft>, taken: usize, is_over: bool },
+    Nothing,
 }
 
 impl Encoder {
@@ -153,6 +154,7 @@ impl Encoder {
             Style::Table(look) => Self::Table { reports: Vec::new(), look, render: text::scan },
             Style::Checks(look) => Self::Table { reports: Vec::new(), look, render: text::checks },
             Style::Policy(draft) => Self::Policy { draft, taken: 0, is_over: false },
+            Style::Nothing => Self::Nothing,
         }
     }
 
@@ -164,6 +166,7 @@ impl Encoder {
                 reports.push(report);
                 return Ok(());
             }
+            Self::Nothing => {}
             Self::Policy { draft, taken, is_over } => {
                 draft.take(&report);
                 *taken = taken.saturating_add(1);

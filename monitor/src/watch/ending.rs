@@ -148,8 +148,7 @@ impl Watch {
         if let Some(recording) = &self.recording {
             recording.close();
         }
-        let summary = text::summary(&ended);
-        if writeln!(io::stderr(), "{summary}").is_err() {
+        if !self.is_quiet && writeln!(io::stderr(), "{}", text::summary(&ended)).is_err() {
             tracing::debug!("nobody reads stderr");
         }
         if self.pins.is_some() && writeln!(io::stderr(), "{GOES_ON}").is_err() {
