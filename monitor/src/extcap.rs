@@ -163,6 +163,22 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_is_refused_with_the_reason_and_none_is_not() {
+        let asked = |filter: &str| {
+            let args = ["portwatch", "extcap", "--extcap-interface", "portwatch"];
+            let args = args.into_iter().chain(["--extcap-capture-filter", filter]);
+            let cli = cli::parse(args.map(Into::into)).unwrap();
+            let cli::Command::Extcap(args) = cli.command else { panic!("{cli:?}") };
+            ask(&args).unwrap()
+        };
+
+        assert!(matches!(asked(""), Asked::Answer(answer) if answer.is_empty()));
+        assert!(
+            matches!(asked("port 1"), Asked::Answer(answer) if answer.contains("no capture filter"))
+        );
+    }
+
+    #[test]
     fn a_script_is_written_once_and_nothing_else_is_overwritten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(SCRIPT);

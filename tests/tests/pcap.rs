@@ -307,16 +307,16 @@ fn wireshark_lists_portwatch_and_captures_through_it() {
         return portwatch_tests::skip("Wireshark has no extcap folder here");
     }
     let directory = tempfile::tempdir().expect("make a directory");
+    let fields: Vec<String> = Pcapng::fields().iter().map(|field| format!("'{field}'")).collect();
     // Nobody else sees this folder. tshark takes two packets of a capture that has no end.
     let script = format!(
         "mount --bind '{0}' {folder} && '{1}' extcap --install && tshark -D 2>/dev/null; \
-         tshark -i portwatch -f 'port 1' -c 1 2>&1 | grep 'no capture filter'; \
          while [ -d '{0}' ] && [ ! -e '{0}/over' ]; do '{ACTOR}' 'sendto {2} 9' >/dev/null; done & \
          tshark -i portwatch -l -c 2 {3} 2>/dev/null; touch '{0}/over'",
         directory.path().display(),
         program().display(),
         host.v4(PORT),
-        Pcapng::fields().iter().map(|field| format!("'{field}' ")).collect::<String>(),
+        fields.join(" "),
     );
     let mut unshare = host.command("unshare");
 
@@ -324,7 +324,6 @@ fn wireshark_lists_portwatch_and_captures_through_it() {
 
     let lines: Vec<&str> = finished.stdout.lines().collect();
     assert!(lines.iter().any(|line| line.ends_with(". portwatch (port 3516)")), "{finished:?}");
-    assert!(lines.iter().any(|line| line.contains("takes no capture filter")), "{finished:?}");
     for packet in lines.iter().rev().take(2).map(|line| Captured::parse(line)) {
         assert_eq!((&*packet.interface, &*packet.captured), ("lo", "28"), "{finished:?}");
         assert!(packet.comments.contains("portwatch: "), "{finished:?}");
