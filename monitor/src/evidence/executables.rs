@@ -1,6 +1,7 @@
 //! Copies of what processes run, read through `/proc/PID/exe`: also of what was deleted or never had a name.
 //! Each is kept once, under its SHA-256, and can never be run.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -21,7 +22,12 @@ pub(super) struct Copies {
     /// Bytes that may still be copied.
     left: u64,
     begun: u32,
+    /// SHA-256 of those that many processes run.
+    known: BTreeMap<State, String>,
 }
+
+/// Which contents: device, inode, size, and the times of the last change of contents and of anything.
+type State = (u64, u64, u64, (i64, i64), (i64, i64));
 
 /// What became of a file while it was copied.
 struct Copied {
@@ -33,7 +39,7 @@ struct Copied {
 impl Copies {
     /// No file may be larger than this.
     pub(super) const fn new(max_file: u64) -> Self {
-        Self { max_file, left: TOTAL, begun: 0 }
+        Self { max_file, left: TOTAL, begun: 0, known: BTreeMap::new() }
     }
 
     /// Keeps what a process runs; gives its SHA-256.
@@ -51,7 +57,12 @@ impl Copies {
     fn try_copy(&mut self, held: &Held, source: &str, store: &mut Store) -> Result<String, String> {
         let words = |error: io::Error| error.to_string();
         let from = held.executable()?;
-        let size = from.metadata().map_err(words)?.len();
+        let looked = in_time(PATIENCE, move || state(&from).map(|state| (state, from)));
+        let (state, from) = looked.ok_or(SILENT)?.map_err(words)?;
+        if let Some(sha256) = self.known.get(&state) {
+            return Ok(sha256.clone());
+        }
+        let size = state.2;
         if size > self.max_file {
             return Err(format!("{size} bytes are more than --max-file {}", self.max_file));
         }
@@ -65,12 +76,15 @@ impl Copies {
             words(error)
         })?;
         let to = part.file.try_clone().map_err(words)?;
-        let copied = in_time(PATIENCE, move || copy(from, to, size));
+        let copied = in_time(PATIENCE, move || copy(from, to, state));
         let copied = copied.unwrap_or_else(|| Err((false, io::Error::other(SILENT))));
         match copied {
             Ok(copied) => {
                 self.left = self.left.saturating_sub(copied.size);
                 let sha256 = copied.sha256.clone();
+                if !copied.is_changed {
+                    self.known.insert(state, sha256.clone());
+                }
                 keep(copied, source, part, store);
                 Ok(sha256)
             }
@@ -98,14 +112,16 @@ fn keep(copied: Copied, source: &str, part: Part, store: &mut Store) {
     store.keep(part, item);
 }
 
-/// Copies this many bytes. An error is of the file we write to, or of the other one.
-fn copy(mut from: File, mut to: File, size: u64) -> Result<Copied, (bool, io::Error)> {
+fn state(file: &File) -> io::Result<State> {
+    let it = file.metadata()?;
+    let (modified, changed) = ((it.mtime(), it.mtime_nsec()), (it.ctime(), it.ctime_nsec()));
+    Ok((it.dev(), it.ino(), it.len(), modified, changed))
+}
+
+/// Copies a file that was in this state. An error is of the file we write to, or of the other one.
+fn copy(mut from: File, mut to: File, before: State) -> Result<Copied, (bool, io::Error)> {
+    let size = before.2;
     let theirs = |error| (false, error);
-    let state = |file: &File| {
-        file.metadata()
-            .map(|it| (it.len(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()))
-    };
-    let before = state(&from).map_err(theirs)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     let mut copied = 0_u64;
@@ -131,3 +147,60 @@ const DIRECTORY: &str = "executables";
 const TOTAL: u64 = 2 << 30;
 /// A file system may never answer; a disk may be slow.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::{Child, Command, Stdio};
+
+    use super::super::manifest::Header;
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn what_two_processes_run_is_kept_once_and_can_not_be_run() {
+        let lab = tempfile::tempdir().unwrap();
+        let mut store = Store::create(&lab.path().join("case"), Clock::of_host()).unwrap();
+        let mut children = [cat(), cat()];
+        let mut copies = Copies::new(1 << 30);
+
+        let copied = children
+            .each_ref()
+            .map(|child| copies.copy(&Held::of(child.id()).unwrap(), &mut store).unwrap());
+
+        end(&mut children);
+        assert_eq!((&copied[0], copies.begun), (&copied[1], 1));
+        let finished = store.finish(Header::default()).unwrap();
+        let [item] = &*finished.manifest.items else { panic!("{:?}", finished.manifest) };
+        assert_eq!((&item.path, &item.cut), (&format!("executables/{}", copied[0]), &None));
+        let kept = fs::metadata(lab.path().join("case").join(&item.path)).unwrap();
+        assert_eq!((kept.len(), kept.mode() & 0o777), (item.size, 0o600));
+    }
+
+    #[test]
+    fn a_file_that_is_shorter_than_it_was_is_said_to_have_changed() {
+        let lab = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| lab.path().join(name));
+        fs::write(&from, b"abcdef").unwrap();
+        let file = File::open(&from).unwrap();
+        let before = state(&file).unwrap();
+        fs::write(&from, b"abc").unwrap();
+
+        let copied = copy(file, File::create(&to).unwrap(), before).ok().unwrap();
+
+        assert_eq!((copied.size, copied.is_changed), (3, true));
+        assert!(copied.sha256.starts_with("ba7816bf8f01cfea"));
+    }
+
+    /// One that waits for its input.
+    fn cat() -> Child {
+        Command::new("cat").stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn end(children: &mut [Child]) {
+        for child in children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
