@@ -183,7 +183,8 @@ fn in_time<T: Send + 'static>(
 /// No process is begun with after this time.
 const PROCESS_TIME: Duration = Duration::from_mins(1);
 const EVENT_BYTES: usize = 256 << 20;
-const NO_PACKETS: &str = "this takes one look and captures no packets: `portwatch watch` does";
+const NO_PACKETS: &str =
+    "this takes one look and captures no packets: `portwatch watch --pcap` does";
 
 #[cfg(test)]
 mod tests {
