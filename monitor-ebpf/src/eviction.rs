@@ -107,10 +107,12 @@ mod tests {
         idle_longest(&Set { ways }, NOW)
     }
 
-    /// A slot of a flow, or a free one without packets.
+    /// A slot of a flow, or without packets one that was never used.
     fn used(packets: u64, idle: u32, tcp_flags: u8) -> Slot {
-        let generation = u64::from(packets != 0) << Slot::PACKET_BITS;
-        let last_jiffies = NOW.wrapping_sub(idle);
-        Slot { count: generation | packets, last_jiffies, tcp_flags, ..Slot::new_zeroed() }
+        if packets == 0 {
+            return Slot::new_zeroed();
+        }
+        let (count, last_jiffies) = (1 << Slot::PACKET_BITS | packets, NOW.wrapping_sub(idle));
+        Slot { count, last_jiffies, tcp_flags, ..Slot::new_zeroed() }
     }
 }
