@@ -55,6 +55,29 @@ fn counting_goes_on_while_no_portwatch_runs_and_the_next_one_has_it_all() {
 }
 
 #[test]
+fn not_one_packet_passes_by_while_the_next_one_takes_over() {
+    let Some((lab, bpffs)) = lab_with_bpffs() else { return };
+    let Some(nft) = Nft::on(&lab.right, Lab::DEVICE, PORT) else { return };
+    let address = lab.right.v4(PORT);
+    let mut server = lab.right.actor(&[&format!("bind udp {address}"), "serve 100000000"]);
+    server.answer();
+    let mut client = lab.left.actor(&[&format!("connect udp {address}"), "stay"]);
+    client.answer();
+    bpffs.portwatch(&["watch", "--pin"]).kill();
+
+    // More than anybody can: they talk until they are killed.
+    client.tell("roundtrips 100000000 100");
+    let portwatch = bpffs.portwatch(&["watch", "--pin"]);
+    drop((client, server));
+    let run = portwatch.stop();
+
+    let counted = ["ingress", "egress"].map(|direction| run.counted(PORT, direction));
+    assert_eq!(counted, [nft.ingress(), nft.egress()]);
+    assert!(counted[0].packets > 1000, "nobody talked meanwhile: {counted:?}");
+    run.assert_sound();
+}
+
+#[test]
 fn flows_that_an_earlier_run_reported_are_counted_apart() {
     let Some((lab, bpffs)) = lab_with_bpffs() else { return };
     let small = ["watch", "--pin", "--flow-table", "64KiB"];
