@@ -71,12 +71,14 @@ impl Told {
         self.descriptors.as_ref().map(|descriptors| descriptors.iter().map(held).collect())
     }
 
-    /// The sockets that can see or answer packets of these ports without being on them.
+    /// The sockets that can see or answer packets of these ports without being on them, as far as they are
+    /// news, and how many more there are than are told at once.
     pub fn portless<'n>(
         &self,
         namespaces: impl IntoIterator<Item = &'n Namespace>,
         ports: &PortSet,
-    ) -> Vec<(PortlessSocket, Vec<Task>)> {
+        is_news: &dyn Fn(&PortlessSocket) -> bool,
+    ) -> (Vec<(PortlessSocket, Vec<Task>)>, usize) {
         let descriptors = self.descriptors.as_deref().unwrap_or_default();
         let is_packet = |it: &&SocketView| i32::from(it.family) == libc::AF_PACKET;
         let has_packet_socket = |namespace: &&'n Namespace| {
@@ -90,7 +92,7 @@ impl Told {
             let known = tasks.iter().find(|it| it.tgid == view.tgid);
             known.map_or(Task { pid: view.tgid, ..Task::default() }, task)
         };
-        portless::sockets(descriptors, &holder, &places, ports)
+        portless::sockets(descriptors, &holder, &places, ports, is_news)
     }
 
     /// The cookies of all sockets that have no port; `None`: this kernel does not tell.

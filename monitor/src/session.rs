@@ -292,7 +292,10 @@ impl<'a> Snapshot<'a> {
             _ => by_proc(&self.sockets, degraded)?,
         };
         tell_holders(pipeline, &cookies, &held, now_ns);
-        let found = told.portless(&self.namespaces, self.wanted.ports);
+        let (found, more) = told.portless(&self.namespaces, self.wanted.ports, &|_| true);
+        if more > 0 {
+            degraded.push(format!("{more} more packet, raw or XDP sockets than are told at once"));
+        }
         if !found.is_empty() {
             pipeline.apply(Input::Portless { found, now_ns });
         }

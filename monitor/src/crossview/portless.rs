@@ -23,13 +23,15 @@ pub(super) struct Place {
     pub interfaces: BTreeMap<u32, String>,
 }
 
-/// Those that can see or answer packets of these ports, each with all who hold it.
+/// Those that can see or answer packets of these ports and are news, each with all who hold it, and how
+/// many more there are: of too many, those whose filter says most, so that nobody hides behind others.
 pub(super) fn sockets(
     descriptors: &[SocketView],
     tasks: &dyn Fn(&SocketView) -> Task,
     places: &[Place],
     ports: &PortSet,
-) -> Vec<(PortlessSocket, Vec<Task>)> {
+    is_news: &dyn Fn(&PortlessSocket) -> bool,
+) -> (Vec<(PortlessSocket, Vec<Task>)>, usize) {
     let mut found: BTreeMap<u64, (PortlessSocket, Vec<Task>)> = BTreeMap::new();
     for view in descriptors {
         if let Some((_, holders)) = found.get_mut(&view.cookie) {
@@ -37,13 +39,18 @@ pub(super) fn sockets(
             if !holders.contains(&task) {
                 holders.push(task);
             }
-        } else if found.len() < MAX_SOCKETS
-            && let Some(socket) = socket(view, places, ports)
-        {
+        } else if let Some(socket) = socket(view, places, ports).filter(is_news) {
             found.insert(view.cookie, (socket, vec![tasks(view)]));
         }
     }
-    found.into_values().collect()
+    let mut found: Vec<_> = found.into_values().collect();
+    let more = found.len().saturating_sub(MAX_SOCKETS);
+    if more > 0 {
+        let reach = |socket: &PortlessSocket| socket.filter.as_ref().map(|filter| filter.reach);
+        found.sort_by_key(|(socket, _)| rank(reach(socket).unwrap_or(Reach::Everything)));
+        found.truncate(MAX_SOCKETS);
+    }
+    (found, more)
 }
 
 fn socket(view: &SocketView, places: &[Place], ports: &PortSet) -> Option<PortlessSocket> {
@@ -149,7 +156,7 @@ const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
 
 /// Sockets told of, ports a filter is tried with, lines and numbers shown of a filter.
-const MAX_SOCKETS: usize = 256;
+const MAX_SOCKETS: usize = 1024;
 const MAX_PORTS: usize = 64;
 const MAX_LINES: usize = 64;
 const MAX_NUMBERS: usize = 8;

@@ -36,9 +36,10 @@ impl Watch {
             self.pipeline.apply(Input::PortlessGone { cookies, now_ns });
         }
         let others = self.interfaces.get_ref().namespaces();
-        let mut found =
-            told.portless(std::iter::once(&own).chain(others), &self.args.common.ports());
-        found.retain(|(socket, _)| !self.pipeline.knows_portless(socket));
+        let is_news = |socket: &_| !self.pipeline.knows_portless(socket);
+        // Should there be more than are told at once, the next look tells of them.
+        let (found, _more) =
+            told.portless(std::iter::once(&own).chain(others), &self.args.common.ports(), &is_news);
         if !found.is_empty() {
             self.pipeline.apply(Input::Portless { found, now_ns });
         }

@@ -10,7 +10,8 @@ fn who_can_see_the_port_is_told_of_with_all_who_hold_it() {
     let [first, second] = [7, 8].map(|tgid| SocketView { tgid, ..view(libc::AF_PACKET, 3) });
     let all = PacketSocket { protocol: 3, ifindex: 2, ..listed() };
 
-    let found = sockets(&[first, second, first], &holder, &[place(all)], &ports());
+    let (found, _) =
+        sockets(&[first, second, first], &holder, &[place(all)], &ports(), &all_of_them);
 
     let [(socket, holders)] = &found[..] else { panic!("{found:#?}") };
     assert_eq!(holders.iter().map(|task| task.pid).collect::<Vec<_>>(), [7, 8]);
@@ -37,7 +38,8 @@ fn who_cannot_see_the_port_is_not_told_of() {
     let table =
         [(filtered, deaf), (view(libc::AF_PACKET, 3), arp), (icmp, listed()), (tcp, listed())];
     for (view, listed) in table {
-        assert_eq!(sockets(&[view], &holder, &[place(listed)], &ports()), []);
+        let told = sockets(&[view], &holder, &[place(listed)], &ports(), &all_of_them);
+        assert_eq!(told, (Vec::new(), 0));
     }
 }
 
@@ -46,13 +48,33 @@ fn a_filter_that_the_kernel_does_not_show_cannot_be_judged() {
     let raw = SocketView { protocol: 6, filter_length: 9, ..view(libc::AF_INET, 3) };
     let program = SocketView { filter_program: 12, ..view(libc::AF_XDP, 3) };
 
-    let found = sockets(&[raw], &holder, &[], &ports());
-    let other = sockets(&[program], &holder, &[], &ports());
+    let (found, _) = sockets(&[raw], &holder, &[], &ports(), &all_of_them);
+    let (other, _) = sockets(&[program], &holder, &[], &ports(), &all_of_them);
 
     let filters = [&found, &other].map(|it| it[0].0.filter.clone().unwrap());
     assert_eq!(filters.each_ref().map(|it| it.reach), [Reach::Unknown; 2]);
     assert_eq!(filters.each_ref().map(|it| (it.length, it.program)), [(9, None), (0, Some(12))]);
     assert_eq!(found[0].0.protocol, "tcp");
+}
+
+#[test]
+fn nobody_hides_behind_a_crowd_of_sockets() {
+    let decoy = |cookie| SocketView { cookie, ..view(libc::AF_XDP, 3) };
+    let mut views: Vec<_> = (0..).take(MAX_SOCKETS + 5).map(decoy).collect();
+    // Whose filter is not shown: less is known of it than of one without.
+    views.iter_mut().for_each(|view| view.filter_program = 12);
+    views.push(SocketView { cookie: 1 << 40, ..view(libc::AF_XDP, 3) });
+
+    let (found, more) = sockets(&views, &holder, &[], &ports(), &all_of_them);
+    let is_news = |socket: &PortlessSocket| found.iter().all(|(it, _)| it.cookie != socket.cookie);
+    let (rest, none_left) = sockets(&views, &holder, &[], &ports(), &is_news);
+
+    assert_eq!((found.len(), more, rest.len(), none_left), (MAX_SOCKETS, 6, 6, 0));
+    assert_eq!(found[0].0.cookie, 1 << 40);
+}
+
+fn all_of_them(_: &PortlessSocket) -> bool {
+    true
 }
 
 fn view(family: i32, kind: u16) -> SocketView {
