@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use super::{Payload, value};
+use super::{OUTPUT, Payload, value};
 use crate::ports::PortSet;
 
 /// What Wireshark asks for.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
-#[command(group = ArgGroup::new("question").multiple(false))]
+#[command(group = ArgGroup::new("question").multiple(false), next_help_heading = OUTPUT)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a question of Wireshark's")]
 pub struct Extcap {
     /// Which interfaces are there?
