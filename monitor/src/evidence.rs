@@ -2,13 +2,14 @@
 //!
 //! What vanishes first is taken first: processes are held as soon as they are known, then one look as `scan`
 //! takes it, then executables and files of the processes, tables, rules and the host. Nothing is changed and
-//! nothing is run. Whatever a process or file system does, it is waited for with patience, and what did not
+//! nothing is run but a `portwatch watch` for the packets, if they are asked for. Whatever a process or file system does, it is waited for with patience, and what did not
 //! come is listed.
 
 mod archive;
 mod custody;
 mod executables;
 mod manifest;
+mod packets;
 mod place;
 mod processes;
 mod selection;
@@ -25,6 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use self::custody::Case;
+use self::packets::Capture;
 use self::place::Place;
 use self::processes::{Crew, Told, nanoseconds};
 use self::selection::Seen;
@@ -57,6 +59,13 @@ pub async fn run(
     let case = Case::open(&args, identity, &run, store.now());
     // While they can still be asked for, and before anybody goes.
     store.take("system", artifacts::clock());
+    let capture = args.duration.and_then(|duration| {
+        let begun = Capture::begin(&args, duration, store);
+        begun.map_err(|why| store.miss(packets::PACKETS, why)).ok()
+    });
+    if args.duration.is_none() {
+        store.miss(packets::PACKETS, NOT_ASKED_FOR);
+    }
     let mut crew = Crew::default();
     if let Selection::Pid(pid) = args.selection() {
         crew.hold(&[pid]);
@@ -81,7 +90,9 @@ pub async fn run(
     if let Some(policy) = in_force {
         tables::policy(&policy.file, store);
     }
-    store.miss("packets", NO_PACKETS);
+    if let Some(capture) = capture {
+        capture.conclude(store).await;
+    }
     Ok(conclude(place, case, &Summary { args: &args, seen: &seen, names: &names }))
 }
 
@@ -183,8 +194,7 @@ fn in_time<T: Send + 'static>(
 /// No process is begun with after this time.
 const PROCESS_TIME: Duration = Duration::from_mins(1);
 const EVENT_BYTES: usize = 256 << 20;
-const NO_PACKETS: &str =
-    "this takes one look and captures no packets: `portwatch watch --pcap` does";
+const NOT_ASKED_FOR: &str = "not asked for: `--for` captures for a while";
 
 #[cfg(test)]
 mod tests {

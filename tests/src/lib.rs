@@ -41,7 +41,7 @@ pub use lab::{Host, Lab, is_root};
 pub use neighbour::{Neighbour, Order, Verdict};
 pub use pcapng::{Captured, Pcapng};
 pub use portwatch::{Portwatch, program};
-pub use process::{Finished, finish, is_installed, soon};
+pub use process::{Finished, finish, interrupt, is_installed, soon};
 pub use run::Run;
 pub use secret::Secret;
 pub use service::{Service, are_installed};

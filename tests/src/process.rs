@@ -84,6 +84,11 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("send a signal");
 }
 
+/// What Ctrl-C sends.
+pub fn interrupt(child: &Child) {
+    signal(child, Signal::INT);
+}
+
 /// [`crate::deadline`] as `poll` takes it.
 pub(crate) fn deadline() -> Timespec {
     Timespec::try_from(crate::deadline()).expect("fit a deadline into a timespec")

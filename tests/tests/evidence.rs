@@ -5,10 +5,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use portwatch_tests::{Actor, Event, Finished, Host, Lab, finish, is_installed, now, program};
+use portwatch_tests::{
+    Actor, Event, Finished, Host, Lab, Pcapng, deadline, finish, interrupt, is_installed, now,
+    program,
+};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -225,9 +228,51 @@ fn what_could_not_be_obtained_is_listed_with_the_reason() {
     let why = without.missing(&format!("copy of /proc/{}/exe", server.pid()));
     assert!(why.ends_with("bytes are more than --max-file 1024"), "{why}");
     assert!(!without.path("executables").exists());
-    assert!(without.missing("packets").contains("captures no packets"));
+    assert!(without.missing("packets").starts_with("not asked for"));
     let why = of_nobody.missing(&format!("process {gone}, asked for"));
     assert_eq!(why, "gone before it could be read");
+}
+
+#[test]
+fn packets_are_captured_for_a_while_and_what_ends_that_early_loses_nothing() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let lab = directory();
+    let case = lab.path().join("case");
+    let Some(capture) = Pcapng::open(&case.join("packets/packets.pcapng")) else { return };
+    let mut server = host.actor(&[&listen(&host), "stay"]);
+    server.answer();
+    let mut command = host.command(program());
+    command.args(["evidence", &text(&case), "--no-policy", "--for", "10m"]);
+    let evidence = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("start it");
+
+    // What it writes there begins with a header; more than that is packets.
+    let growing = case.join("packets/part-1");
+    let is_capturing = || growing.metadata().is_ok_and(|it| it.len() > 4096);
+    let end = now() + deadline();
+    while !is_capturing() {
+        assert!(now() < end, "no packets are captured");
+        server.tell("serve 1");
+        host.perform(&[&format!("connect tcp {}", host.v4(PORT)), "roundtrips 5 100", "close"]);
+        server.answer();
+    }
+    interrupt(&evidence);
+    let finished = evidence.wait_with_output().expect("wait for it");
+
+    let said = String::from_utf8_lossy(&finished.stderr);
+    assert_eq!(finished.status.code(), Some(0), "{said}");
+    let packets = capture.packets();
+    let pid = format!("PID: {}", server.pid());
+    assert!(packets.iter().any(|packet| packet.comments.contains(&pid)), "{packets:?}");
+    assert!(contains(&case.join("packets/events.txt"), b"LISTENER"));
+    for path in [&case, &lab.path().join("case.tar")] {
+        let verified = verify(path);
+        assert_eq!(verified.code, Some(0), "{}", verified.stdout);
+    }
+    let manifest = json(&case.join("manifest.json"));
+    let items = manifest["items"].as_array().expect("items").iter();
+    let kept: Vec<&str> = items.filter_map(|it| it["path"].as_str()).collect();
+    assert!(kept.contains(&"packets/packets.pcapng"), "{kept:?}");
+    assert!(kept.iter().any(|path| path.starts_with("processes/")), "{kept:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -47,6 +48,11 @@ pub struct Evidence {
     /// Also keep the environment of each process, which often holds passwords.
     #[arg(long, help_heading = OUTPUT)]
     pub with_environment: bool,
+    /// Also capture the packets of the ports, for this time, such as 10s or 5m; Ctrl-C ends it early.
+    ///
+    /// A `portwatch watch` does it, which needs more rights than all else here.
+    #[arg(long = "for", value_name = "TIME", value_parser = value::duration, help_heading = OBSERVE)]
+    pub duration: Option<Duration>,
     /// Largest executable to copy.
     #[arg(
         long,

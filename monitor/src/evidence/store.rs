@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
@@ -117,6 +117,34 @@ impl Store {
                 self.fail(&item.path, &error.into());
             }
         }
+    }
+
+    /// Keeps what somebody else has written to what was begun, if that is anything. `cut`: why it is not whole.
+    pub(super) fn seal(
+        &mut self,
+        part: Part,
+        path: &str,
+        source: &str,
+        cut: Option<&str>,
+    ) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat2(&self.root, &*part.path, flags, Mode::empty(), INSIDE)?;
+        let (mut file, mut hasher) = (File::from(file), Sha256::new());
+        let (mut size, mut buffer) = (0_u64, vec![0; 1 << 16]);
+        loop {
+            let read = file.read(&mut buffer)?;
+            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+            hasher.update(bytes);
+            size = size.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        }
+        if size == 0 {
+            self.remove(&part.path);
+            return Ok(());
+        }
+        let sha256 = hex(&hasher.finalize());
+        let (path, source, cut) = (path.to_owned(), source.to_owned(), cut.map(str::to_owned));
+        self.keep(part, Item { path, sha256, size, source, obtained: String::new(), cut });
+        Ok(())
     }
 
     /// Forgets what was begun.

@@ -62,7 +62,9 @@ fn nobody_hides_behind_a_crowd_of_sockets() {
     let decoy = |cookie| SocketView { cookie, ..view(libc::AF_XDP, 3) };
     let mut views: Vec<_> = (0..).take(MAX_SOCKETS + 5).map(decoy).collect();
     // Whose filter is not shown: less is known of it than of one without.
-    views.iter_mut().for_each(|view| view.filter_program = 12);
+    for view in &mut views {
+        view.filter_program = 12;
+    }
     views.push(SocketView { cookie: 1 << 40, ..view(libc::AF_XDP, 3) });
 
     let (found, more) = sockets(&views, &holder, &[], &ports(), &all_of_them);

@@ -24,7 +24,8 @@ fn this_process_is_read_completely() {
         executable: Some(std::env::current_exe().unwrap()),
         deleted: false,
         on_host: Some(true),
-        world_writable: None,
+        // Wherever this is built.
+        world_writable: process.world_writable.clone(),
         sha256: None,
         relays_to: None,
         packaging: Packaging::Unknown,
