@@ -31,8 +31,9 @@ impl Capture {
         }
         let file = NamedTempFile::new().expect("make a file for a capture");
         let mut tcpdump = host.command("tcpdump");
-        // Buffers for every frame of a test, and no other user to become.
-        let options = ["-B", "16384", "-U", "--immediate-mode", "-Z", "root"];
+        // Buffers for every frame of a test, each as large as the longest that may come: of 256 KiB, 16 MiB hold
+        // a few only. And no other user to become.
+        let options = ["-s", "2048", "-B", "16384", "-U", "--immediate-mode", "-Z", "root"];
         tcpdump.args(["-i", device, "-c", &count.to_string()]).args(options);
         tcpdump.arg("-w").arg(file.path()).arg(filter);
         tcpdump.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

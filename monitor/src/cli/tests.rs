@@ -185,7 +185,10 @@ fn a_bad_option_is_refused_in_one_line() {
         ("scan --prot 22", "unknown option '--prot', did you mean '--port'?"),
         ("scan --what", "unknown option '--what'"),
         ("scan -i eth0", "unknown option '-i' here, it is one of 'portwatch watch'"),
-        ("scan --for=3s", "unknown option '--for' here, it is one of 'portwatch watch'"),
+        (
+            "scan --for=3s",
+            "unknown option '--for' here, it is one of 'portwatch watch' and 'portwatch evidence'",
+        ),
         (
             "--port 22 scan",
             "unknown option '--port' here, it is one of 'portwatch scan', 'portwatch watch' and \

@@ -151,4 +151,40 @@ mod tests {
         assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
         assert!(runs().unwrap().success());
     }
+
+    /// One of each list, and none that could do harm where it is not denied, or that other users are
+    /// refused anyhow.
+    #[test]
+    fn a_call_of_every_list_is_denied_and_was_not_before() {
+        use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+        use rustix::time::{ClockId, Timespec, clock_settime};
+
+        const NOWHERE: &str = "/nowhere/at/all";
+        let errors = || {
+            let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+            let no_time = Timespec { tv_sec: 0, tv_nsec: -1 };
+            [
+                pidfd_getfd(own, i32::MAX, PidfdGetfdFlags::empty()).map(drop).unwrap_err().into(),
+                rustix::mount::mount_bind(NOWHERE, NOWHERE).unwrap_err().into(),
+                rustix::process::chroot(NOWHERE).unwrap_err().into(),
+                std::fs::hard_link(NOWHERE, NOWHERE).unwrap_err(),
+                clock_settime(ClockId::Realtime, no_time).unwrap_err().into(),
+                // `symlink` where there is such a call, else `symlinkat`.
+                std::os::unix::fs::symlink(NOWHERE, NOWHERE).unwrap_err(),
+            ]
+            .map(|error: std::io::Error| error.raw_os_error())
+        };
+        let before = errors();
+
+        let denied = std::thread::spawn(move || {
+            deny().unwrap();
+            errors()
+        });
+
+        // Root is refused none of them before, elsewhere others may be.
+        if rustix::process::geteuid().is_root() {
+            assert!(!before.contains(&Some(libc::EPERM)), "{before:?}");
+        }
+        assert_eq!(denied.join().unwrap(), [Some(libc::EPERM); 6]);
+    }
 }

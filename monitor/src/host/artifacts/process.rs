@@ -190,6 +190,7 @@ const INFO_BYTES: usize = 4 << 10;
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::io::{Read as _, Write as _};
     use std::process::{Child, Command, Stdio};
 
     use super::*;
@@ -250,9 +251,13 @@ mod tests {
         told
     }
 
-    /// One that waits for its input.
+    /// One that waits for its input, and has read some: before that its arguments may not be there yet.
     fn cat() -> Child {
         let mut command = Command::new("cat");
-        command.env("A_WORD", "it").stdin(Stdio::piped()).spawn().unwrap()
+        command.env("A_WORD", "it").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        child
     }
 }
