@@ -8,6 +8,7 @@ pub mod ecs;
 #[cfg(test)]
 mod examples;
 pub mod rules;
+pub(crate) mod sink;
 #[cfg(test)]
 mod tests;
 pub mod text;
@@ -17,16 +18,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use anyhow::{Context as _, Result};
-use tokio::sync::Notify;
 
 use crate::policy::draft::Draft;
 use crate::privilege::{self, Thread, Work};
 use crate::report::{Report, SinkCount};
 
+use self::sink::State;
 use self::writer::Writer;
 
 pub(crate) use self::writer::write_all;
@@ -57,16 +57,6 @@ pub struct Output {
     name: String,
     queue: SyncSender<Message>,
     state: Arc<State>,
-}
-
-/// What the writing thread tells.
-#[derive(Debug, Default)]
-struct State {
-    delivered: AtomicU64,
-    lost: AtomicU64,
-    closed: AtomicBool,
-    failed: AtomicBool,
-    closing: Notify,
 }
 
 /// What the writing thread is told.
@@ -128,7 +118,7 @@ impl Output {
 
     /// How many reports are lost so far.
     pub fn lost(&self) -> u64 {
-        self.state.lost.load(Ordering::Relaxed)
+        self.state.lost()
     }
 
     /// Waits until everything queued has been written or lost. As long as the reader takes.
@@ -141,39 +131,21 @@ impl Output {
 
     /// The reader went away: a normal end. What is sent from then on is neither delivered nor lost.
     pub fn is_closed(&self) -> bool {
-        self.state.closed.load(Ordering::Relaxed)
+        self.state.is_closed()
     }
 
     /// Waits until the reader goes away; for one task at a time.
     pub async fn closed(&self) {
-        while !self.is_closed() {
-            self.state.closing.notified().await;
-        }
+        self.state.closed().await;
     }
 
     /// Something could not be written, now or earlier; the log has said why.
     pub fn has_failed(&self) -> bool {
-        self.state.failed.load(Ordering::Relaxed)
+        self.state.has_failed()
     }
 
     /// What became of the reports so far; exact after [`Output::drain`].
     pub fn counts(&self) -> Vec<SinkCount> {
-        vec![SinkCount {
-            name: self.name.clone(),
-            delivered: self.state.delivered.load(Ordering::Relaxed),
-            lost: self.state.lost.load(Ordering::Relaxed),
-        }]
-    }
-}
-
-impl State {
-    fn lose(&self, reports: u64) {
-        self.lost.fetch_add(reports, Ordering::Relaxed);
-    }
-
-    fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        // Kept for a task that only asks later.
-        self.closing.notify_one();
+        vec![self.state.count(&self.name)]
     }
 }

@@ -15,13 +15,12 @@ mod writer;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use anyhow::{Context as _, Result};
-use tokio::sync::Notify;
 
 use crate::escape;
+use crate::output::sink::State;
 use crate::pipeline::{Payload, Settings};
 use crate::privilege::{self, Thread, Work};
 use crate::recording::Origin;
@@ -52,16 +51,6 @@ pub struct Pcap {
     state: Arc<State>,
     /// Packets that found the queue full, by interface, since the last one that did not.
     dropped: HashMap<Place, u64>,
-}
-
-/// What the writing thread tells.
-#[derive(Debug, Default)]
-struct State {
-    delivered: AtomicU64,
-    lost: AtomicU64,
-    closed: AtomicBool,
-    failed: AtomicBool,
-    closing: Notify,
 }
 
 /// What the writing thread is told.
@@ -146,45 +135,27 @@ impl Pcap {
 
     /// How many packets are lost so far.
     pub fn lost(&self) -> u64 {
-        self.state.lost.load(Ordering::Relaxed)
+        self.state.lost()
     }
 
     /// The reader went away: a normal end.
     pub fn is_closed(&self) -> bool {
-        self.state.closed.load(Ordering::Relaxed)
+        self.state.is_closed()
     }
 
     /// Waits until the reader goes away; for one task at a time.
     pub async fn closed(&self) {
-        while !self.is_closed() {
-            self.state.closing.notified().await;
-        }
+        self.state.closed().await;
     }
 
     /// Something could not be written, now or earlier; the log has said why.
     pub fn has_failed(&self) -> bool {
-        self.state.failed.load(Ordering::Relaxed)
+        self.state.has_failed()
     }
 
     /// What became of the packets so far; exact after [`Pcap::drain`].
     pub fn count(&self) -> SinkCount {
-        SinkCount {
-            name: NAME.to_owned(),
-            delivered: self.state.delivered.load(Ordering::Relaxed),
-            lost: self.state.lost.load(Ordering::Relaxed),
-        }
-    }
-}
-
-impl State {
-    fn lose(&self, packets: u64) {
-        self.lost.fetch_add(packets, Ordering::Relaxed);
-    }
-
-    fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        // Kept for a task that only asks later.
-        self.closing.notify_one();
+        self.state.count(NAME)
     }
 }
 

@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use super::manifest;
-use super::store::{Finished, hex};
+use super::store::Finished;
+use crate::escape;
 
 /// Writes it, below a directory named `top`; gives its SHA-256. Times of files are `mtime`, in seconds since
 /// the Unix epoch.
@@ -42,7 +43,7 @@ pub(super) fn write(evidence: &Finished, top: &str, mtime: u64, to: File) -> io:
     let Hashed { mut inner, hasher } = archive.into_inner()?;
     inner.flush()?;
     inner.sync_all()?;
-    Ok(hex(&hasher.finalize()))
+    Ok(escape::hexadecimal(&hasher.finalize()))
 }
 
 /// A file that is as long as the manifest says: else the archive would be torn.

@@ -12,7 +12,8 @@ use sha2::{Digest as _, Sha256};
 use super::in_time;
 use super::manifest::Item;
 use super::processes::SILENT;
-use super::store::{Part, Store, hex};
+use super::store::{Part, Store};
+use crate::escape;
 use crate::host::artifacts::Held;
 
 /// What is copied, and what was.
@@ -139,7 +140,7 @@ fn copy(mut from: File, mut to: File, before: State) -> Result<Copied, (bool, io
         copied = copied.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
     }
     let is_changed = copied != size || state(&from).map_err(theirs)? != before;
-    Ok(Copied { size: copied, sha256: hex(&hasher.finalize()), is_changed })
+    Ok(Copied { size: copied, sha256: escape::hexadecimal(&hasher.finalize()), is_changed })
 }
 
 const DIRECTORY: &str = "executables";

@@ -30,11 +30,19 @@ impl Capture {
         duration: Duration,
         store: &mut Store,
     ) -> Result<Self, String> {
-        let words = |error: io::Error| error.to_string();
-        let packets = store.begin("packets/part-1".to_owned()).map_err(words)?;
-        let events = store.begin("packets/part-2".to_owned()).map_err(words)?;
-        let signals = [signal(SignalKind::interrupt()), signal(SignalKind::terminate())];
-        let [interrupt, terminate] = signals;
+        let begun = Self::try_begin(args, duration, store);
+        begun.map_err(|error| {
+            for part in PARTS {
+                store.abandon(part);
+            }
+            format!("starting `portwatch watch --pcap`: {error}")
+        })
+    }
+
+    fn try_begin(args: &cli::Evidence, duration: Duration, store: &mut Store) -> io::Result<Self> {
+        let [packets, events] = PARTS.map(|part| store.begin(part.to_owned()));
+        let (packets, events) = (packets?, events?);
+        let signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
         let common = args.common();
         let mut command = Command::new(ITSELF);
         command.args(["watch", "--pcap", "-", "--sample", "1", "--port"]);
@@ -46,14 +54,10 @@ impl Capture {
             None => &mut command,
         };
         command.stdin(Stdio::null());
-        command.stdout(packets.file.try_clone().map_err(words)?);
-        command.stderr(events.file.try_clone().map_err(words)?);
+        command.stdout(packets.file.try_clone()?).stderr(events.file.try_clone()?);
         // What the terminal sends comes to us only, who ask it to end.
         command.process_group(0).kill_on_drop(true);
-        let child =
-            command.spawn().map_err(|error| format!("starting `portwatch watch`: {error}"))?;
-        let signals = [interrupt.map_err(words)?, terminate.map_err(words)?];
-        Ok(Self { child, packets, events, signals })
+        Ok(Self { child: command.spawn()?, packets, events, signals })
     }
 
     /// Waits for its end and keeps what it has written.
@@ -64,11 +68,7 @@ impl Capture {
             Err(error) => Some(error.to_string()),
         };
         for (part, path) in [(self.packets, PACKETS), (self.events, EVENTS)] {
-            if let Err(error) =
-                store.seal(part, path, "`portwatch watch --pcap`", trouble.as_deref())
-            {
-                store.fail(path, &error);
-            }
+            store.seal(part, path, "`portwatch watch --pcap`", trouble.as_deref());
         }
         if let Some(trouble) = trouble
             && !store.has(PACKETS)
@@ -107,5 +107,7 @@ fn in_words(status: ExitStatus) -> Option<String> {
 }
 
 const ITSELF: &str = "/proc/self/exe";
+/// What grows meanwhile.
+const PARTS: [&str; 2] = ["packets/part-1", "packets/part-2"];
 pub(super) const PACKETS: &str = "packets/packets.pcapng";
 const EVENTS: &str = "packets/events.txt";

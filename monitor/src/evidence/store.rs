@@ -2,10 +2,9 @@
 //! written, and never reached by a path that somebody could bend.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags};
@@ -14,7 +13,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::manifest::{self, Header, Item, Manifest, Missing};
 use crate::clock::{self, Clock};
+use crate::escape::hexadecimal;
 use crate::host::artifacts::{Artifact, Content};
+use crate::host::executable;
 
 /// A directory that is filled.
 #[derive(Debug)]
@@ -90,7 +91,7 @@ impl Store {
         });
         match written {
             Ok(()) => {
-                let sha256 = hex(&Sha256::digest(&content.bytes));
+                let sha256 = hexadecimal(&Sha256::digest(&content.bytes));
                 let size = u64::try_from(content.bytes.len()).unwrap_or(u64::MAX);
                 self.note(path, sha256, size, source.into(), content.cut.clone());
             }
@@ -120,31 +121,25 @@ impl Store {
     }
 
     /// Keeps what somebody else has written to what was begun, if that is anything. `cut`: why it is not whole.
-    pub(super) fn seal(
-        &mut self,
-        part: Part,
-        path: &str,
-        source: &str,
-        cut: Option<&str>,
-    ) -> io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat2(&self.root, &*part.path, flags, Mode::empty(), INSIDE)?;
-        let (mut file, mut hasher) = (File::from(file), Sha256::new());
-        let (mut size, mut buffer) = (0_u64, vec![0; 1 << 16]);
-        loop {
-            let read = file.read(&mut buffer)?;
-            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
-            hasher.update(bytes);
-            size = size.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+    pub(super) fn seal(&mut self, part: Part, path: &str, source: &str, cut: Option<&str>) {
+        match self.hash(&part.path) {
+            Ok((_, 0)) => self.remove(&part.path),
+            Ok((sha256, size)) => {
+                let (path, source, cut) =
+                    (path.to_owned(), source.to_owned(), cut.map(str::to_owned));
+                self.keep(part, Item { path, sha256, size, source, obtained: String::new(), cut });
+            }
+            Err(error) => {
+                self.remove(&part.path);
+                self.fail(path, &error);
+            }
         }
-        if size == 0 {
-            self.remove(&part.path);
-            return Ok(());
-        }
-        let sha256 = hex(&hasher.finalize());
-        let (path, source, cut) = (path.to_owned(), source.to_owned(), cut.map(str::to_owned));
-        self.keep(part, Item { path, sha256, size, source, obtained: String::new(), cut });
-        Ok(())
+    }
+
+    fn hash(&self, path: &str) -> io::Result<(String, u64)> {
+        let file = open(self.root.as_fd(), path)?;
+        let size = file.metadata()?.len();
+        Ok((executable::sha256_of_open(&file, size)?, size))
     }
 
     /// Forgets what was begun.
@@ -189,7 +184,7 @@ impl Store {
         self.create_file(manifest::NAME)?.write_all(json.as_bytes())?;
         Ok(Finished {
             size: u64::try_from(json.len()).unwrap_or(u64::MAX),
-            sha256: hex(&Sha256::digest(json.as_bytes())),
+            sha256: hexadecimal(&Sha256::digest(json.as_bytes())),
             manifest,
             root: self.root,
             directories: self.directories,
@@ -244,17 +239,13 @@ pub(super) struct Finished {
 impl Finished {
     /// Opens a file of it.
     pub(super) fn open(&self, path: &str) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat2(self.root.as_fd(), path, flags, Mode::empty(), INSIDE)?.into())
+        open(self.root.as_fd(), path)
     }
 }
 
-/// In lower case.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(64), |mut hex, byte| {
-        _ = write!(hex, "{byte:02x}");
-        hex
-    })
+fn open(root: BorrowedFd<'_>, path: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat2(root, path, flags, Mode::empty(), INSIDE)?.into())
 }
 
 const OWNER_ONLY: Mode = Mode::RWXU;

@@ -14,7 +14,8 @@ use sha2::{Digest as _, Sha256};
 use tar::Archive;
 
 use super::manifest::{self, Item, MAX_DEPTH, Manifest, NAME, shown};
-use super::store::{INSIDE, hex};
+use super::store::INSIDE;
+use crate::escape;
 
 /// What verifying gave.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Check {
         let unseen = manifest.items.iter().map(|item| (item.path.clone(), item.clone()));
         Ok(Self {
             unseen: unseen.collect(),
-            sha256: hex(&Sha256::digest(bytes)),
+            sha256: escape::hexadecimal(&Sha256::digest(bytes)),
             manifest,
             differences: Vec::new(),
             more: 0,
@@ -298,7 +299,7 @@ fn hash(from: impl Read, size: u64) -> io::Result<String> {
     let mut left = size;
     loop {
         let length = match from.read(&mut buffer) {
-            Ok(0) if left == 0 => return Ok(hex(&hasher.finalize())),
+            Ok(0) if left == 0 => return Ok(escape::hexadecimal(&hasher.finalize())),
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

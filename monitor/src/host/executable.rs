@@ -7,7 +7,6 @@
 mod place;
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::num::NonZeroUsize;
@@ -24,6 +23,7 @@ use sha2::digest::Digest;
 
 use self::place::Root;
 use super::proc::{self, Directory};
+use crate::escape;
 
 /// The file a process runs.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -238,7 +238,12 @@ pub fn sha256_of(path: &Path) -> io::Result<String> {
     if !metadata.is_file() || metadata.len() > SIZE_LIMIT {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    hash::<Sha256>(&file, metadata.len())
+    sha256_of_open(&file, metadata.len())
+}
+
+/// The same of the first so many bytes of an open file, from where it stands.
+pub fn sha256_of_open(file: &File, size: u64) -> io::Result<String> {
+    hash::<Sha256>(file, size)
 }
 
 /// Hashes a file of this size.
@@ -255,12 +260,7 @@ fn hash<D: Digest>(file: &File, size: u64) -> io::Result<String> {
             Err(error) => return Err(error),
         }
     }
-    let mut hex = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        // Writing to a `String` cannot fail.
-        write!(hex, "{byte:02x}").map_err(io::Error::other)?;
-    }
-    Ok(hex)
+    Ok(escape::hexadecimal(&hasher.finalize()))
 }
 
 /// There is a file of this very name, ` (deleted)` included, and it is the one.

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
 use std::time::Duration;
@@ -11,7 +10,8 @@ use std::time::Duration;
 use crate::policy::draft::Draft;
 use crate::report::{Body, Report};
 
-use super::{Message, State, Style, ecs, text};
+use super::sink::State;
+use super::{Message, Style, ecs, text};
 
 /// Bytes that are written in one go while more reports wait.
 const BATCH: usize = 256 << 10;
@@ -61,7 +61,7 @@ impl Writer {
     }
 
     fn take(&mut self, report: Arc<Report>) {
-        if self.state.closed.load(Ordering::Relaxed) {
+        if self.state.is_closed() {
             return;
         }
         self.batch.begin();
@@ -77,7 +77,7 @@ impl Writer {
         }
         let (written, result) = write_all(&self.file, &self.batch.bytes);
         let (delivered, rest) = self.batch.written(written);
-        self.state.delivered.fetch_add(delivered, Ordering::Relaxed);
+        self.state.deliver(delivered);
         match result {
             Ok(()) => {}
             // Nobody wanted the rest.
@@ -91,7 +91,7 @@ impl Writer {
 
     /// Said at once, and once: the counters say how much it grows to.
     fn fail(&self, error: &io::Error) {
-        if !self.state.failed.swap(true, Ordering::Relaxed) {
+        if self.state.fail() {
             tracing::error!("writing to {}: {error}; reports are being lost", self.name);
         }
     }

@@ -224,7 +224,7 @@ fn sums_name(name: &OsStr) -> OsString {
 
 /// A line of `sha256sum`, which escapes a name that would break it.
 pub(super) fn sum_line(hash: &[u8], name: &OsStr) -> Vec<u8> {
-    let hash = hash.iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"));
+    let hash = escape::hexadecimal(hash);
     let name = name.as_bytes();
     if !name.iter().any(|byte| matches!(byte, b'\\' | b'\n' | b'\r')) {
         return [hash.as_bytes(), b"  ", name].concat();

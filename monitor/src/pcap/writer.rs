@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::block::{Heading, Packet, Place, Section};
 use super::files::Files;
 use super::statistics::Tally;
-use super::{Message, State, comment};
+use super::{Message, comment};
 use crate::output;
+use crate::output::sink::State;
 use crate::report::{Body, Report, SampleReport};
 
 /// Bytes that are written in one go while more packets wait.
@@ -115,7 +115,7 @@ impl Writer {
     }
 
     fn take(&mut self, report: &Report, dropped: u64) {
-        if self.state.closed.load(Ordering::Relaxed) {
+        if self.state.is_closed() {
             return;
         }
         match &report.body {
@@ -208,7 +208,7 @@ impl Writer {
         let (there, missing) = blocks.split_at_checked(whole).unwrap_or_default();
         let length = there.last().map_or(0, |block| block.end);
         let packets = there.iter().filter(|block| block.kind.is_packet()).count();
-        self.state.delivered.fetch_add(packets as u64, Ordering::Relaxed);
+        self.state.deliver(packets as u64);
         let kept = self.target.keep(bytes.get(..length).unwrap_or_default(), result.is_ok());
         match (result, kept) {
             (Ok(()), Ok(())) => {}
@@ -282,7 +282,7 @@ impl Writer {
 
     /// Says what was counted, and puts the file on the disk.
     fn finish(&mut self) {
-        if self.is_between || self.state.closed.load(Ordering::Relaxed) {
+        if self.is_between || self.state.is_closed() {
             return;
         }
         for (netns, interface, statistics) in self.tally.all() {
@@ -311,7 +311,7 @@ impl Writer {
 
     /// Said at once, and once: the counters say how much it grows to.
     fn fail(&self, error: &io::Error) {
-        if !self.state.failed.swap(true, Ordering::Relaxed) {
+        if self.state.fail() {
             let name = self.target.name();
             tracing::error!("writing to {name}: {error}; packets are missing in the capture");
         }

@@ -1,11 +1,10 @@
 //! JA3 and JA4: which TLS library a client has, and how it is set up.
 
-use std::fmt::Write as _;
-
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 
 use super::hello::{ClientHello, is_grease};
+use crate::escape;
 
 /// Server name and ALPN: JA4 has them elsewhere.
 const NOT_HASHED: [u16; 2] = [0, 16];
@@ -16,7 +15,7 @@ pub(super) fn ja3(hello: &ClientHello) -> String {
     let lists = [&hello.ciphers, &hello.extensions, &hello.groups, &points];
     let lists = lists.map(|list| joined(real(list), "-", |number| number.to_string()));
     let text = format!("{},{}", hello.version, lists.join(","));
-    hexadecimal(&Md5::digest(text))
+    escape::hexadecimal(&Md5::digest(text))
 }
 
 /// JA4: what can be read at once, then hashes of the cipher suites and of extensions and signature
@@ -91,15 +90,7 @@ fn joined(
 }
 
 fn short_hash(text: &str) -> String {
-    hexadecimal(Sha256::digest(text).get(..6).unwrap_or_default())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
+    escape::hexadecimal(Sha256::digest(text).get(..6).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -335,7 +335,7 @@ fn range(first: u16, last: u16) -> String {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold("0x".to_owned(), |digits, byte| format!("{digits}{byte:02x}"))
+    format!("0x{}", escape::hexadecimal(bytes))
 }
 
 /// `IFNAMSIZ`.
