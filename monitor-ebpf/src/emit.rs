@@ -10,7 +10,7 @@ use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use core::marker::PhantomData;
 use core::ptr;
 
-use monitor_ebpf::wire::{Fates, Header, PROGRAMS, WIRE_VERSION};
+use monitor_ebpf::wire::{Fates, Header, PROGRAMS, WIRE_VERSION, program};
 
 /// Flows and samples. Never wakes its reader: a wake-up costs the packet path 6 µs, so user space
 /// looks every few milliseconds instead.
@@ -85,16 +85,34 @@ pub(crate) fn count(program: u32, fate: Fate) {
     let Some(fates) = FATES.get_ptr_mut(program) else {
         return;
     };
-    // SAFETY: `fates` is this CPU's live row. A cgroup program can be preempted by the same program
-    // on the same CPU, so the additions are atomic.
+    // SAFETY: `fates` is this CPU's live row of a program, and `program` is the one that runs.
     unsafe {
-        atomic_add(&raw mut (*fates).seen, 1);
+        add_one(&raw mut (*fates).seen, program);
         let counter = match fate {
             Fate::Filtered => &raw mut (*fates).filtered,
             Fate::Submitted => &raw mut (*fates).submitted,
             Fate::RingFull => &raw mut (*fates).ring_full,
         };
-        atomic_add(counter, 1);
+        add_one(counter, program);
+    }
+}
+
+/// Counts one more, atomically only where that is needed: an atomic addition waits until all that was
+/// written before has reached the cache, 5 ns each where a packet has just written to a cold record.
+///
+/// # Safety
+///
+/// `counter` is in the live row of `program`, which runs, on this CPU.
+#[inline(always)]
+unsafe fn add_one(counter: *mut u64, program: u32) {
+    // SAFETY: the caller's contract. A TC program runs with bottom halves off, so that nothing else
+    // writes its row meanwhile; any other can be preempted by itself.
+    unsafe {
+        if matches!(program, program::INGRESS | program::EGRESS) {
+            counter.write_volatile(counter.read_volatile() + 1);
+        } else {
+            atomic_add(counter, 1);
+        }
     }
 }
 
