@@ -21,13 +21,13 @@ static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 pub(crate) fn take(ctx: &TcContext, packet: Packet, headers: Headers, represents: u32) {
     let snaplen = config::snaplen();
-    let Some(reserved) = reserve(packet, snaplen) else {
+    let Some((reserved, ktime_ns)) = reserve(packet, snaplen) else {
         return;
     };
     let record = reserved.as_mut_ptr();
     // SAFETY: the reserved record, `snaplen` bytes longer than the struct; every field is written.
     unsafe {
-        describe(record, packet, headers, represents);
+        describe(record, ktime_ns, packet, headers, represents);
         let wanted = if packet.length < snaplen { packet.length } else { snaplen };
         let wanted = pin(wanted as usize);
         let data = record.add(1).cast();
@@ -44,13 +44,13 @@ pub(crate) fn take(ctx: &TcContext, packet: Packet, headers: Headers, represents
 #[inline(always)]
 pub(crate) fn take_head(ctx: &TcContext, packet: Packet, headers: Headers) {
     let snaplen = config::head_snaplen();
-    let Some(reserved) = reserve(packet, snaplen) else {
+    let Some((reserved, ktime_ns)) = reserve(packet, snaplen) else {
         return;
     };
     let record = reserved.as_mut_ptr();
     // SAFETY: as in `take`.
     unsafe {
-        describe(record, packet, headers, 1);
+        describe(record, ktime_ns, packet, headers, 1);
         let wanted = if packet.length < snaplen { packet.length } else { snaplen };
         let wanted = pin(wanted as usize);
         let is_copied = load(ctx, headers.network, record.add(1).cast(), wanted, snaplen);
@@ -59,15 +59,17 @@ pub(crate) fn take_head(ctx: &TcContext, packet: Packet, headers: Headers) {
     reserved.submit();
 }
 
-/// Room for a sample of `snaplen` bytes, if this CPU's budget allows and the ring has it.
+/// Room for a sample of `snaplen` bytes, if this CPU's budget allows and the ring has it; and the time.
 #[inline(always)]
-fn reserve(packet: Packet, snaplen: u32) -> Option<Reserved<SampleRecord>> {
+fn reserve(packet: Packet, snaplen: u32) -> Option<(Reserved<SampleRecord>, u64)> {
     if !budget::take(&BUDGET, u64::from(config::sample_budget())) {
         emit::count(packet.program, Fate::Filtered);
         return None;
     }
     let size = size_of::<SampleRecord>() + snaplen as usize;
-    emit::reserve(&PACKET_RING, packet.program, size)
+    // Before the ring is locked, which waits for memory: until then the processor goes ahead.
+    let ktime_ns = clock::exact();
+    Some((emit::reserve(&PACKET_RING, packet.program, size)?, ktime_ns))
 }
 
 /// Writes every field but [`SampleRecord::captured`].
@@ -76,10 +78,16 @@ fn reserve(packet: Packet, snaplen: u32) -> Option<Reserved<SampleRecord>> {
 ///
 /// `record` is a reserved one.
 #[inline(always)]
-unsafe fn describe(record: *mut SampleRecord, packet: Packet, headers: Headers, represents: u32) {
+unsafe fn describe(
+    record: *mut SampleRecord,
+    ktime_ns: u64,
+    packet: Packet,
+    headers: Headers,
+    represents: u32,
+) {
     // SAFETY: the caller's contract.
     unsafe {
-        (*record).header = emit::header(kind::SAMPLE, packet.program, clock::exact());
+        (*record).header = emit::header(kind::SAMPLE, packet.program, ktime_ns);
         write_key(&raw mut (*record).key, packet.key);
         (*record).length = packet.length;
         (*record).represents = represents;
