@@ -175,8 +175,8 @@ impl FlowTable {
         let nanoseconds =
             |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self {
-            flows: Conversations::default(),
-            previous: Conversations::default(),
+            flows: Conversations::new(limits.capacity),
+            previous: Conversations::new(limits.capacity),
             positions: Vec::new(),
             unstarted: Vec::new(),
             displaced: Vec::new(),

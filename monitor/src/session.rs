@@ -48,11 +48,22 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
 /// Slots that are read before they are handed on: their copies stay in the nearest cache.
 const SLOTS_AT_ONCE: usize = 256;
 
-/// A reading of the flow table that brings so much news lets the next look pass, twice as much the next
-/// two, and so on up to [`MOST_PASSED`]: what following many flows costs stays bounded. Nothing is
-/// missed: counters only grow, and what a slot held before travels through the ring.
-const NEWS_PER_PASSED: usize = 8192;
-const MOST_PASSED: usize = 8;
+/// Reading the flow table takes at most one in so many nanoseconds of a core: after a reading that brought
+/// thousands of flows the next one waits, but no longer than [`LONGEST_WAIT_NS`]. Nothing is missed:
+/// counters only grow, and what a slot held before travels through the ring.
+const READING_SHARE: u64 = 256;
+const LONGEST_WAIT_NS: u64 = 5_000_000_000;
+
+/// What a look at a ring brought.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Brought {
+    /// It was empty.
+    Nothing,
+    /// All that was in it.
+    All,
+    /// As much as is read at once: there may be more.
+    Some,
+}
 
 /// What is read from the kernel while it runs.
 pub struct Readers {
@@ -66,8 +77,8 @@ pub struct Readers {
     read_again: bool,
     /// What a portwatch before this one has taken over is known, or there was none.
     knows_earlier: bool,
-    /// Looks at the flow table that are to pass without reading it.
-    to_pass: usize,
+    /// Until then the flow table need not be read.
+    waits_until_ns: u64,
 }
 
 impl fmt::Debug for Readers {
@@ -88,7 +99,7 @@ impl Readers {
             read_at: 0,
             read_again: true,
             knows_earlier: !resumes,
-            to_pass: 0,
+            waits_until_ns: 0,
         })
     }
 
@@ -97,17 +108,16 @@ impl Readers {
         self.table.slots()
     }
 
-    /// Hands what is in the ring of packets to the pipeline. True: there may be more.
-    pub fn read_packets(&mut self, pipeline: &mut Pipeline, now_ns: u64) -> bool {
+    /// Hands what is in the ring of packets to the pipeline.
+    pub fn read_packets(&mut self, pipeline: &mut Pipeline, now_ns: u64) -> Brought {
         read_ring(&mut self.packets, pipeline, now_ns)
     }
 
-    /// As [`read_table`](Self::read_table), unless the last reading brought so much that this one can
-    /// wait. False: it waits.
+    /// As [`read_table`](Self::read_table), unless the last reading took so long that this one can wait.
+    /// False: it waits.
     pub fn look_at_table(&mut self, pipeline: &mut Pipeline, now_ns: u64) -> bool {
-        let waits = self.to_pass > 0;
+        let waits = now_ns < self.waits_until_ns;
         if waits {
-            self.to_pass -= 1;
             pipeline.apply(Input::TableRead { now_ns });
         } else {
             self.read_table(pipeline, now_ns);
@@ -126,8 +136,11 @@ impl Readers {
         }
         (self.read_at, self.read_again) = (packets, stands_still);
         let is_news = |pipeline: &Pipeline, slot, count| !pipeline.is_current(slot, count);
-        let news = self.read_slots(pipeline, now_ns, is_news);
-        self.to_pass = (news / NEWS_PER_PASSED).min(MOST_PASSED);
+        let before = clock::thread_ns();
+        self.read_slots(pipeline, now_ns, is_news);
+        let took_ns = clock::thread_ns().saturating_sub(before);
+        let wait_ns = took_ns.saturating_mul(READING_SHARE).min(LONGEST_WAIT_NS);
+        self.waits_until_ns = now_ns.saturating_add(wait_ns);
     }
 
     /// Hands every slot to the pipeline, news or not: the last reading, when nothing runs in the kernel
@@ -136,27 +149,24 @@ impl Readers {
         self.read_slots(pipeline, now_ns, |_, _, _| true);
     }
 
-    /// Hands the wanted slots to the pipeline; how many there were.
+    /// Hands the wanted slots to the pipeline.
     fn read_slots(
         &self,
         pipeline: &mut Pipeline,
         now_ns: u64,
         is_wanted: impl Fn(&Pipeline, u32, u64) -> bool,
-    ) -> usize {
+    ) {
         let mut news = Vec::with_capacity(SLOTS_AT_ONCE);
-        let mut count = 0;
         for start in (0..self.table.slots()).step_by(SLOTS_AT_ONCE) {
             let is_news = |slot, count| is_wanted(pipeline, slot, count);
             let part = start..start + SLOTS_AT_ONCE;
             self.table.read_part(part, is_news, |reading| news.push(reading));
-            count += news.len();
             if !news.is_empty() {
                 pipeline.apply(Input::Readings { readings: (&news).into(), now_ns });
             }
             news.clear();
         }
         pipeline.apply(Input::TableRead { now_ns });
-        count
     }
 
     /// Reads everything there is, until nothing was counted meanwhile, so that all counters are of one
@@ -172,8 +182,8 @@ impl Readers {
         for _ in 0..patience {
             let before = self.counts()?;
             let now_ns = clock::boot_ns();
-            while read_ring(sockets, pipeline, now_ns) {}
-            while self.read_packets(pipeline, now_ns) {}
+            while read_ring(sockets, pipeline, now_ns) == Brought::Some {}
+            while self.read_packets(pipeline, now_ns) == Brought::Some {}
             self.read_whole_table(pipeline, now_ns);
             if self.counts()? == before {
                 if !self.knows_earlier {
@@ -201,13 +211,15 @@ impl Readers {
     }
 }
 
-/// Hands what is in a ring to the pipeline. True: there may be more.
-pub fn read_ring(ring: &mut RingBuf<MapData>, pipeline: &mut Pipeline, now_ns: u64) -> bool {
-    for _ in 0..RECORDS_PER_READ {
-        let Some(record) = ring.next() else { return false };
+/// Hands what is in a ring to the pipeline.
+pub fn read_ring(ring: &mut RingBuf<MapData>, pipeline: &mut Pipeline, now_ns: u64) -> Brought {
+    for number in 0..RECORDS_PER_READ {
+        let Some(record) = ring.next() else {
+            return if number == 0 { Brought::Nothing } else { Brought::All };
+        };
         pipeline.apply(Input::Record { bytes: Cow::Borrowed(&record), now_ns });
     }
-    true
+    Brought::Some
 }
 
 /// Everything that is already there: namespaces and the sockets on the watched ports in them.

@@ -5,6 +5,7 @@
 pub(crate) mod bpf;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
@@ -155,6 +156,23 @@ pub(crate) fn release_free_memory() {
     // SAFETY: no precondition; it only returns pages that hold no allocation.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Asks for huge pages behind memory that will be read again and again, whole, by the megabyte: each page
+/// that the processor does not know the place of costs it more than what is read there. Where the kernel
+/// has none to give (`transparent_hugepage/enabled`), nothing changes.
+pub(crate) fn prefer_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    let page = rustix::param::page_size();
+    let start = memory.as_mut_ptr();
+    let before = start.addr().next_multiple_of(page) - start.addr();
+    let whole = size_of_val(memory).saturating_sub(before) / page * page;
+    // SAFETY: whole pages of memory that is ours alone; how it is backed changes nothing in it.
+    let advised = unsafe {
+        libc::madvise(start.wrapping_byte_add(before).cast(), whole, libc::MADV_HUGEPAGE)
+    };
+    if advised != 0 {
+        tracing::debug!("no huge pages for {whole} bytes: {}", io::Error::last_os_error());
     }
 }
 

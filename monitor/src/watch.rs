@@ -47,14 +47,16 @@ use crate::privilege::{self, Thread};
 use crate::recording::{Origin, Recording};
 use crate::report::{Body, InterfaceReport, SinkCount};
 use crate::session::policy::PolicyFile;
-use crate::session::{self, Readers, Snapshot, attach_socket_hooks};
+use crate::session::{self, Brought, Readers, Snapshot, attach_socket_hooks};
 use crate::sys;
 use crate::watch::reload::{Hangup, Hangups, InForce};
 
 /// Time between two looks at the ring of packets and at what is due: 25 wake-ups a second.
 const TICK: Duration = Duration::from_millis(40);
-/// Time between two readings of the flow table.
+/// Time between two readings of the flow table, and between two looks while nothing happens.
 const TABLE: Duration = Duration::from_millis(200);
+/// So long after something has happened, something may be due any moment.
+const LIVELY: Duration = Duration::from_secs(2);
 /// Time between two looks at who has exited.
 const FATES: Duration = Duration::from_secs(1);
 /// As many of those go by between two looks at who holds the listeners, which reads every descriptor
@@ -96,6 +98,8 @@ struct Watch {
     gaps_due: bool,
     pace: pace::Pace,
     read: Read,
+    /// Records or answers have come lately.
+    lively_until: Instant,
     /// Reports that were lost when the counters were last reported.
     lost_told: u64,
 }
@@ -231,6 +235,7 @@ impl Watch {
             gaps_due: false,
             pace: pace::Pace::new(),
             read: Read { table: Instant::now(), portless: Instant::now() },
+            lively_until: Instant::now() + LIVELY,
             lost_told: 0,
         })
     }
@@ -264,13 +269,8 @@ impl Watch {
                 status = command::ended(&mut command) => return Ok(Stop::Command(status?)),
                 () = ending::reached(deadline) => return Ok(Stop::Duration),
                 ready = self.sockets.readable_mut() => {
-                    let mut ready = ready?;
-                    session::read_ring(
-                        ready.get_inner_mut(),
-                        &mut self.pipeline,
-                        clock::boot_ns(),
-                    );
-                    ready.clear_ready();
+                    ready?.clear_ready();
+                    self.read_sockets(clock::boot_ns());
                     if self.pipeline.anybody_listens() {
                         self.tracepoints.follow(&mut self.object, true);
                     }
@@ -287,8 +287,11 @@ impl Watch {
                     // One end of a new veth pair may be in a namespace that is new as well.
                     self.follow_namespaces()?;
                 }
-                _ = tick.tick() => self.tick(),
+                _ = tick.tick(), if self.is_lively() => self.tick(),
                 _ = table.tick() => {
+                    if !self.is_lively() {
+                        self.tick();
+                    }
                     if self.pace.has_time() {
                         self.read_table()?;
                     }
@@ -301,14 +304,35 @@ impl Watch {
 
     fn tick(&mut self) {
         let now_ns = clock::boot_ns();
-        let is_more =
-            !self.pace.has_time() || self.readers.read_packets(&mut self.pipeline, now_ns);
+        let is_more = !self.pace.has_time() || self.read_packets(now_ns) == Brought::Some;
         let is_behind = is_more || self.read.table.elapsed() > 2 * TABLE;
         self.pipeline.apply(Input::Behind(is_behind));
         // Usually empty: whoever writes there wakes us. What one reading left behind wakes nobody.
-        session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns);
+        self.read_sockets(now_ns);
         self.pipeline.apply(Input::Tick { now_ns });
         session::ask(&mut self.pipeline, &self.lookup);
+    }
+
+    fn read_packets(&mut self, now_ns: u64) -> Brought {
+        let brought = self.readers.read_packets(&mut self.pipeline, now_ns);
+        self.is_lively_after(brought);
+        brought
+    }
+
+    fn read_sockets(&mut self, now_ns: u64) {
+        let brought = session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns);
+        self.is_lively_after(brought);
+    }
+
+    fn is_lively_after(&mut self, brought: Brought) {
+        if brought != Brought::Nothing {
+            self.lively_until = Instant::now() + LIVELY;
+        }
+    }
+
+    /// Something may be due before the flow table is read next.
+    fn is_lively(&self) -> bool {
+        Instant::now() < self.lively_until
     }
 
     fn read_table(&mut self) -> Result<()> {
@@ -316,7 +340,7 @@ impl Watch {
             self.readers.read_all(self.sockets.get_mut(), &mut self.pipeline, 1)?;
         }
         // What the table shows is announced first.
-        self.readers.read_packets(&mut self.pipeline, clock::boot_ns());
+        self.read_packets(clock::boot_ns());
         if self.readers.look_at_table(&mut self.pipeline, clock::boot_ns()) {
             self.read.table = Instant::now();
         }
@@ -346,7 +370,10 @@ impl Watch {
     fn answered(&mut self, answer: Answer) -> Result<()> {
         let fates = match &answer {
             Answer::Fates { changed, .. } => Some(!changed.is_empty()),
-            _ => None,
+            _ => {
+                self.lively_until = Instant::now() + LIVELY;
+                None
+            }
         };
         if matches!(answer, Answer::Namespaces(_)) {
             self.follow_namespaces()?;
@@ -438,7 +465,7 @@ impl Watch {
         self.look_for_portless();
         let now_ns = clock::boot_ns();
         if self.pace.has_time() {
-            self.readers.read_packets(&mut self.pipeline, now_ns);
+            self.read_packets(now_ns);
             self.readers.read_table(&mut self.pipeline, now_ns);
         }
         self.lost_told = self.lost();

@@ -14,7 +14,7 @@ use monitor::kernel::classifiers::Classifiers as _;
 use monitor::kernel::flow_table::FlowTable;
 use monitor::kernel::object::{Object, Settings};
 use monitor::pipeline::Pipeline;
-use monitor::session::Readers;
+use monitor::session::{Brought, Readers};
 use monitor_ebpf::wire::{FlowRecord, Slot};
 
 use crate::Effort;
@@ -169,7 +169,7 @@ impl Followed {
             while left > 0 {
                 let packets = left.min(batch);
                 maker.run(packet, packets).context("making flows")?;
-                while self.readers.read_packets(&mut self.pipeline, boot_ns()) {}
+                while self.readers.read_packets(&mut self.pipeline, boot_ns()) == Brought::Some {}
                 left -= packets;
             }
         }

@@ -154,8 +154,8 @@ fn generator(made: std::io::Result<Generator>) -> Result<Generator> {
 /// What `watch` uses while packets come, for some seconds again and again.
 fn use_of(watch: &Running, effort: Effort, mut second: impl FnMut() -> Result<()>) -> Result<Used> {
     let mut used = Used::default();
-    // With many flows, the flow table is read every other second.
-    let window = effort.seconds.max(2);
+    // With many flows, the flow table is read every few seconds.
+    let window = 2 * effort.seconds;
     for _ in 0..3 {
         let (passed, cpu, wake_ups) =
             (Stopwatch::of_everybody(), watch.cpu_time()?, watch.wake_ups()?);

@@ -225,6 +225,14 @@ const fn limits() -> Limits {
     }
 }
 
+/// The conversation of a client that has this port.
+pub(super) fn conversation(port: u16) -> Flow {
+    let mut table = table();
+    let from = key((CLIENT.0, port), SERVER, 2, false);
+    table.announce(&record(&from, SECOND, tcp::SYN), &ports());
+    table.started(SECOND, 0, |_| true).remove(0)
+}
+
 fn ports() -> PortSet {
     "3516".parse().unwrap()
 }

@@ -18,6 +18,7 @@ use crate::pcap::Pcap;
 use crate::pipeline::Input;
 use crate::recording::Recording;
 use crate::report::RunEnded;
+use crate::session::Brought;
 use crate::session;
 use crate::watch::{QUIET_TRIES, Stop, Watch, command};
 
@@ -106,7 +107,7 @@ impl Watch {
         self.tracepoints.follow(&mut self.object, false);
         let now_ns = clock::boot_ns();
         let deadline = Instant::now() + PATIENCE;
-        while self.readers.read_packets(&mut self.pipeline, now_ns) {
+        while self.readers.read_packets(&mut self.pipeline, now_ns) == Brought::Some {
             self.hand_over(deadline);
         }
         self.is_exact =
