@@ -148,12 +148,70 @@ pub struct FlowTable {
     /// Reports that no flow is left for.
     unreported_changes: u64,
     capacity: usize,
-    idle_timeout_ns: u64,
-    update_interval_ns: u64,
+    due: Due,
     jiffy_ns: u64,
     /// A moment in both clocks: low 32 bits of jiffies, and boot time.
     reference: Option<(u32, u64)>,
     seen: u64,
+    /// No conversation is over or due for a report before: a sweep reads all of them.
+    none_due_before_ns: u64,
+}
+
+/// When something about a conversation is to be reported.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    idle_timeout_ns: u64,
+    update_interval_ns: u64,
+}
+
+impl Due {
+    /// When it will be over, if no packet comes.
+    fn end_ns(self, flow: &Flow) -> u64 {
+        let patience_ns = if flow.is_closed() { LINGER_NS } else { u64::MAX };
+        flow.last_ns.saturating_add(patience_ns.min(self.idle_timeout_ns))
+    }
+
+    /// When it has been active for another interval since it was last reported.
+    fn report_ns(self, flow: &Flow) -> u64 {
+        if flow.started && flow.last_ns > flow.last_report_ns {
+            flow.last_report_ns.saturating_add(self.update_interval_ns)
+        } else {
+            u64::MAX
+        }
+    }
+
+    /// Whichever comes first.
+    fn next_ns(self, flow: &Flow) -> u64 {
+        self.end_ns(flow).min(self.report_ns(flow))
+    }
+}
+
+/// What a look at all conversations found.
+#[derive(Debug)]
+struct Look {
+    over: Vec<FlowId>,
+    /// When it was last reported, and its position.
+    unreported: Vec<(u64, usize)>,
+    /// When something of the others is due.
+    next_ns: u64,
+}
+
+impl Look {
+    fn at(flows: &Conversations, due: Due, now_ns: u64) -> Self {
+        let mut look = Self { over: Vec::new(), unreported: Vec::new(), next_ns: u64::MAX };
+        for (position, flow) in flows.iter().enumerate() {
+            let (end_ns, report_ns) = (due.end_ns(flow), due.report_ns(flow));
+            if end_ns <= now_ns {
+                look.over.push(flow.id);
+            } else if report_ns <= now_ns {
+                look.unreported.push((flow.last_report_ns, position));
+                look.next_ns = look.next_ns.min(end_ns);
+            } else {
+                look.next_ns = look.next_ns.min(end_ns).min(report_ns);
+            }
+        }
+        look
+    }
 }
 
 /// The limits of a [`FlowTable`].
@@ -183,11 +241,14 @@ impl FlowTable {
             ending: Vec::new(),
             unreported_changes: 0,
             capacity: limits.capacity.max(1),
-            idle_timeout_ns: nanoseconds(limits.idle_timeout),
-            update_interval_ns: nanoseconds(limits.update_interval),
+            due: Due {
+                idle_timeout_ns: nanoseconds(limits.idle_timeout),
+                update_interval_ns: nanoseconds(limits.update_interval),
+            },
             jiffy_ns: limits.jiffy_ns,
             reference: None,
             seen: 0,
+            none_due_before_ns: 0,
         }
     }
 
@@ -240,7 +301,7 @@ impl FlowTable {
         if opens && self.flows.get(&id).is_some_and(|flow| flow.is_closed() && is_another(flow)) {
             self.retire(id);
         }
-        let is_new = !self.flows.contains(&id);
+        let (is_new, due) = (!self.flows.contains(&id), self.due);
         let flow = self.open(id, sender, &record.key, start, ports);
         flow.start_ns = flow.start_ns.min(start.0);
         flow.start_by_ns = flow.start_by_ns.min(start.1);
@@ -258,6 +319,8 @@ impl FlowTable {
             (flow.opener, flow.opening_seen) = (sender.other(), true);
         }
         flow.place(&record.key, sender, tenure, now_ns);
+        let next_ns = due.next_ns(flow);
+        self.none_due_before_ns = self.none_due_before_ns.min(next_ns);
     }
 
     /// Counts packets. Those of a closed connection whose ports are in use again belong to it.
@@ -266,7 +329,7 @@ impl FlowTable {
         let start = self.within_a_jiffy_of(last_ns);
         let (id, sender) = FlowId::of(&credit.key);
         let ended = credit.tcp_flags & (tcp::FIN | tcp::RST) != 0;
-        let position = self.position(credit.tenure.slot, &id);
+        let (position, due) = (self.position(credit.tenure.slot, &id), self.due);
         let flow = match self.previous.get_mut(&id) {
             Some(previous) if ended => previous,
             _ => match position.and_then(|position| self.flows.at_mut(position)) {
@@ -279,6 +342,8 @@ impl FlowTable {
         let place = flow.place(&credit.key, sender, credit.tenure, last_ns);
         place.packets = place.packets.wrapping_add(credit.packets);
         place.bytes = place.bytes.wrapping_add(credit.bytes);
+        let next_ns = due.next_ns(flow);
+        self.none_due_before_ns = self.none_due_before_ns.min(next_ns);
     }
 
     /// Brings what crediting a slot will need into the caches; changes nothing. Called for many slots in
@@ -356,53 +421,40 @@ impl FlowTable {
     /// comes with the next.
     pub fn sweep(&mut self, now_ns: u64) -> Vec<(FlowChange, Flow)> {
         let mut changes = self.displaced();
-        let mut ended = 0;
-        let over = |flow: &Flow, idle_ns: u64| {
-            let quiet_ns = now_ns.saturating_sub(flow.last_ns);
-            if flow.is_closed() && quiet_ns >= LINGER_NS {
-                Some(EndReason::EndOfFlow)
-            } else {
-                (quiet_ns >= idle_ns).then_some(EndReason::IdleTimeout)
-            }
-        };
-        let idle_ns = self.idle_timeout_ns;
-        for flows in [&mut self.previous, &mut self.flows] {
-            let is_over = flows.iter().filter_map(|flow| Some((flow.id, over(flow, idle_ns)?)));
-            let next: Vec<_> = is_over.take(CHANGES_PER_CALL - ended).collect();
-            ended += next.len();
-            for (id, reason) in next {
-                // The last one moves into its place: the order is restored below.
-                if let Some(flow) = flows.remove(&id) {
-                    end(&mut changes, flow, reason);
-                }
-            }
+        if now_ns < self.none_due_before_ns {
+            return changes;
         }
-        for position in self.due(now_ns) {
+        let previous = Look::at(&self.previous, self.due, now_ns);
+        let Look { over, mut unreported, next_ns } = Look::at(&self.flows, self.due, now_ns);
+        let is_too_much = previous.over.len() + over.len() > CHANGES_PER_CALL
+            || unreported.len() > CHANGES_PER_CALL;
+        self.none_due_before_ns = if is_too_much { 0 } else { next_ns.min(previous.next_ns) };
+        if unreported.len() > CHANGES_PER_CALL {
+            // Those that are longest overdue.
+            unreported.select_nth_unstable(CHANGES_PER_CALL);
+            unreported.truncate(CHANGES_PER_CALL);
+        }
+        for (_, position) in unreported {
             if let Some(flow) = self.flows.at_mut(position) {
                 flow.last_report_ns = now_ns;
                 changes.push((FlowChange::Updated, flow.clone()));
             }
         }
+        let left = CHANGES_PER_CALL.saturating_sub(previous.over.len());
+        for (flows, over) in [
+            (&mut self.previous, previous.over.into_iter().take(CHANGES_PER_CALL)),
+            (&mut self.flows, over.into_iter().take(left)),
+        ] {
+            // The last one moves into its place: the order is restored below.
+            for flow in over.filter_map(|id| flows.remove(&id)) {
+                let is_done = flow.is_closed() && now_ns.saturating_sub(flow.last_ns) >= LINGER_NS;
+                let reason = if is_done { EndReason::EndOfFlow } else { EndReason::IdleTimeout };
+                end(&mut changes, flow, reason);
+            }
+        }
         // In one order whatever was removed before. Stable, so that a flow still starts before it ends.
         changes.sort_by_key(|(_, flow)| (flow.start_ns, flow.id));
         changes
-    }
-
-    /// Positions of the flows that were active for another interval: of too many those that are longest
-    /// overdue.
-    fn due(&self, now_ns: u64) -> Vec<usize> {
-        let is_due = |flow: &Flow| {
-            let due = now_ns.saturating_sub(flow.last_report_ns) >= self.update_interval_ns;
-            flow.started && due && flow.last_ns > flow.last_report_ns
-        };
-        let flows = self.flows.iter().enumerate().filter(|(_, flow)| is_due(flow));
-        let mut due: Vec<(u64, usize)> =
-            flows.map(|(position, flow)| (flow.last_report_ns, position)).collect();
-        if due.len() > CHANGES_PER_CALL {
-            due.select_nth_unstable(CHANGES_PER_CALL);
-            due.truncate(CHANGES_PER_CALL);
-        }
-        due.into_iter().map(|(_, position)| position).collect()
     }
 
     /// Ends everything, the oldest first: portwatch stops. To be called until nothing is left.

@@ -66,6 +66,9 @@ const FATES_PER_HOLDERS: u32 = 5;
 /// As many between two looks at the tables of sockets by every view.
 const FATES_PER_TABLES: u32 = 60;
 
+/// After so many reports memory is given back to the kernel.
+const BURST: u64 = 1000;
+
 /// How often a moment is sought in which nothing is counted, before counters are compared.
 const QUIET_TRIES: u32 = 100;
 
@@ -91,6 +94,8 @@ struct Watch {
     /// Nobody wants to be told how it went.
     is_quiet: bool,
     reported: u64,
+    /// That many had been when memory was last given back.
+    released_at: u64,
     fates_asked: u32,
     /// The last counters are of one moment.
     is_exact: bool,
@@ -230,6 +235,7 @@ impl Watch {
             pcap,
             is_quiet,
             reported: 0,
+            released_at: 0,
             fates_asked: 0,
             is_exact: false,
             gaps_due: false,
@@ -382,9 +388,10 @@ impl Watch {
         if let Some(has_changes) = fates {
             self.fates_asked += 1;
             let is_time = self.fates_asked.is_multiple_of(FATES_PER_HOLDERS);
-            if is_time {
+            if is_time && self.reported.saturating_sub(self.released_at) >= BURST {
                 // What a burst of reports took is not kept.
                 sys::release_free_memory();
+                self.released_at = self.reported;
             }
             // Only now: a pid whose process has exited is another process when it holds something.
             if is_time || has_changes || self.pipeline.is_suspicious() {

@@ -1,6 +1,7 @@
 //! The flow table against hand-made records and credits.
 
 use monitor_ebpf::wire::Place;
+use proptest::prelude::*;
 
 use super::*;
 use crate::ledger::Tenure;
@@ -209,6 +210,39 @@ fn a_connection_that_was_over_before_it_was_announced_is_one() {
 }
 
 type Address = ([u8; 4], u16);
+proptest! {
+    /// The model: a table that looks at all its conversations in every sweep.
+    #[test]
+    fn a_sweep_that_looks_at_nothing_would_have_found_nothing(
+        steps in prop::collection::vec((0_u8..4, 0_u16..5, any::<u8>(), 0..5 * SECOND), 1..100),
+    ) {
+        let [mut table, mut model] = [table(), table()];
+        let mut now_ns = SECOND;
+        for (kind, port, flags, pause_ns) in steps {
+            now_ns += pause_ns;
+            let key = key((CLIENT.0, port), SERVER, 2, flags & 0x80 != 0);
+            let flags = flags & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK);
+            model.none_due_before_ns = 0;
+            let [of_table, of_model] = [&mut table, &mut model].map(|table| match kind {
+                0 => {
+                    table.announce(&record(&key, now_ns, flags), &ports());
+                    Vec::new()
+                }
+                1 => {
+                    table.credit(&credit(&key, 1, flags), now_ns, &ports());
+                    Vec::new()
+                }
+                2 => {
+                    drop(table.started(now_ns, SECOND, |_| false));
+                    Vec::new()
+                }
+                _ => table.sweep(now_ns),
+            });
+            prop_assert_eq!(of_table, of_model);
+        }
+    }
+}
+
 const CLIENT: Address = ([10, 0, 0, 1], 40000);
 const SERVER: Address = ([10, 0, 0, 2], 3516);
 
