@@ -11,29 +11,55 @@ use crate::wire::{Set, Slot, WAYS};
 
 /// A flow of so many packets is one that lasts, as long as it is open.
 const LASTING: u64 = 64;
+/// Flows without a packet for less than two to the power of so many jiffies are alike: a second or less.
+const ACTIVE_BITS: u32 = 8;
+/// Time goes two to the power of so many times slower for a flow that lasts.
+const SLOWER_BITS: u64 = 4;
+const SLOWER: u64 = 1 << SLOWER_BITS;
 const FIN_BIT: u32 = tcp::FIN.trailing_zeros();
 const RST_BIT: u32 = tcp::RST.trailing_zeros();
 
 /// The way idle longest, where the low half of the time is `jiffies`; a free one counts as idle since
 /// ever.
 ///
-/// For a flow that lasts time goes 256 times slower, so that a flood of new flows takes their slots from
-/// each other.
+/// For a flow that lasts time goes 16 times slower, so that a flood of new flows takes their slots from
+/// each other. Time is told so coarsely that flows with packets every second are alike: if the one whose
+/// turn comes next made room each time, a set with one flow too many could keep none.
 #[inline(always)]
 #[must_use]
 pub fn idle_longest(set: &Set, jiffies: u32) -> usize {
     let [first, second, third, fourth] = &set.ways;
     let rank = |slot: &Slot, way: usize| {
         let is_free = (slot.count.wrapping_sub(1) & !slot.count) >> 63;
-        let lasts = (LASTING - 1).wrapping_sub(slot.packets()) >> 63;
-        let has_ended = u64::from(slot.tcp_flags >> FIN_BIT | slot.tcp_flags >> RST_BIT) & 1;
-        let idle = u64::from(jiffies.wrapping_sub(slot.last_jiffies)) + 1;
+        let idle = (u64::from(jiffies.wrapping_sub(slot.last_jiffies)) >> ACTIVE_BITS) + 1;
         // Of several that are alike, the first.
-        (is_free << 40 | idle >> ((lasts & !has_ended) * 8)) << 2 | (WAYS - 1 - way) as u64
+        (is_free << 40 | (idle * SLOWER) >> (lasting_bit(slot) * SLOWER_BITS)) << 2
+            | (WAYS - 1 - way) as u64
     };
     let highest =
         greater(greater(rank(first, 0), rank(second, 1)), greater(rank(third, 2), rank(fourth, 3)));
     WAYS - 1 - (highest as usize & (WAYS - 1))
+}
+
+/// All ways are taken, and all but one at most by flows that last.
+///
+/// Of five flows that share a set for long, three come to last and two would take turns in the fourth way.
+#[inline(always)]
+#[must_use]
+pub const fn is_crowded(set: &Set) -> bool {
+    let [first, second, third, fourth] = &set.ways;
+    let last =
+        lasting_bit(first) + lasting_bit(second) + lasting_bit(third) + lasting_bit(fourth);
+    last + 1 >= WAYS as u64
+        && !(first.count == 0 || second.count == 0 || third.count == 0 || fourth.count == 0)
+}
+
+/// 1 for a flow that lasts, otherwise 0.
+#[inline(always)]
+const fn lasting_bit(slot: &Slot) -> u64 {
+    let has_many = (LASTING - 1).wrapping_sub(slot.packets()) >> 63;
+    let has_ended = (slot.tcp_flags >> FIN_BIT | slot.tcp_flags >> RST_BIT) as u64 & 1;
+    has_many & !has_ended
 }
 
 /// The greater one of two numbers below 2^63, without a branch.
@@ -72,14 +98,34 @@ mod tests {
     }
 
     #[test]
+    fn flows_that_had_a_packet_within_a_second_are_alike() {
+        let [young, old] = [used(1, 1, 0), used(1, 250, 0)];
+
+        assert_eq!(chosen([young, old, old, young]), 0);
+    }
+
+    #[test]
     fn for_a_flow_that_lasts_time_goes_slower_until_it_has_ended() {
         let young = used(LASTING - 1, 10, 0);
         let lasts = |idle, flags| chosen([young, young, used(LASTING, idle, flags), young]);
 
-        assert_eq!(lasts(2500, tcp::ACK), 0);
-        assert_eq!(lasts(3100, tcp::ACK), 2);
-        assert_eq!(lasts(11, tcp::ACK | tcp::FIN), 2);
-        assert_eq!(lasts(11, tcp::RST), 2);
+        assert_eq!(lasts(15 * 256, tcp::ACK), 0);
+        assert_eq!(lasts(16 * 256, tcp::ACK), 2);
+        assert_eq!(lasts(256, tcp::ACK | tcp::FIN), 2);
+        assert_eq!(lasts(256, tcp::RST), 2);
+    }
+
+    #[test]
+    fn a_set_is_crowded_when_one_way_is_left_for_those_that_do_not_last() {
+        let (lasts, young) = (used(LASTING, 1, 0), used(LASTING - 1, 1, 0));
+        let (free, ended) = (Slot::new_zeroed(), used(LASTING, 1, tcp::RST));
+        let is_crowded = |ways| is_crowded(&Set { ways });
+
+        assert!(is_crowded([lasts; WAYS]));
+        assert!(is_crowded([lasts, young, lasts, lasts]));
+        assert!(is_crowded([lasts, lasts, ended, lasts]));
+        assert!(!is_crowded([lasts, young, young, lasts]));
+        assert!(!is_crowded([lasts, lasts, lasts, free]));
     }
 
     proptest! {
@@ -89,12 +135,12 @@ mod tests {
         ) {
             let ways = ways.map(|(packets, idle, flags)| used(packets, idle, flags));
             let rank = |slot: &Slot| {
-                let idle = u64::from(NOW.wrapping_sub(slot.last_jiffies)) + 1;
+                let idle = u64::from(NOW.wrapping_sub(slot.last_jiffies)) / 256 + 1;
                 let is_open = slot.tcp_flags & (tcp::FIN | tcp::RST) == 0;
                 match slot.packets() {
                     0 => u64::MAX,
-                    LASTING.. if is_open => idle / 256,
-                    _ => idle,
+                    LASTING.. if is_open => idle,
+                    _ => idle * 16,
                 }
             };
             let highest = ways.iter().map(rank).max().unwrap();

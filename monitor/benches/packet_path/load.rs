@@ -36,6 +36,8 @@ const EACH: u32 = 2;
 const FLAT_OUT: u32 = 500_000;
 /// The start of so many flows is reported meanwhile, which is not what is measured.
 const STARTING: Duration = Duration::from_secs(15);
+/// Packets of each flow a second until then, by which they are seen to last.
+const EACH_AT_FIRST: u32 = 5;
 
 /// What a running `watch` used, measured some times.
 #[derive(Debug, Default)]
@@ -126,22 +128,22 @@ fn follow(effort: Effort, arguments: &[&str]) -> Result<Used> {
         generators.push((*cpu, generator(made)?));
     }
     let watch = Running::watch(arguments)?;
-    let second = || {
+    let second = |each| {
         let passed = Stopwatch::of_everybody();
-        for number in 1..=EACH {
+        for number in 1..=each {
             for (cpu, generator) in &generators {
                 stay_on(&[*cpu])?;
                 generator.send(flows).context("making packets, which takes Linux 5.18")?;
             }
-            let due = Duration::from_secs(1) * number / EACH;
+            let due = Duration::from_secs(1) * number / each;
             thread::sleep(due.saturating_sub(passed.elapsed()));
         }
         Ok(())
     };
     for _ in 0..STARTING.as_secs() {
-        second()?;
+        second(EACH_AT_FIRST)?;
     }
-    let used = use_of(&watch, effort, second)?;
+    let used = use_of(&watch, effort, || second(EACH))?;
     watch.stop()?;
     stay_on(&cpus)?;
     Ok(used)
