@@ -48,8 +48,7 @@ pub fn idle_longest(set: &Set, jiffies: u32) -> usize {
 #[must_use]
 pub const fn is_crowded(set: &Set) -> bool {
     let [first, second, third, fourth] = &set.ways;
-    let last =
-        lasting_bit(first) + lasting_bit(second) + lasting_bit(third) + lasting_bit(fourth);
+    let last = lasting_bit(first) + lasting_bit(second) + lasting_bit(third) + lasting_bit(fourth);
     last + 1 >= WAYS as u64
         && !(first.count == 0 || second.count == 0 || third.count == 0 || fourth.count == 0)
 }

@@ -321,19 +321,21 @@ impl Watch {
 
     fn read_packets(&mut self, now_ns: u64) -> Brought {
         let brought = self.readers.read_packets(&mut self.pipeline, now_ns);
-        self.is_lively_after(brought);
+        if brought != Brought::Nothing {
+            self.enliven();
+        }
         brought
     }
 
     fn read_sockets(&mut self, now_ns: u64) {
         let brought = session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns);
-        self.is_lively_after(brought);
+        if brought != Brought::Nothing {
+            self.enliven();
+        }
     }
 
-    fn is_lively_after(&mut self, brought: Brought) {
-        if brought != Brought::Nothing {
-            self.lively_until = Instant::now() + LIVELY;
-        }
+    fn enliven(&mut self) {
+        self.lively_until = Instant::now() + LIVELY;
     }
 
     /// Something may be due before the flow table is read next.
@@ -376,11 +378,11 @@ impl Watch {
     fn answered(&mut self, answer: Answer) -> Result<()> {
         let fates = match &answer {
             Answer::Fates { changed, .. } => Some(!changed.is_empty()),
-            _ => {
-                self.lively_until = Instant::now() + LIVELY;
-                None
-            }
+            _ => None,
         };
+        if fates.is_none() {
+            self.enliven();
+        }
         if matches!(answer, Answer::Namespaces(_)) {
             self.follow_namespaces()?;
         }

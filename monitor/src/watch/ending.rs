@@ -18,8 +18,8 @@ use crate::pcap::Pcap;
 use crate::pipeline::Input;
 use crate::recording::Recording;
 use crate::report::RunEnded;
-use crate::session::Brought;
 use crate::session;
+use crate::session::Brought;
 use crate::watch::{QUIET_TRIES, Stop, Watch, command};
 
 /// Said at the end of a run with `--pin`.
