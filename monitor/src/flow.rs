@@ -330,8 +330,14 @@ impl FlowTable {
         let (id, sender) = FlowId::of(&credit.key);
         let ended = credit.tcp_flags & (tcp::FIN | tcp::RST) != 0;
         let (position, due) = (self.position(credit.tenure.slot, &id), self.due);
+        let has_counted = |flow: &Flow| {
+            let here = flow.known_place(&credit.key, sender);
+            here.is_some_and(|place| place.tenure == credit.tenure)
+        };
+        let is_new_one =
+            position.and_then(|position| self.flows.at(position)).is_some_and(has_counted);
         let flow = match self.previous.get_mut(&id) {
-            Some(previous) if ended => previous,
+            Some(previous) if has_counted(previous) || ended && !is_new_one => previous,
             _ => match position.and_then(|position| self.flows.at_mut(position)) {
                 Some(flow) => flow,
                 None => self.open(id, sender, &credit.key, start, ports),
@@ -412,7 +418,9 @@ impl FlowTable {
     pub fn displaced(&mut self) -> Vec<(FlowChange, Flow)> {
         let mut changes = Vec::new();
         for flow in self.displaced.drain(..) {
-            end(&mut changes, flow, EndReason::LackOfResources);
+            let is_closed = flow.is_closed();
+            let reason = if is_closed { EndReason::EndOfFlow } else { EndReason::LackOfResources };
+            end(&mut changes, flow, reason);
         }
         changes
     }

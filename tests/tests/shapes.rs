@@ -113,6 +113,25 @@ fn what_is_cut_short_or_broken_is_counted_by_its_reason() {
 }
 
 #[test]
+fn ports_in_use_again_right_after_a_reset_are_another_flow() {
+    const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let segment = |flags| {
+        let mut segment = Frame::tcp(FIRST, PORT, b"").ipv4().ethernet();
+        segment.bytes[47] = flags;
+        segment
+    };
+
+    let run = watch(&lab, &lab.right, &[SYN, RST, SYN, RST, SYN, RST].map(segment));
+
+    let ended = run.of("flow-ended").map(|event| event.number("source.packets"));
+    assert_eq!(ended.collect::<Vec<_>>(), [2, 2, 2]);
+    assert_eq!(run.ended().number("portwatch.run.flows"), 3);
+    run.assert_sound();
+}
+
+#[test]
 fn fragments_of_real_datagrams_are_joined_to_their_flow() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let portwatch = lab.right.portwatch(&["watch"]);

@@ -48,6 +48,36 @@ fn a_packet_on_loopback_is_two_places_and_counts_once() {
 }
 
 #[test]
+fn connections_on_the_same_ports_one_after_the_other_have_each_its_own_packets() {
+    let mut table = table();
+    let there = key(CLIENT, SERVER, 2, false);
+    let tenure = |generation| Tenure { slot: 7, generation };
+    let both = tcp::SYN | tcp::RST;
+
+    // As the records of a slot tell it: what it held, then what it holds.
+    for generation in 1..=3 {
+        if generation > 1 {
+            let held = Credit { tenure: tenure(generation - 1), ..credit(&there, 2, both) };
+            table.credit(&held, SECOND, &ports());
+        }
+        let mut record = record(&there, SECOND + u64::from(generation), tcp::SYN);
+        (record.slot, record.generation) = (7, generation);
+        table.announce(&record, &ports());
+    }
+    table.credit(&Credit { tenure: tenure(3), ..credit(&there, 2, both) }, SECOND, &ports());
+
+    let changes = table.sweep(10 * SECOND);
+    let ended: Vec<_> = changes
+        .iter()
+        .filter_map(|(change, flow)| match change {
+            FlowChange::Ended(reason) => Some((*reason, flow.sent_by(flow.opener).0)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ended, [(EndReason::EndOfFlow, 2); 3]);
+}
+
+#[test]
 fn traffic_that_goes_through_is_forwarded() {
     let mut table = table();
     table.announce(&record(&key(CLIENT, SERVER, 2, false), SECOND, tcp::SYN), &ports());
@@ -83,7 +113,9 @@ fn the_same_ports_again_are_a_flow_of_their_own() {
     let again = FlowRecord { generation: 1, ..record(&there, SECOND + 5, tcp::SYN) };
     table.announce(&again, &ports());
     table.credit(&credit(&there, 1, tcp::SYN | tcp::FIN), SECOND + 5, &ports());
-    table.credit(&credit(&there, 1, tcp::SYN), SECOND + 5, &ports());
+    let tenure = Tenure::announced_by(&again);
+    let of_again = Credit { tenure, ..credit(&there, 1, tcp::SYN) };
+    table.credit(&of_again, SECOND + 5, &ports());
     table.credit(&credit(&back, 1, SYN_ACK | tcp::FIN), SECOND + 5, &ports());
 
     let ended: Vec<Flow> = table
