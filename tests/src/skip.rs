@@ -21,5 +21,7 @@ pub fn skip(reason: &str) {
         .append(true)
         .open(&path)
         .expect("open the file of skipped tests");
+    // One line for each, whatever a program said.
+    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     writeln!(notes, "{file}::{test}: {reason}").expect("note a skipped test");
 }

@@ -55,9 +55,13 @@ const ON_TCX: &[&str] = &[
     "pinning::counting_goes_on_while_no_portwatch_runs_and_the_next_one_has_it_all",
 ];
 
-/// What takes devices that come as modules, which the machine that builds need not have.
+/// What takes modules that the machine that builds need not have, or a kernel that is not locked down.
 const WITH_MODULES: &[&str] = &[
+    "hidden::a_process_that_no_list_of_proc_has_is_found",
     "hidden::the_socket_of_geneve_is_the_kernels_and_hides_nothing",
+    "hidden::the_socket_of_wireguard_is_the_kernels_and_has_the_name_of_its_device",
+    "nat::a_port_that_is_sent_on_to_another_namespace_is_joined_to_who_serves_there",
+    "nat::what_a_load_balancer_answers_is_told_with_the_service_and_the_servers_behind_it",
     "tunnels::geneve",
     "tunnels::gre",
     "tunnels::sit",
