@@ -41,18 +41,6 @@ pub fn idle_longest(set: &Set, jiffies: u32) -> usize {
     WAYS - 1 - (highest as usize & (WAYS - 1))
 }
 
-/// All ways are taken, and all but one at most by flows that last.
-///
-/// Of five flows that share a set for long, three come to last and two would take turns in the fourth way.
-#[inline(always)]
-#[must_use]
-pub const fn is_crowded(set: &Set) -> bool {
-    let [first, second, third, fourth] = &set.ways;
-    let last = lasting_bit(first) + lasting_bit(second) + lasting_bit(third) + lasting_bit(fourth);
-    last + 1 >= WAYS as u64
-        && !(first.count == 0 || second.count == 0 || third.count == 0 || fourth.count == 0)
-}
-
 /// 1 for a flow that lasts, otherwise 0.
 #[inline(always)]
 const fn lasting_bit(slot: &Slot) -> u64 {
@@ -112,19 +100,6 @@ mod tests {
         assert_eq!(lasts(16 * 256, tcp::ACK), 2);
         assert_eq!(lasts(256, tcp::ACK | tcp::FIN), 2);
         assert_eq!(lasts(256, tcp::RST), 2);
-    }
-
-    #[test]
-    fn a_set_is_crowded_when_one_way_is_left_for_those_that_do_not_last() {
-        let (lasts, young) = (used(LASTING, 1, 0), used(LASTING - 1, 1, 0));
-        let (free, ended) = (Slot::new_zeroed(), used(LASTING, 1, tcp::RST));
-        let is_crowded = |ways| is_crowded(&Set { ways });
-
-        assert!(is_crowded([lasts; WAYS]));
-        assert!(is_crowded([lasts, young, lasts, lasts]));
-        assert!(is_crowded([lasts, lasts, ended, lasts]));
-        assert!(!is_crowded([lasts, young, young, lasts]));
-        assert!(!is_crowded([lasts, lasts, lasts, free]));
     }
 
     proptest! {

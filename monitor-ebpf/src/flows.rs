@@ -13,7 +13,7 @@ use aya_ebpf::programs::TcContext;
 
 use core::hint::cold_path;
 
-use monitor_ebpf::eviction::{idle_longest, is_crowded};
+use monitor_ebpf::eviction::idle_longest;
 use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::tcp;
 use monitor_ebpf::wire::{FlowKey, FlowRecord, Set, Slot, WAYS, kind};
@@ -55,54 +55,25 @@ pub(crate) enum Accounted {
 pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
     let hash = key::hash(packet.key, packet.words, config::hash_multiplier);
     let index = packet.cpu * config::sets() + (hash >> config::set_shift()) as u32;
-    // SAFETY: a helper without arguments; the verifier inlines it as a load.
-    let jiffies = unsafe { bpf_jiffies64() };
-    let Some(mut seat) = look_in(index, packet, jiffies) else {
+    let Some(set) = FLOWS.get_ptr_mut(index) else {
         return Accounted::Overflow;
     };
-    if seat.is_crowded {
-        cold_path();
-        // Otherwise two flows would take each other's place with every packet, beside three that last.
-        if let Some(next) = look_in(index ^ 1, packet, jiffies)
-            && !next.is_crowded
-        {
-            seat = next;
-        }
-    }
-    let Seat { slot, place, is_its_own, .. } = seat;
-    if is_its_own && !starts_again(slot, packet) {
+    // SAFETY: a helper without arguments; the verifier inlines it as a load.
+    let jiffies = unsafe { bpf_jiffies64() };
+    // SAFETY: a live set of this CPU, which no other program writes meanwhile: TC programs run with
+    // bottom halves off, so neither preemption nor a softirq can come between.
+    let set = unsafe { &mut *set };
+    let found = find(set, packet.key, packet.words);
+    let way = if found < WAYS { found } else { idle_longest(set, jiffies as u32) };
+    // Masked, so that the verifier sees the bound.
+    let slot = &mut set.ways[way & (WAYS - 1)];
+    let place = Place { slot: index * WAYS as u32 + way as u32, jiffies };
+    if found < WAYS && !starts_again(slot, packet) {
         hit(ctx, packet, slot, place)
     } else {
         cold_path();
         start(ctx, packet, slot, place)
     }
-}
-
-/// Where a packet's flow is, or may come to be.
-struct Seat<'a> {
-    slot: &'a mut Slot,
-    place: Place,
-    /// The slot holds the packet's flow.
-    is_its_own: bool,
-    /// The slot is another flow's, in a set of flows that last.
-    is_crowded: bool,
-}
-
-/// The way of a set that holds the packet's flow, or the one that makes room first.
-#[inline(always)]
-fn look_in<'a>(index: u32, packet: Packet, jiffies: u64) -> Option<Seat<'a>> {
-    let set = FLOWS.get_ptr_mut(index)?;
-    // SAFETY: a live set of this CPU, which no other program writes meanwhile: TC programs run with
-    // bottom halves off, so neither preemption nor a softirq can come between.
-    let set = unsafe { &mut *set };
-    let found = find(set, packet.key, packet.words);
-    let is_its_own = found < WAYS;
-    let is_crowded = !is_its_own && is_crowded(set);
-    let way = if is_its_own { found } else { idle_longest(set, jiffies as u32) };
-    // Masked, so that the verifier sees the bound.
-    let slot = &mut set.ways[way & (WAYS - 1)];
-    let place = Place { slot: index * WAYS as u32 + way as u32, jiffies };
-    Some(Seat { slot, place, is_its_own, is_crowded })
 }
 
 /// Which slot, and when.

@@ -4,6 +4,7 @@
 //! replayed recording ends its flows exactly as the live run did.
 
 mod conversations;
+mod due;
 mod id;
 mod role;
 mod tally;
@@ -24,6 +25,7 @@ use crate::ports::PortSet;
 use crate::report::{EndReason, FlowChange};
 
 use conversations::Conversations;
+use due::{Due, LINGER_NS, Look};
 
 pub use id::{End, FlowId};
 pub use tally::PlaceTally;
@@ -38,9 +40,6 @@ const MAX_DISPLACED: usize = 4096;
 /// A conversation of so many packets makes room only after all that have fewer, as in the kernel's
 /// table.
 const LASTING_PACKETS: u64 = 64;
-
-/// How long a closed connection waits for the packets that are still under way.
-const LINGER_NS: u64 = 1_000_000_000;
 
 /// Something of each end.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -155,63 +154,6 @@ pub struct FlowTable {
     seen: u64,
     /// No conversation is over or due for a report before: a sweep reads all of them.
     none_due_before_ns: u64,
-}
-
-/// When something about a conversation is to be reported.
-#[derive(Clone, Copy, Debug)]
-struct Due {
-    idle_timeout_ns: u64,
-    update_interval_ns: u64,
-}
-
-impl Due {
-    /// When it will be over, if no packet comes.
-    fn end_ns(self, flow: &Flow) -> u64 {
-        let patience_ns = if flow.is_closed() { LINGER_NS } else { u64::MAX };
-        flow.last_ns.saturating_add(patience_ns.min(self.idle_timeout_ns))
-    }
-
-    /// When it has been active for another interval since it was last reported.
-    fn report_ns(self, flow: &Flow) -> u64 {
-        if flow.started && flow.last_ns > flow.last_report_ns {
-            flow.last_report_ns.saturating_add(self.update_interval_ns)
-        } else {
-            u64::MAX
-        }
-    }
-
-    /// Whichever comes first.
-    fn next_ns(self, flow: &Flow) -> u64 {
-        self.end_ns(flow).min(self.report_ns(flow))
-    }
-}
-
-/// What a look at all conversations found.
-#[derive(Debug)]
-struct Look {
-    over: Vec<FlowId>,
-    /// When it was last reported, and its position.
-    unreported: Vec<(u64, usize)>,
-    /// When something of the others is due.
-    next_ns: u64,
-}
-
-impl Look {
-    fn at(flows: &Conversations, due: Due, now_ns: u64) -> Self {
-        let mut look = Self { over: Vec::new(), unreported: Vec::new(), next_ns: u64::MAX };
-        for (position, flow) in flows.iter().enumerate() {
-            let (end_ns, report_ns) = (due.end_ns(flow), due.report_ns(flow));
-            if end_ns <= now_ns {
-                look.over.push(flow.id);
-            } else if report_ns <= now_ns {
-                look.unreported.push((flow.last_report_ns, position));
-                look.next_ns = look.next_ns.min(end_ns);
-            } else {
-                look.next_ns = look.next_ns.min(end_ns).min(report_ns);
-            }
-        }
-        look
-    }
 }
 
 /// The limits of a [`FlowTable`].

@@ -134,35 +134,6 @@ fn flows_chosen_to_collide() {
     }
 }
 
-#[test]
-fn five_flows_that_last_and_share_a_set_keep_their_slots() {
-    const FLOWS: usize = 5;
-    const ROUNDS: usize = 1_000;
-    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
-    let watch = [&WATCH[..], &["--sample", "0", "--flow-table", "1MiB"]].concat();
-    let Some(mut siege) = Siege::begin(&lab, "3516-3517", &watch) else { return };
-    let Some(secret) = Secret::of(&siege.portwatch) else { return };
-    let interface = InterfaceId::new(0, lab.right.ifindex(Lab::DEVICE)).unwrap();
-    let set = |source| secret.set(ingress(interface, source, 3517));
-    let hosts = (0..1 << 17).map(|host| Ipv4Addr::new(198, 18, 0, 0).to_bits() | host);
-    let mut sources = hosts.map(|host| SocketAddrV4::new(Ipv4Addr::from_bits(host), 40_000));
-    let first = sources.next().unwrap();
-    let others = sources.filter(|source| set(*source) == set(first)).take(FLOWS - 1);
-    let chosen: Vec<_> = std::iter::once(first).chain(others).collect();
-    assert_eq!(chosen.len(), FLOWS);
-
-    let frames: Vec<_> = chosen.repeat(ROUNDS).into_iter().map(datagram).collect();
-    let file = frames_file(&frames);
-    siege.inject(&format!("inject {} {}", Lab::DEVICE, file.path().display()));
-    let run = siege.end();
-
-    assert_eq!(run.counted(3517, "ingress"), Count::of((FLOWS * ROUNDS) as u64, 29));
-    // A record for each flow that gets a slot. Until three have had the 64 packets of one that lasts, the
-    // other two take turns; from then on all five have slots.
-    let records = run.counter("programs.pw_ingress.submitted");
-    assert!((5..400).contains(&records), "{records} records");
-}
-
 /// The key of the flow of UDP packets that come in from there.
 fn ingress(interface: InterfaceId, source: SocketAddrV4, port: u16) -> Key {
     let address = |address: Ipv4Addr| u64::from(u32::from_ne_bytes(address.octets()));
