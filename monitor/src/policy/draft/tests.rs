@@ -172,6 +172,8 @@ proptest! {
         packaged_by in proptest::option::of("[a-z0-9][a-z0-9+.-]{1,8}"),
     ) {
         prop_assume!(!path.starts_with("/memfd:") && !path.starts_with("/srv/open"));
+        // The path of a file has no such parts when the kernel tells it.
+        prop_assume!(path.split('/').all(|part| part != "." && part != ".."));
         let packaging = packaged_by
             .map_or(Packaging::NoPackage, |name| packaged(&name, Integrity::Unmodified));
         let process = Process {
