@@ -48,11 +48,12 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
 /// Slots that are read before they are handed on: their copies stay in the nearest cache.
 const SLOTS_AT_ONCE: usize = 256;
 
-/// Reading the flow table takes at most one in so many nanoseconds of a core: after a reading that brought
-/// thousands of flows the next one waits, but no longer than [`LONGEST_WAIT_NS`]. Nothing is missed:
-/// counters only grow, and what a slot held before travels through the ring.
+/// A reading of the flow table that brings so much news takes at most one in so many nanoseconds of a core:
+/// the next one waits, but no longer than [`LONGEST_WAIT_NS`]. Nothing is missed: counters only grow, and
+/// what a slot held before travels through the ring.
+const MUCH_NEWS: usize = 4096;
 const READING_SHARE: u64 = 256;
-const LONGEST_WAIT_NS: u64 = 5_000_000_000;
+const LONGEST_WAIT_NS: u64 = 3_000_000_000;
 
 /// What a look at a ring brought.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -113,8 +114,8 @@ impl Readers {
         read_ring(&mut self.packets, pipeline, now_ns)
     }
 
-    /// As [`read_table`](Self::read_table), unless the last reading took so long that this one can wait.
-    /// False: it waits.
+    /// As [`read_table`](Self::read_table), unless the last reading brought so much that this one can
+    /// wait. False: it waits.
     pub fn look_at_table(&mut self, pipeline: &mut Pipeline, now_ns: u64) -> bool {
         let waits = now_ns < self.waits_until_ns;
         if waits {
@@ -137,10 +138,12 @@ impl Readers {
         (self.read_at, self.read_again) = (packets, stands_still);
         let is_news = |pipeline: &Pipeline, slot, count| !pipeline.is_current(slot, count);
         let before = clock::thread_ns();
-        self.read_slots(pipeline, now_ns, is_news);
-        let took_ns = clock::thread_ns().saturating_sub(before);
-        let wait_ns = took_ns.saturating_mul(READING_SHARE).min(LONGEST_WAIT_NS);
-        self.waits_until_ns = now_ns.saturating_add(wait_ns);
+        let news = self.read_slots(pipeline, now_ns, is_news);
+        if news >= MUCH_NEWS {
+            let took_ns = clock::thread_ns().saturating_sub(before);
+            let wait_ns = took_ns.saturating_mul(READING_SHARE).min(LONGEST_WAIT_NS);
+            self.waits_until_ns = now_ns.saturating_add(wait_ns);
+        }
     }
 
     /// Hands every slot to the pipeline, news or not: the last reading, when nothing runs in the kernel
@@ -149,24 +152,27 @@ impl Readers {
         self.read_slots(pipeline, now_ns, |_, _, _| true);
     }
 
-    /// Hands the wanted slots to the pipeline.
+    /// Hands the wanted slots to the pipeline; how many there were.
     fn read_slots(
         &self,
         pipeline: &mut Pipeline,
         now_ns: u64,
         is_wanted: impl Fn(&Pipeline, u32, u64) -> bool,
-    ) {
+    ) -> usize {
         let mut news = Vec::with_capacity(SLOTS_AT_ONCE);
+        let mut count = 0;
         for start in (0..self.table.slots()).step_by(SLOTS_AT_ONCE) {
             let is_news = |slot, count| is_wanted(pipeline, slot, count);
             let part = start..start + SLOTS_AT_ONCE;
             self.table.read_part(part, is_news, |reading| news.push(reading));
+            count += news.len();
             if !news.is_empty() {
                 pipeline.apply(Input::Readings { readings: (&news).into(), now_ns });
             }
             news.clear();
         }
         pipeline.apply(Input::TableRead { now_ns });
+        count
     }
 
     /// Reads everything there is, until nothing was counted meanwhile, so that all counters are of one
