@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn keys_that_count_upwards_share_sets_as_if_by_chance() {
-        // Of twice as many keys as there are sets, 1 in 28 finds four others in its set.
+        // Of twice as many keys as there are sets, 1 in 28 is one too many for its set.
         const KEYS: u16 = 2 << SET_BITS;
         // From the bytes of a number the last bytes of the source address, and the source port.
         let patterns: [fn(u8, u8) -> [u8; 4]; 4] = [

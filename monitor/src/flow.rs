@@ -25,7 +25,7 @@ use crate::ports::PortSet;
 use crate::report::{EndReason, FlowChange};
 
 use conversations::Conversations;
-use due::{Due, LINGER_NS, Look};
+use due::{Due, Look};
 
 pub use id::{End, FlowId};
 pub use tally::PlaceTally;
@@ -277,9 +277,9 @@ impl FlowTable {
             here.is_some_and(|place| place.tenure == credit.tenure)
         };
         let is_new_one =
-            position.and_then(|position| self.flows.at(position)).is_some_and(has_counted);
+            || position.and_then(|position| self.flows.at(position)).is_some_and(has_counted);
         let flow = match self.previous.get_mut(&id) {
-            Some(previous) if has_counted(previous) || ended && !is_new_one => previous,
+            Some(previous) if has_counted(previous) || ended && !is_new_one() => previous,
             _ => match position.and_then(|position| self.flows.at_mut(position)) {
                 Some(flow) => flow,
                 None => self.open(id, sender, &credit.key, start, ports),
@@ -396,10 +396,10 @@ impl FlowTable {
             (&mut self.flows, over.into_iter().take(left)),
         ] {
             // The last one moves into its place: the order is restored below.
-            for flow in over.filter_map(|id| flows.remove(&id)) {
-                let is_done = flow.is_closed() && now_ns.saturating_sub(flow.last_ns) >= LINGER_NS;
-                let reason = if is_done { EndReason::EndOfFlow } else { EndReason::IdleTimeout };
-                end(&mut changes, flow, reason);
+            for (id, reason) in over {
+                if let Some(flow) = flows.remove(&id) {
+                    end(&mut changes, flow, reason);
+                }
             }
         }
         // In one order whatever was removed before. Stable, so that a flow still starts before it ends.

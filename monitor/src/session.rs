@@ -63,7 +63,7 @@ pub enum Brought {
     /// All that was in it.
     All,
     /// As much as is read at once: there may be more.
-    Some,
+    Part,
 }
 
 /// What is read from the kernel while it runs.
@@ -188,8 +188,8 @@ impl Readers {
         for _ in 0..patience {
             let before = self.counts()?;
             let now_ns = clock::boot_ns();
-            while read_ring(sockets, pipeline, now_ns) == Brought::Some {}
-            while self.read_packets(pipeline, now_ns) == Brought::Some {}
+            while read_ring(sockets, pipeline, now_ns) == Brought::Part {}
+            while self.read_packets(pipeline, now_ns) == Brought::Part {}
             self.read_whole_table(pipeline, now_ns);
             if self.counts()? == before {
                 if !self.knows_earlier {
@@ -225,7 +225,7 @@ pub fn read_ring(ring: &mut RingBuf<MapData>, pipeline: &mut Pipeline, now_ns: u
         };
         pipeline.apply(Input::Record { bytes: Cow::Borrowed(&record), now_ns });
     }
-    Brought::Some
+    Brought::Part
 }
 
 /// Everything that is already there: namespaces and the sockets on the watched ports in them.

@@ -310,7 +310,7 @@ impl Watch {
 
     fn tick(&mut self) {
         let now_ns = clock::boot_ns();
-        let is_more = !self.pace.has_time() || self.read_packets(now_ns) == Brought::Some;
+        let is_more = !self.pace.has_time() || self.read_packets(now_ns) == Brought::Part;
         let is_behind = is_more || self.read.table.elapsed() > 2 * TABLE;
         self.pipeline.apply(Input::Behind(is_behind));
         // Usually empty: whoever writes there wakes us. What one reading left behind wakes nobody.

@@ -169,7 +169,7 @@ impl Followed {
             while left > 0 {
                 let packets = left.min(batch);
                 maker.run(packet, packets).context("making flows")?;
-                while self.readers.read_packets(&mut self.pipeline, boot_ns()) == Brought::Some {}
+                while self.readers.read_packets(&mut self.pipeline, boot_ns()) == Brought::Part {}
                 left -= packets;
             }
         }

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::OccupiedEntry;
 
 use crate::flow::{Flow, FlowId};
 use crate::sys;
@@ -51,6 +52,10 @@ impl Conversations {
     }
 
     pub(super) fn position(&self, id: &FlowId) -> Option<usize> {
+        if self.is_empty() {
+            // Asked of the usually empty table of closed connections for every slot that is credited.
+            return None;
+        }
         let is_there = |&position: &u32| self.at(position as usize).is_some_and(|at| at.id == *id);
         let position = self.positions.find(self.hasher.hash_one(id), is_there)?;
         Some(*position as usize)
@@ -87,10 +92,10 @@ impl Conversations {
         let position = self.position(id)?;
         let last = self.flows.len().checked_sub(1)?;
         let moves = self.flows.get(last)?.id;
-        if let Ok(entry) = self.entry(id, position) {
+        if let Some(entry) = self.entry(id, position) {
             entry.remove();
         }
-        if let Ok(mut entry) = self.entry(&moves, last) {
+        if let Some(mut entry) = self.entry(&moves, last) {
             *entry.get_mut() = number(position);
         }
         Some(self.flows.swap_remove(position))
@@ -120,13 +125,9 @@ impl Conversations {
     }
 
     /// What says that a conversation is at a position.
-    fn entry(
-        &mut self,
-        id: &FlowId,
-        position: usize,
-    ) -> Result<hashbrown::hash_table::OccupiedEntry<'_, u32>, ()> {
+    fn entry(&mut self, id: &FlowId, position: usize) -> Option<OccupiedEntry<'_, u32>> {
         let hash = self.hasher.hash_one(id);
-        self.positions.find_entry(hash, |at| *at == number(position)).map_err(|_absent| ())
+        self.positions.find_entry(hash, |at| *at == number(position)).ok()
     }
 
     /// Moves many into memory that has room for the most and is told to be read whole.

@@ -18,8 +18,7 @@ use crate::pcap::Pcap;
 use crate::pipeline::Input;
 use crate::recording::Recording;
 use crate::report::RunEnded;
-use crate::session;
-use crate::session::Brought;
+use crate::session::{self, Brought};
 use crate::watch::{QUIET_TRIES, Stop, Watch, command};
 
 /// Said at the end of a run with `--pin`.
@@ -107,7 +106,7 @@ impl Watch {
         self.tracepoints.follow(&mut self.object, false);
         let now_ns = clock::boot_ns();
         let deadline = Instant::now() + PATIENCE;
-        while self.readers.read_packets(&mut self.pipeline, now_ns) == Brought::Some {
+        while self.readers.read_packets(&mut self.pipeline, now_ns) == Brought::Part {
             self.hand_over(deadline);
         }
         self.is_exact =
