@@ -71,8 +71,8 @@ pub enum Answer {
     Contained {
         /// Whom it is about.
         key: ProcessKey,
-        /// What is known of it, or a line for [`Process::missing`].
-        container: Box<Result<Container, String>>,
+        /// What is known of it, with a line for [`Process::missing`] if that is not all; or that line.
+        container: Box<Result<(Container, Option<String>), String>>,
     },
     /// The network namespaces of the host, and how records name them.
     Namespaces(Vec<(Netns, Mark)>),

@@ -328,8 +328,13 @@ impl Pipeline {
     }
 
     /// Takes in what its container's runtime says of the container of a process.
-    fn contained(&mut self, key: ProcessKey, container: Result<Container, String>) {
-        self.known.processes.contained(key, container);
+    fn contained(
+        &mut self,
+        key: ProcessKey,
+        container: Result<Container, String>,
+        untold: Option<String>,
+    ) {
+        self.known.processes.contained(key, container, untold);
         self.known.sockets.process_changed(key);
     }
 

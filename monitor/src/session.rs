@@ -441,7 +441,13 @@ pub fn answer(pipeline: &mut Pipeline, answer: Answer) {
         }
         Answer::Hashed { key, hash } => Input::Hashed { key, hash },
         Answer::Packaged { key, packaging } => Input::Packaged { key, packaging: *packaging },
-        Answer::Contained { key, container } => Input::Contained { key, container: *container },
+        Answer::Contained { key, container } => {
+            let (container, untold) = match *container {
+                Ok((container, untold)) => (Ok(Box::new(container)), untold),
+                Err(why) => (Err(why), None),
+            };
+            Input::Contained { key, container, untold }
+        }
         Answer::Recognised { cookie, kind } => {
             Input::Recognised { cookie, kind, now_ns: clock::boot_ns() }
         }

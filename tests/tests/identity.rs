@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use portwatch_tests::{Actor, Cgroup, Event, Finished, Host, Lab, skip};
+use portwatch_tests::{Actor, Cgroup, Event, Finished, Host, Lab, are_installed, skip};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -312,6 +312,141 @@ fn answer_as_docker(docker: &UnixListener) -> Vec<String> {
     };
     answers.iter().map(answer).collect()
 }
+
+#[test]
+fn of_a_container_that_containerd_runs_its_bundle_tells_what_kubernetes_calls_it() {
+    let Some((host, containerd)) = containerd() else { return };
+    let id = "89abcdef01234567".repeat(4);
+    let cgroup = format!("/pwt-containerd.slice/cri-containerd-{id}.scope");
+    let image = format!("registry.example/web@sha256:{}", "cd".repeat(32));
+    let annotations = [
+        ("container-type", "container"),
+        ("container-name", "web"),
+        ("image-name", &image),
+        ("sandbox-namespace", "shop"),
+        ("sandbox-name", "web-0"),
+        ("sandbox-uid", "0f2a6b2c-59a5-4d1b-9f6e-0c5d1a7b3e4f"),
+    ];
+    let mut args = vec!["--cgroup".to_owned(), cgroup];
+    for (key, value) in annotations {
+        args.extend(["--annotation".to_owned(), format!("io.kubernetes.cri.{key}={value}")]);
+    }
+    let server = containerd.run(&host, "k8s.io", &id, &args);
+
+    let found = found(&host, &containerd.scan(&host));
+
+    server.leave();
+    assert_eq!((found.text("container.id"), found.text("container.name")), (&*id, "web"));
+    assert_eq!(found.text("container.runtime"), "containerd");
+    assert_eq!(found.text("container.image.name"), image);
+    assert_eq!(found.list("container.image.hash.all")[0], format!("sha256:{}", "cd".repeat(32)));
+    assert_eq!(found.text("orchestrator.namespace"), "shop");
+    assert_eq!(found.text("orchestrator.resource.name"), "web-0");
+    assert_eq!(found.text("orchestrator.resource.id"), "0f2a6b2c-59a5-4d1b-9f6e-0c5d1a7b3e4f");
+}
+
+#[test]
+fn of_a_container_that_is_only_containerds_it_is_said_that_nobody_tells_more() {
+    let Some((host, containerd)) = containerd() else { return };
+    let id = "76543210fedcba98".repeat(4);
+    // Its cgroup is /pwt/ID then, which could be anybody's.
+    let server = containerd.run(&host, "pwt", &id, &[]);
+
+    let found = found(&host, &containerd.scan(&host));
+
+    server.leave();
+    assert_eq!((found.text("container.id"), found.text("container.runtime")), (&*id, "containerd"));
+    assert!(found.at("container.name").is_null() && found.at("container.image").is_null());
+    let missing = missing(&found.list("portwatch.owners")[0]);
+    let why = "container: containerd tells neither name nor image (its namespace pwt)";
+    assert!(missing.contains(why), "{missing}");
+}
+
+/// A real containerd. It has a `/run` of its own, which is a directory of ours.
+struct Containerd {
+    directory: TempDir,
+    /// With it go those that it has started: it is the first process of a pid namespace.
+    _process: Actor,
+}
+
+const CONTAINERD: (&str, &str) = ("/usr/bin/containerd", "containerd");
+const CTR: (&str, &str) = ("/usr/bin/ctr", "containerd");
+const RUNC: (&str, &str) = ("/usr/sbin/runc", "runc");
+
+/// A lab with a containerd in it, where one is installed.
+fn containerd() -> Option<(Host, Containerd)> {
+    let host = Lab::loopback_only(ACTOR)?;
+    if !are_installed(&[CONTAINERD, CTR, RUNC]) {
+        return None;
+    }
+    let directory = directory();
+    for name in ["run", "rootfs/usr"] {
+        fs::create_dir_all(directory.path().join(name)).expect("make a directory");
+    }
+    for name in ["lib", "lib64"] {
+        let link = directory.path().join("rootfs").join(name);
+        std::os::unix::fs::symlink(format!("usr/{name}"), link).expect("make a link");
+    }
+    let root = directory.path().join("root").display().to_string();
+    let config = directory.path().join("config.toml").display().to_string();
+    let disabled = "disabled_plugins = ['io.containerd.grpc.v1.cri']";
+    fs::write(&config, format!("version = 2\nroot = '{root}'\n{disabled}\n"))
+        .expect("write a configuration");
+    // Not by `ip netns exec`, which mounts a /sys without cgroups.
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{}", host.name()));
+    let apart = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    command.arg("unshare").args(apart).args(["sh", "-c", WITH_RUN]).arg(directory.path());
+    let script = "exec \"$0\" --config \"$1\" 2>&1";
+    let mut process = Actor::start(command.args(["sh", "-c", script, CONTAINERD.0, &config]));
+    while !process.answer().contains("successfully booted") {}
+    Some((host, Containerd { directory, _process: process }))
+}
+
+impl Containerd {
+    /// Runs a container in the lab's network, whose program listens on the port once it is there.
+    fn run(&self, host: &Host, namespace: &str, id: &str, args: &[String]) -> Actor {
+        let mut command = self.with_run(Command::new("unshare"));
+        command.args([CTR.0, "--namespace", namespace, "run", "--rm", "--rootfs", "--net-host"]);
+        for (from, to) in [("/usr", "/usr"), (ACTOR, "/actor")] {
+            command.arg(format!("--mount=type=bind,src={from},dst={to},options=rbind:ro"));
+        }
+        command.args(args).arg(self.directory.path().join("rootfs"));
+        let listen = format!("listen tcp {}", host.v4(PORT));
+        let mut server = Actor::start(command.args([id, "/actor", &listen, "stay"]));
+        server.answer();
+        server
+    }
+
+    /// What portwatch finds where `/run` is as containerd has it.
+    fn scan(&self, host: &Host) -> Vec<Event> {
+        let mut command = self.with_run(host.command("unshare"));
+        command.arg(portwatch_tests::program());
+        events_of(&portwatch_tests::finish(command.args(["scan", "--format", "json"])))
+    }
+
+    /// `unshare`, told to run what follows with the `/run` that containerd has.
+    fn with_run(&self, mut unshare: Command) -> Command {
+        unshare.args(["--mount", "sh", "-c", WITH_RUN]).arg(self.directory.path());
+        unshare
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // runc removes a container's cgroup, and leaves the one above it.
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for mount in mounts.lines().filter(|mount| mount.starts_with("cgroup")) {
+            let path = Path::new(mount.split(' ').nth(1).unwrap_or_default());
+            for name in ["pwt", "pwt-containerd.slice"] {
+                drop(fs::remove_dir(path.join(name)));
+            }
+        }
+    }
+}
+
+/// Runs a command with the `/run` of a directory.
+const WITH_RUN: &str = "mount --bind \"$0/run\" /run && exec \"$@\"";
 
 /// A lab, where this host has the program and the database that knows it.
 fn lab_with_perl() -> Option<Host> {

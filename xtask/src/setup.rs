@@ -162,9 +162,11 @@ struct Tool {
 }
 
 /// Services that tests drive: they come to a host that starts no services, such as a container.
-const TEST_SERVICES: [Tool; 3] = [
+const TEST_SERVICES: [Tool; 4] = [
     Tool { program: "nginx", package: "nginx" },
     Tool { program: "sshd", package: "openssh-server" },
+    // It brings runc.
+    Tool { program: "containerd", package: "containerd" },
     // It comes with pcscd.
     Tool { program: "pcscd", package: "vsmartcard-vpcd" },
 ];

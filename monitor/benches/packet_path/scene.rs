@@ -78,7 +78,7 @@ fn answer(pipeline: &mut Pipeline) {
                     Input::Identified { key, process: Arc::new(process(pid)), now_ns }
                 }
                 Request::Container { key } => {
-                    Input::Contained { key, container: Err(String::new()) }
+                    Input::Contained { key, container: Err(String::new()), untold: None }
                 }
                 Request::Recognise { cookie, .. } => {
                     Input::Recognised { cookie, kind: None, now_ns }

@@ -260,8 +260,13 @@ impl Processes {
         }
     }
 
-    /// What its container's runtime said.
-    pub fn contained(&mut self, key: ProcessKey, container: Result<Container, String>) {
+    /// What its container's runtime said, and a line about what it did not.
+    pub fn contained(
+        &mut self,
+        key: ProcessKey,
+        container: Result<Container, String>,
+        untold: Option<String>,
+    ) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.answers_due = entry.answers_due.saturating_sub(1);
         let process = Arc::make_mut(&mut entry.process);
@@ -269,6 +274,7 @@ impl Processes {
             Ok(container) => process.container = Some(container),
             Err(reason) => process.missing.push(reason),
         }
+        process.missing.extend(untold);
     }
 
     /// The process is no longer there.

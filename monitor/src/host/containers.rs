@@ -1,18 +1,26 @@
 //! What a container runtime says of a container: its name, and the image it was made from.
 //!
 //! Docker is asked on its socket. podman and CRI-O keep what they know in files, which are read: their
-//! sockets are often not there, and one that is may start a service. containerd can only be asked in
-//! gRPC, and is not. Nothing here is required: a runtime that does not answer costs its names.
+//! sockets are often not there, and one that is may start a service. containerd answers only in gRPC,
+//! but has a file of each container that runs. Nothing here is required: a runtime that does not answer
+//! costs its names.
 
+mod containerd;
 mod docker;
 mod storage;
 
+use std::borrow::Cow;
+use std::fs::{File, Metadata};
+use std::io::Read as _;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
+use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, Timespec};
 
 use crate::owner::{Container, Image};
@@ -24,6 +32,8 @@ pub(super) struct Runtimes {
     docker: PathBuf,
     /// Where podman and CRI-O keep containers and images.
     storage: PathBuf,
+    /// Where a containerd has its state: its own, and those that come with a Kubernetes.
+    containerd: Vec<PathBuf>,
     /// How long one may take to answer.
     patience: Duration,
     asked: Mutex<Asked>,
@@ -49,23 +59,36 @@ struct Known {
 struct Told {
     name: Option<String>,
     image: Option<Image>,
+    pod_namespace: Option<String>,
+    pod_name: Option<String>,
+    pod_uid: Option<String>,
+    /// Who told, where that was not known before.
+    runtime: Option<&'static str>,
+    /// What of it is not told, in words.
+    untold: Option<String>,
 }
 
 impl Runtimes {
     /// Where they are by default.
     pub(super) fn of_host() -> Self {
-        Self::at("/run/docker.sock".into(), "/var/lib/containers/storage".into(), PATIENCE)
-    }
-
-    fn at(docker: PathBuf, storage: PathBuf, patience: Duration) -> Self {
         let asked = Asked { known: LruCache::new(CONTAINERS), rested_at: Duration::ZERO };
-        Self { docker, storage, patience, asked: Mutex::new(asked) }
+        Self {
+            docker: "/run/docker.sock".into(),
+            storage: "/var/lib/containers/storage".into(),
+            containerd: CONTAINERD.map(PathBuf::from).into(),
+            patience: PATIENCE,
+            asked: Mutex::new(asked),
+        }
     }
 
-    /// The container with the name and the image that its runtime tells; an error is in words.
+    /// The container with the name and the image that its runtime tells, and what that does not tell;
+    /// an error is in words.
     ///
     /// May take [`PATIENCE`], and remembers the answer for [`VALID`].
-    pub(super) fn describe(&self, container: &Container) -> Result<Container, String> {
+    pub(super) fn describe(
+        &self,
+        container: &Container,
+    ) -> Result<(Container, Option<String>), String> {
         // A cache has no state that a panic elsewhere could leave half done.
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let now = since_boot();
@@ -85,18 +108,40 @@ impl Runtimes {
                 told
             }
         };
-        let Told { name, image } = told?;
-        Ok(Container { name, image, ..container.clone() })
+        let told = told?;
+        let Container { id, runtime, pod_uid, .. } = container.clone();
+        let described = Container {
+            id,
+            runtime: runtime.or_else(|| told.runtime.map(Cow::Borrowed)),
+            pod_uid: pod_uid.or(told.pod_uid),
+            name: told.name,
+            image: told.image,
+            pod_namespace: told.pod_namespace,
+            pod_name: told.pod_name,
+        };
+        Ok((described, told.untold))
     }
 
     fn ask(&self, container: &Container) -> Result<Told, String> {
         match container.runtime.as_deref() {
             Some("docker") => docker::ask(&self.docker, &container.id, self.patience),
             Some("podman" | "cri-o") => storage::read(&self.storage, &container.id),
+            Some("containerd") => self.ask_containerd(&container.id),
             Some("lxc" | "systemd-nspawn") => Ok(Told::default()),
             Some(other) => Err(format!("{other} is not asked for name and image")),
-            None => Err("its runtime is not known, nor asked for name and image".to_owned()),
+            // Where containerd makes cgroups without systemd, their path does not say whose they are.
+            None => self
+                .ask_containerd(&container.id)
+                .map_err(|why| format!("its runtime is not known, and {why}")),
         }
+    }
+
+    fn ask_containerd(&self, id: &str) -> Result<Told, String> {
+        let (runtime, told) = match containerd::read(&self.containerd, id)? {
+            None => ("docker", docker::ask(&self.docker, id, self.patience)?),
+            Some(told) => ("containerd", told),
+        };
+        Ok(Told { runtime: Some(runtime), ..told })
     }
 }
 
@@ -112,6 +157,39 @@ fn text(name: &str) -> Option<String> {
     (!name.is_empty() && name.len() <= MAX_NAME).then(|| name.to_owned())
 }
 
+/// A name without tag and digest: a colon behind the last slash begins a tag, one before it a port.
+fn repository(name: &str) -> &str {
+    let name = name.split_once('@').map_or(name, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}
+
+/// A file that only root can write, and that is no link; at most `max` bytes.
+fn contents(directory: BorrowedFd<'_>, path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::openat(directory, path, flags, Mode::empty())?);
+    let about = file.metadata()?;
+    is_roots_alone(&about)?;
+    if !about.is_file() {
+        return Err(std::io::Error::other("no file"));
+    }
+    if about.len() > max {
+        return Err(std::io::Error::other("too long"));
+    }
+    let mut bytes = Vec::new();
+    file.take(max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn is_roots_alone(about: &Metadata) -> std::io::Result<()> {
+    if about.uid() != 0 || about.mode() & 0o022 != 0 {
+        return Err(std::io::Error::other("others than root can write it"));
+    }
+    Ok(())
+}
+
 /// Time since boot.
 fn since_boot() -> Duration {
     let Timespec { tv_sec, tv_nsec } = rustix::time::clock_gettime(ClockId::Boottime);
@@ -119,6 +197,13 @@ fn since_boot() -> Duration {
     Duration::new(seconds, u32::try_from(tv_nsec).unwrap_or_default())
 }
 
+/// The states of containerd: as it is by default, with k3s and RKE2, k0s and `MicroK8s`.
+const CONTAINERD: [&str; 4] = [
+    "/run/containerd",
+    "/run/k3s/containerd",
+    "/run/k0s/containerd",
+    "/var/snap/microk8s/common/run/containerd",
+];
 /// How long a runtime may take to answer.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How long an answer holds, also that there is none: a container may be renamed.

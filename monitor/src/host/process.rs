@@ -194,11 +194,12 @@ impl Reader {
     }
 
     /// The container of a process that [`Self::read`] gave, with name and image as the runtime tells
-    /// them, or the line for [`Process::missing`].
-    pub fn container(&self, process: &Process) -> Result<Container, String> {
+    /// them, and the line for [`Process::missing`] where it does not tell all; or only that line.
+    pub fn container(&self, process: &Process) -> Result<(Container, Option<String>), String> {
         let described = process.container.as_ref().ok_or_else(|| "none".to_owned());
         let described = described.and_then(|container| self.runtimes.describe(container));
-        described.map_err(|why| format!("container: {why}"))
+        let line = |why: String| format!("container: {why}");
+        described.map(|(container, untold)| (container, untold.map(line))).map_err(line)
     }
 
     /// Remembers of a process what reading this executable of it gave.

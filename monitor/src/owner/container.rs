@@ -20,6 +20,12 @@ pub struct Container {
     /// What it was made from.
     #[serde(default)]
     pub image: Option<Image>,
+    /// The namespace of Kubernetes that the pod is in.
+    #[serde(default)]
+    pub pod_namespace: Option<String>,
+    /// The name of the pod.
+    #[serde(default)]
+    pub pod_name: Option<String>,
 }
 
 /// The image of a container, as the runtime says.

@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::escape::text_from_bytes;
-use crate::owner::{Ancestor, Attribution, Context, Image, Integrity, Owner, Packaging, Process};
+use crate::owner::{
+    Ancestor, Attribution, Container, Context, Image, Integrity, Owner, Packaging, Process,
+};
 use crate::pipeline::relays;
 use crate::report::ListenerReport;
 
@@ -146,7 +148,7 @@ fn place(process: &Process) -> Vec<String> {
     if let Some(container) = &process.container {
         let runtime =
             container.runtime.as_ref().map(|runtime| format!(" ({runtime})")).unwrap_or_default();
-        let pod = container.pod_uid.as_ref().map(|uid| format!(", pod {uid}")).unwrap_or_default();
+        let pod = pod(container).map(|pod| format!(", pod {pod}")).unwrap_or_default();
         let inner = process.context.inner_pid;
         let inner = inner.map(|pid| format!(", pid {pid} in there")).unwrap_or_default();
         lines.push(format!("container: {}{runtime}{pod}{inner}", container.id));
@@ -159,6 +161,17 @@ fn place(process: &Process) -> Vec<String> {
         lines.push(format!("security label: {label}"));
     }
     lines
+}
+
+/// `default/web-0 (UID)`, or what is known of that.
+fn pod(container: &Container) -> Option<String> {
+    let uid = container.pod_uid.as_deref();
+    let name = container.pod_namespace.as_deref().zip(container.pod_name.as_deref());
+    Some(match (name, uid) {
+        (Some((namespace, name)), Some(uid)) => format!("{namespace}/{name} ({uid})"),
+        (Some((namespace, name)), None) => format!("{namespace}/{name}"),
+        (None, uid) => uid?.to_owned(),
+    })
 }
 
 /// `container image: registry.example/web:1.4, registry.example/web@sha256:…`.

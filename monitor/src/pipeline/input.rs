@@ -145,7 +145,10 @@ pub enum Input<'a> {
         /// Of whose.
         key: ProcessKey,
         /// What is known, or a line for [`Process::missing`].
-        container: Result<Container, String>,
+        container: Result<Box<Container>, String>,
+        /// What of it the runtime does not tell, as a line for [`Process::missing`].
+        #[serde(default)]
+        untold: Option<String>,
     },
     /// What kind of socket it is, where that can be told.
     Recognised {
@@ -362,7 +365,9 @@ impl Pipeline {
             Input::Identified { key, process, now_ns } => self.identified(key, process, now_ns),
             Input::Hashed { key, hash } => self.hashed(key, hash),
             Input::Packaged { key, packaging } => self.packaged(key, packaging),
-            Input::Contained { key, container } => self.contained(key, container),
+            Input::Contained { key, container, untold } => {
+                self.contained(key, container.map(|it| *it), untold);
+            }
             Input::Recognised { cookie, kind, now_ns } => self.recognised(cookie, kind, now_ns),
             Input::Translated { flow, there, now_ns } => self.translated(flow, there, now_ns),
             Input::Explained { number, explanation, now_ns } => {

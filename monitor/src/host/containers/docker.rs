@@ -54,7 +54,7 @@ pub(super) fn ask(socket: &Path, id: &str, patience: Duration) -> Result<Told, S
     let digests = digests.unwrap_or_default().iter().filter_map(|digest| text(digest)).collect();
     let name = container.name.strip_prefix('/').unwrap_or(&container.name);
     let image = text(&container.config.image).map(|name| Image { name, id, digests });
-    Ok(Told { name: text(name), image })
+    Ok(Told { name: text(name), image, ..Told::default() })
 }
 
 fn get<T: DeserializeOwned>(socket: &Path, target: &str, until: Duration) -> Result<T, String> {

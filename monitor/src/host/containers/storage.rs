@@ -3,16 +3,13 @@
 //! Only root's storage, by files that only root can write: what users run without root is theirs to
 //! describe, hence not asked.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::CWD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Told, image_id, text};
+use super::{Told, contents, image_id, repository, text};
 use crate::host::proc;
 use crate::owner::Image;
 
@@ -60,7 +57,8 @@ pub(super) fn read(storage: &Path, id: &str) -> Result<Told, String> {
         "" => None,
         image => Some(image_of(storage, image, &container.metadata)?),
     };
-    Ok(Told { name: container.names.first().and_then(|name| text(name)), image })
+    let name = container.names.first().and_then(|name| text(name));
+    Ok(Told { name, image, ..Told::default() })
 }
 
 fn image_of(storage: &Path, id: &str, metadata: &str) -> Result<Image, String> {
@@ -84,41 +82,16 @@ fn image_of(storage: &Path, id: &str, metadata: &str) -> Result<Image, String> {
     Ok(Image { name, id: image_id(id), digests: digests.unwrap_or_default() })
 }
 
-/// A name without tag and digest: a colon behind the last slash begins a tag, one before it a port.
-fn repository(name: &str) -> &str {
-    let name = name.split_once('@').map_or(name, |(name, _)| name);
-    match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => repository,
-        _ => name,
-    }
-}
-
 /// The entries of a file; none where there is no file.
 fn entries<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let bytes = match contents(path) {
+    let bytes = match contents(CWD, path, MAX_FILE) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(format!("{name}: {}", proc::words(&error))),
     };
     // What is wrong is not told: the error quotes the file.
     serde_json::from_slice(&bytes).ok().ok_or_else(|| format!("{name}: not understood"))
-}
-
-/// A file of root's, not followed through a link.
-fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?);
-    let about = file.metadata()?;
-    if !about.is_file() || about.uid() != 0 || about.mode() & 0o022 != 0 {
-        return Err(std::io::Error::other("others than root can write it"));
-    }
-    if about.len() > MAX_FILE {
-        return Err(std::io::Error::other("too long"));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Those that last, and those of `--rm`.

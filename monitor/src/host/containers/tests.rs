@@ -163,10 +163,67 @@ fn a_storage_that_others_can_write_or_that_makes_no_sense_is_not_believed() {
 fn who_is_not_asked_is_said() {
     let directory = tempfile::tempdir().unwrap();
 
-    let error = describe(&directory, "containerd").unwrap_err();
+    let error = describe(&directory, "rkt").unwrap_err();
 
-    assert_eq!(error, "containerd is not asked for name and image");
+    assert_eq!(error, "rkt is not asked for name and image");
     assert!(describe(&directory, "lxc").unwrap().image.is_none());
+}
+
+#[test]
+fn where_the_path_does_not_say_whose_a_container_is_containerd_may() {
+    let unknown = || Container { runtime: None, ..container("") };
+    let directory = tempfile::tempdir().unwrap();
+    let error = at(&directory).describe(&unknown()).unwrap_err();
+    assert_eq!(error, "its runtime is not known, and containerd does not know it");
+    bundle(&directory, "default", r#"{"annotations":{"nerdctl/name":"web"}}"#);
+
+    let (described, untold) = at(&directory).describe(&unknown()).unwrap();
+
+    assert_eq!(
+        (described.runtime.as_deref(), described.name.as_deref()),
+        (Some("containerd"), Some("web"))
+    );
+    assert_eq!(untold.as_deref(), Some("containerd tells no image of it"));
+}
+
+#[test]
+fn of_its_own_containers_docker_is_asked_although_containerd_runs_them() {
+    let (directory, _server) =
+        docker(vec![ok(r#"{"Name":"/web","Image":"","Config":{"Image":"web:1"}}"#)]);
+    bundle(&directory, "moby", r#"{"annotations":{"nerdctl/name":"not-web"}}"#);
+
+    let (described, _) =
+        at(&directory).describe(&Container { runtime: None, ..container("") }).unwrap();
+
+    assert_eq!(
+        (described.runtime.as_deref(), described.name.as_deref()),
+        (Some("docker"), Some("web"))
+    );
+}
+
+#[test]
+fn a_pod_is_known_by_name_and_keeps_the_uid_that_its_cgroup_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let annotations = r#"{"annotations":{"io.kubernetes.cri.container-type":"container",
+        "io.kubernetes.cri.sandbox-name":"web-0","io.kubernetes.cri.sandbox-namespace":"shop",
+        "io.kubernetes.cri.sandbox-uid":"by-annotation"}}"#;
+    bundle(&directory, "k8s.io", annotations);
+    for (by_path, expected) in [(Some("by-path"), "by-path"), (None, "by-annotation")] {
+        let pod_uid = by_path.map(str::to_owned);
+        let container = Container { pod_uid, ..container("containerd") };
+
+        let (described, _) = at(&directory).describe(&container).unwrap();
+
+        assert_eq!(described.pod_uid.as_deref(), Some(expected));
+        assert_eq!(described.pod_namespace.as_deref(), Some("shop"));
+        assert_eq!(described.pod_name.as_deref(), Some("web-0"));
+    }
+}
+
+/// A bundle of the container in a namespace of containerd.
+fn bundle(directory: &TempDir, namespace: &str, config: &str) {
+    let path = format!("containerd/io.containerd.runtime.v2.task/{namespace}/{ID}/config.json");
+    write(directory, &path, config);
 }
 
 /// A Docker that gives these answers, one after the other, and in the end says what it was asked.
@@ -195,12 +252,17 @@ fn ok(body: &str) -> Vec<u8> {
 }
 
 fn describe(directory: &TempDir, runtime: &'static str) -> Result<Container, String> {
-    at(directory).describe(&container(runtime))
+    at(directory).describe(&container(runtime)).map(|(container, _)| container)
 }
 
 fn at(directory: &TempDir) -> Runtimes {
-    let socket = directory.path().join("docker.sock");
-    Runtimes::at(socket, directory.path().to_owned(), Duration::from_secs(20))
+    Runtimes {
+        docker: directory.path().join("docker.sock"),
+        storage: directory.path().to_owned(),
+        containerd: vec![directory.path().join("none"), directory.path().join("containerd")],
+        patience: Duration::from_secs(20),
+        ..Runtimes::of_host()
+    }
 }
 
 fn container(runtime: &'static str) -> Container {

@@ -206,6 +206,8 @@ impl<'a> Image<'a> {
 pub(super) struct Orchestrator<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
     resource: Resource<'a>,
 }
 
@@ -214,12 +216,19 @@ struct Resource<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
 }
 
 impl<'a> Orchestrator<'a> {
     pub(super) fn of(container: &'a owner::Container) -> Option<Self> {
         let id = container.pod_uid.as_deref()?;
-        Some(Self { kind: "kubernetes", resource: Resource { kind: "pod", id } })
+        let name = container.pod_name.as_deref();
+        Some(Self {
+            kind: "kubernetes",
+            namespace: container.pod_namespace.as_deref(),
+            resource: Resource { kind: "pod", id, name },
+        })
     }
 }
 

@@ -96,6 +96,10 @@ pub(super) struct OwnerFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_uid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pod_namespace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
     #[serde(skip_serializing_if = "NamespaceFields::is_empty")]
     namespaces: NamespaceFields,
@@ -145,6 +149,8 @@ impl<'a> OwnerFields<'a> {
             container_image: image.map(|image| image.name.as_str()),
             container_image_digests: image.map(|image| &*image.digests).unwrap_or_default(),
             pod_uid: container.and_then(|container| container.pod_uid.as_deref()),
+            pod_namespace: container.and_then(|container| container.pod_namespace.as_deref()),
+            pod_name: container.and_then(|container| container.pod_name.as_deref()),
             label: context.label.as_deref(),
             namespaces: NamespaceFields {
                 net: process.netns,

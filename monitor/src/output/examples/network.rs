@@ -52,6 +52,8 @@ pub(in crate::output) fn expected_listener() -> ListenerReport {
                 id: Some("sha256:41d2".to_owned()),
                 digests: vec!["registry.example/cardbridge@sha256:9f2c".to_owned()],
             }),
+            pod_namespace: Some("badges".to_owned()),
+            pod_name: Some("card-bridge-7d9f".to_owned()),
         }),
         on_host: Some(false),
         context: Context { inner_pid: Some(1), ..Context::default() },

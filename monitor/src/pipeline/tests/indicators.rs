@@ -317,7 +317,7 @@ fn settle(scene: &mut Scene) {
                 Request::Container { key } => {
                     let process = scene.pipeline.process(key).expect("the process");
                     let container = process.container.clone().expect("its container");
-                    scene.pipeline.contained(key, Ok(container));
+                    scene.pipeline.contained(key, Ok(container), None);
                 }
                 Request::Recognise { .. }
                 | Request::Namespaces
