@@ -73,6 +73,13 @@ pub fn unit(path: &str) -> Option<String> {
     Some(unescape(unit).into_owned())
 }
 
+/// Whether the service manager of a user other than root made it: then that user may have called it
+/// what they like, also like a container of root's.
+pub fn is_users_own(path: &str) -> bool {
+    let name = below_slices(path).next().and_then(|name| name.strip_prefix("user@"));
+    name.and_then(|name| name.strip_suffix(".service")).is_some_and(|user| user != "0")
+}
+
 /// The slice of a cgroup path, as `cg_path_get_slice` of systemd; the root slice is none.
 pub fn slice(path: &str) -> Option<String> {
     let names = path.split('/').filter(|name| !name.is_empty());
@@ -263,6 +270,22 @@ mod tests {
         ];
         for (path, expected) in cases {
             assert_eq!(unit(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_user_may_name_is_the_users_own() {
+        let table = [
+            ("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-ID.scope", true),
+            ("/user.slice/user-1000.slice/user@1000.service/ID", true),
+            ("/user.slice/user-0.slice/user@0.service/app.slice/docker-ID.scope", false),
+            ("/user.slice/user-1000.slice/session-3.scope", false),
+            ("/system.slice/docker-ID.scope/user@1000.service", false),
+            ("/kubepods.slice/cri-containerd-ID.scope", false),
+            ("/", false),
+        ];
+        for (path, expected) in table {
+            assert_eq!(is_users_own(path), expected, "{path}");
         }
     }
 

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use uzers::{Users as _, UsersCache};
 
 use self::facts::Signs;
-use super::cgroup::{Hierarchy, Placement};
+use super::cgroup::{self, Hierarchy, Placement};
 use super::containers::Runtimes;
 use super::executable::{ANOTHER_PROGRAM, Algorithm, Executable, FileKey, Hashes};
 use super::identity::Identity;
@@ -197,7 +197,13 @@ impl Reader {
     /// them, and the line for [`Process::missing`] where it does not tell all; or only that line.
     pub fn container(&self, process: &Process) -> Result<(Container, Option<String>), String> {
         let described = process.container.as_ref().ok_or_else(|| "none".to_owned());
-        let described = described.and_then(|container| self.runtimes.describe(container));
+        let is_users = process.cgroup.as_deref().is_some_and(cgroup::is_users_own);
+        let described = described.and_then(|container| {
+            if is_users {
+                return Err("runtimes of users other than root are not asked".to_owned());
+            }
+            self.runtimes.describe(container)
+        });
         let line = |why: String| format!("container: {why}");
         described.map(|(container, untold)| (container, untold.map(line))).map_err(line)
     }
