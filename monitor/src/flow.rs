@@ -238,13 +238,19 @@ impl FlowTable {
         let tenure = Tenure::announced_by(record);
         let is_another = |flow: &Flow| {
             let here = flow.known_place(&record.key, sender);
-            here.is_some_and(|place| place.tenure != tenure)
+            here.is_some_and(|place| place.tenure() != tenure)
         };
-        if opens && self.flows.get(&id).is_some_and(|flow| flow.is_closed() && is_another(flow)) {
+        let mut position = self.position(record.slot, &id);
+        let known = position.and_then(|position| self.flows.at(position));
+        if opens && known.is_some_and(|flow| flow.is_closed() && is_another(flow)) {
             self.retire(id);
+            position = None;
         }
-        let (is_new, due) = (!self.flows.contains(&id), self.due);
-        let flow = self.open(id, sender, &record.key, start, ports);
+        let (is_new, due) = (position.is_none(), self.due);
+        let flow = match position.and_then(|position| self.flows.at_mut(position)) {
+            Some(flow) => flow,
+            None => self.open(id, sender, &record.key, record.slot, start, ports),
+        };
         flow.start_ns = flow.start_ns.min(start.0);
         flow.start_by_ns = flow.start_by_ns.min(start.1);
         if is_new && !late && id.transport == Transport::Udp {
@@ -271,10 +277,11 @@ impl FlowTable {
         let start = self.within_a_jiffy_of(last_ns);
         let (id, sender) = FlowId::of(&credit.key);
         let ended = credit.tcp_flags & (tcp::FIN | tcp::RST) != 0;
+        self.expect_slot(credit.tenure.slot);
         let (position, due) = (self.position(credit.tenure.slot, &id), self.due);
         let has_counted = |flow: &Flow| {
             let here = flow.known_place(&credit.key, sender);
-            here.is_some_and(|place| place.tenure == credit.tenure)
+            here.is_some_and(|place| place.tenure() == credit.tenure)
         };
         let is_new_one =
             || position.and_then(|position| self.flows.at(position)).is_some_and(has_counted);
@@ -282,7 +289,7 @@ impl FlowTable {
             Some(previous) if has_counted(previous) || ended && !is_new_one() => previous,
             _ => match position.and_then(|position| self.flows.at_mut(position)) {
                 Some(flow) => flow,
-                None => self.open(id, sender, &credit.key, start, ports),
+                None => self.open(id, sender, &credit.key, credit.tenure.slot, start, ports),
             },
         };
         flow.last_ns = flow.last_ns.max(last_ns);
@@ -314,14 +321,25 @@ impl FlowTable {
             return Some(position);
         }
         let position = self.flows.position(id)?;
-        if self.positions.len() <= slot {
-            self.positions.resize(slot + 1, 0);
+        self.remember(slot, position);
+        Some(position)
+    }
+
+    /// The kernel's table has a slot of this number, which the ledger has made sure of.
+    fn expect_slot(&mut self, slot: u32) {
+        let slots = usize::try_from(slot).unwrap_or(usize::MAX).saturating_add(1);
+        if self.positions.len() < slots {
+            self.positions.resize(slots, 0);
         }
+    }
+
+    /// The flow that a slot counts from now on. Of a slot that nobody has vouched for nothing is kept:
+    /// a recording may name any.
+    fn remember(&mut self, slot: usize, position: usize) {
         if let Some(known) = self.positions.get_mut(slot) {
             // Only where to look first: of more flows than that the rest is looked up.
             *known = u32::try_from(position).unwrap_or(u32::MAX);
         }
-        Some(position)
     }
 
     /// Conversations whose start is to be reported: those `settled` says are ready, and those that
@@ -423,39 +441,39 @@ impl FlowTable {
         changes
     }
 
+    /// Starts a conversation that is not going on; `slot` counts it.
     fn open(
         &mut self,
         id: FlowId,
         sender: End,
         key: &FlowKey,
+        slot: u32,
         (start_ns, start_by_ns): (u64, u64),
         ports: &PortSet,
     ) -> &mut Flow {
-        if self.flows.len() >= self.capacity && !self.flows.contains(&id) {
+        if self.flows.len() >= self.capacity {
             self.make_room();
         }
-        let (unstarted, seen) = (&mut self.unstarted, &mut self.seen);
-        self.flows.get_or_insert_with(&id, || {
-            unstarted.push(id);
-            *seen += 1;
-            Flow {
-                id,
-                port: watched_port(key, ports),
-                opener: likely_opener(id, sender, ports),
-                opening_seen: false,
-                tcp_flags: OfEnds::default(),
-                cookies: OfEnds::default(),
-                places: SmallVec::new(),
-                start_ns,
-                start_by_ns,
-                last_ns: start_ns,
-                direction: tally::direction(key),
-                number: *seen,
-                app: None,
-                is_heard_out: false,
-                started: false,
-                last_report_ns: 0,
-            }
+        self.remember(usize::try_from(slot).unwrap_or(usize::MAX), self.flows.len());
+        self.unstarted.push(id);
+        self.seen += 1;
+        self.flows.push(Flow {
+            id,
+            port: watched_port(key, ports),
+            opener: likely_opener(id, sender, ports),
+            opening_seen: false,
+            tcp_flags: OfEnds::default(),
+            cookies: OfEnds::default(),
+            places: SmallVec::new(),
+            start_ns,
+            start_by_ns,
+            last_ns: start_ns,
+            direction: tally::direction(key),
+            number: self.seen,
+            app: None,
+            is_heard_out: false,
+            started: false,
+            last_report_ns: 0,
         })
     }
 

@@ -15,8 +15,8 @@ use monitor_ebpf::wire::{FlowKey, FlowRecord, Slot};
 pub struct Tenure {
     /// Index of the slot: whose packets it counted last time, it likely counts again.
     pub slot: u32,
-    /// [`Slot::generation`]: 16 bits.
-    pub generation: u32,
+    /// [`Slot::generation`].
+    pub generation: u16,
 }
 
 /// Packets and bytes of one flow key that were not known before.
@@ -39,11 +39,11 @@ pub struct Credit {
 impl Tenure {
     /// That of the flow that a record announces.
     pub fn announced_by(record: &FlowRecord) -> Self {
-        Self { slot: record.slot, generation: record.generation }
+        Self::new(record.slot, record.generation.into())
     }
 
     fn new(slot: u32, generation: u64) -> Self {
-        Self { slot, generation: u32::try_from(generation).unwrap_or(u32::MAX) }
+        Self { slot, generation: u16::try_from(generation).unwrap_or(u16::MAX) }
     }
 }
 

@@ -39,10 +39,6 @@ impl Conversations {
         self.flows.is_empty()
     }
 
-    pub(super) fn contains(&self, id: &FlowId) -> bool {
-        self.position(id).is_some()
-    }
-
     pub(super) fn get(&self, id: &FlowId) -> Option<&Flow> {
         self.at(self.position(id)?)
     }
@@ -67,17 +63,6 @@ impl Conversations {
 
     pub(super) fn at_mut(&mut self, position: usize) -> Option<&mut Flow> {
         self.flows.get_mut(position)
-    }
-
-    /// The conversation of that id, which is made if there is none.
-    pub(super) fn get_or_insert_with(
-        &mut self,
-        id: &FlowId,
-        flow: impl FnOnce() -> Flow,
-    ) -> &mut Flow {
-        let position = self.position(id).unwrap_or_else(|| self.push(flow()));
-        #[expect(clippy::indexing_slicing, reason = "found or pushed just above")]
-        &mut self.flows[position]
     }
 
     /// Adds a conversation; gives the one that had its id.
@@ -110,8 +95,8 @@ impl Conversations {
         self.flows.drain(..)
     }
 
-    /// Adds a conversation whose id is not there; gives its position.
-    fn push(&mut self, flow: Flow) -> usize {
+    /// Adds a conversation whose id is not there, as the last one.
+    pub(super) fn push(&mut self, flow: Flow) -> &mut Flow {
         self.make_room();
         let position = self.flows.len();
         let hash = self.hasher.hash_one(flow.id);
@@ -121,7 +106,8 @@ impl Conversations {
             flows.get(position as usize).map_or(0, |flow| hasher.hash_one(flow.id))
         };
         self.positions.insert_unique(hash, number(position), hash_of);
-        position
+        #[expect(clippy::indexing_slicing, reason = "pushed just above")]
+        &mut self.flows[position]
     }
 
     /// What says that a conversation is at a position.

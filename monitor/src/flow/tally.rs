@@ -22,8 +22,17 @@ pub struct PlaceTally {
     pub bytes: u64,
     /// When the first was seen here.
     pub first_ns: u64,
-    /// Where the kernel counted them last.
-    pub tenure: Tenure,
+    /// Where the kernel counted them last, a [`Tenure`]: side by side with the above it takes eight bytes
+    /// less, of each place of each flow.
+    slot: u32,
+    generation: u16,
+}
+
+impl PlaceTally {
+    /// Where the kernel counted its packets last.
+    pub const fn tenure(&self) -> Tenure {
+        Tenure { slot: self.slot, generation: self.generation }
+    }
 }
 
 fn is_at(key: &FlowKey, sender: End) -> impl Fn(&PlaceTally) -> bool + use<> {
@@ -52,7 +61,7 @@ impl Flow {
         &mut self,
         key: &FlowKey,
         sender: End,
-        tenure: Tenure,
+        Tenure { slot, generation }: Tenure,
         now_ns: u64,
     ) -> &mut PlaceTally {
         let index = self.places.iter().position(is_at(key, sender)).unwrap_or_else(|| {
@@ -63,13 +72,15 @@ impl Flow {
                 packets: 0,
                 bytes: 0,
                 first_ns: now_ns,
-                tenure,
+                slot,
+                generation,
             });
             self.places.len() - 1
         });
         #[expect(clippy::indexing_slicing, reason = "found or pushed just above")]
         let place = &mut self.places[index];
-        (place.first_ns, place.tenure) = (place.first_ns.min(now_ns), tenure);
+        place.first_ns = place.first_ns.min(now_ns);
+        (place.slot, place.generation) = (slot, generation);
         place
     }
 

@@ -61,7 +61,7 @@ fn connections_on_the_same_ports_one_after_the_other_have_each_its_own_packets()
             table.credit(&held, SECOND, &ports());
         }
         let mut record = record(&there, SECOND + u64::from(generation), tcp::SYN);
-        (record.slot, record.generation) = (7, generation);
+        (record.slot, record.generation) = (7, u32::from(generation));
         table.announce(&record, &ports());
     }
     table.credit(&Credit { tenure: tenure(3), ..credit(&there, 2, both) }, SECOND, &ports());
@@ -207,6 +207,17 @@ fn what_had_to_make_room_is_kept_up_to_a_number_and_counted_beyond() {
     assert_eq!(table.displaced().len(), 2 * MAX_DISPLACED);
     assert_eq!(table.take_unreported(), 2 * 100);
     assert_eq!(table.take_unreported(), 0);
+}
+
+#[test]
+fn a_slot_that_no_table_has_takes_no_memory() {
+    let mut table = table();
+    let record = FlowRecord { slot: u32::MAX, ..record(&key(CLIENT, SERVER, 2, false), SECOND, 0) };
+
+    table.announce(&record, &ports());
+
+    assert_eq!(table.len(), 1);
+    assert!(table.positions.is_empty());
 }
 
 #[test]
