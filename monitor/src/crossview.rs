@@ -17,7 +17,7 @@ use crate::host::adrift::{self, Adrift};
 use crate::host::netns::{self, Namespace};
 use crate::host::shown::{Proc, Shown, Task};
 use crate::host::sockets::{self, Socket, Sockets, State};
-use crate::host::{bind_probe, links, packet_sockets, tunnels};
+use crate::host::{bind_probe, links, nfs, packet_sockets, tunnels};
 use crate::kernel::object::Object;
 use crate::kernel::views;
 use crate::ports::PortSet;
@@ -167,6 +167,7 @@ fn tables_here(
     let proc_net = sockets::list_proc_here(netns.inode, &wanted);
     let kernel_made = iterators.iter().flatten().filter(|it| it.kernel_made == 1);
     let has_udp = listed.found.iter().any(|it| it.transport == Transport::Udp);
+    let has_listener = listed.found.iter().any(Socket::is_listener);
     let tables = Tables {
         kernel_made: kernel_made.map(|it| it.cookie).collect(),
         iterators: iterators.map(|them| them.iter().filter_map(socket).collect()),
@@ -175,9 +176,19 @@ fn tables_here(
         proc_net: proc_net.ok(),
         taken: if probes { taken(ports) } else { BTreeSet::new() },
         tunnels: if has_udp { tunnels::list_here().unwrap_or_default() } else { Vec::new() },
+        nfs: if has_listener { nfs_here(&netns) } else { Vec::new() },
         netns,
     };
     (tables, listed)
+}
+
+/// What the NFS server of portwatch's own network namespace listens on: the one whose list is mounted.
+fn nfs_here(netns: &Netns) -> Vec<(Transport, u16)> {
+    let own = std::fs::metadata("/proc/self/ns/net").map(|about| about.st_ino());
+    if own.ok() != Some(netns.inode) {
+        return Vec::new();
+    }
+    or_log(nfs::listeners().map_err(Into::into)).unwrap_or_default()
 }
 
 /// The ports that cannot be bound here.

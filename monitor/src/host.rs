@@ -22,6 +22,7 @@
 //! - [`descriptor`]: what kind of socket a descriptor of a process is
 //! - [`shown`]: whether `/proc` shows a process, and a descriptor of it
 //! - [`tunnels`]: devices for which the kernel has a UDP socket
+//! - [`nfs`]: what the kernel's NFS server listens on
 //! - [`adrift`]: sockets that somebody holds without a descriptor
 //! - [`packet_sockets`]: packet sockets and their filters
 //! - [`bind_probe`]: whether a port can be bound
@@ -55,6 +56,7 @@ pub mod holders;
 pub mod descriptor;
 pub mod shown;
 pub mod tunnels;
+pub mod nfs;
 pub mod adrift;
 pub mod packet_sockets;
 pub mod bind_probe;

@@ -68,6 +68,8 @@ pub struct Tables {
     pub kernel_made: BTreeSet<u64>,
     /// Devices for which it does.
     pub tunnels: Vec<Tunnel>,
+    /// What the kernel's NFS server listens on, a socket each.
+    pub nfs: Vec<(Transport, u16)>,
     /// Ports that could not be bound, if that was tried.
     pub taken: BTreeSet<(Transport, u16)>,
 }

@@ -191,6 +191,47 @@ fn the_socket_of_wireguard_is_the_kernels_and_has_the_name_of_its_device() {
     assert!(!events.iter().any(disagrees), "{events:#?}");
 }
 
+#[test]
+fn the_socket_that_the_nfs_server_makes_is_the_kernels() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    is_the_nfs_servers(&host, &format!("echo tcp {PORT} > portlist"));
+}
+
+#[test]
+fn the_socket_that_the_nfs_server_is_given_is_the_kernels_and_hides_nothing() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let listen = format!("listen tcp {}", host.v4(PORT));
+    // As rpc.nfsd does, which exits then.
+    is_the_nfs_servers(&host, &format!("{ACTOR} '{listen}' 'give kernel portlist' > /dev/null"));
+}
+
+/// Lets the kernel's NFS server begin to listen by a script, and looks who does.
+fn is_the_nfs_servers(host: &Host, script: &str) {
+    let there = "mount -t nfsd none /proc/fs/nfsd && cd /proc/fs/nfsd";
+    let mounted = finish(host.command("sh").args(["-c", there]));
+    if mounted.code != Some(0) {
+        return skip(&format!("the kernel's NFS server is not there: {}", mounted.stderr.trim()));
+    }
+    // Of version 4 alone, which no portmapper has to know of. It ends with its last thread.
+    let scan = "\"$0\" scan --format json; result=$?; echo 0 > threads; exit $result";
+    let script = format!("{there} && echo -3 > versions && {script} && {{ {scan}; }}");
+
+    let scan = finish(host.command("sh").args(["-c", &script]).arg(program()));
+
+    assert!(scan.code.is_some_and(|code| code <= 1), "{}", scan.stderr);
+    let events = events_of(&scan);
+    if is_blind(&events) {
+        return;
+    }
+    let is_found = |event: &&Event| event.is_listener("listener-found", PORT, host.netns());
+    let listener = events.iter().find(is_found).expect("the listener");
+    assert_eq!(listener.text("portwatch.ownership"), "kernel");
+    let reason = listener.text("portwatch.ownership_reason");
+    let list = "/proc/fs/nfsd/portlist lists tcp";
+    assert_eq!(reason, format!("the kernel's NFS server has it: {list} {PORT}"));
+    assert!(!events.iter().any(disagrees), "{events:#?}");
+}
+
 fn is_the_kernels(kind: &str, options: &str) {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };
     let link = format!("link add tunnel0 type {kind} {options}");

@@ -184,6 +184,44 @@ fn the_kernels_own_socket_is_explained_by_the_device_that_uses_its_port() {
 }
 
 #[test]
+fn what_the_nfs_server_was_given_is_the_kernels() {
+    let mut look = look(&[listener(1), listener(2)]);
+    look.descriptors = Some(Vec::new());
+    let (ours, others) = ((Transport::Tcp, 3516), (Transport::Udp, 3516));
+
+    // One of two is listed: nobody can tell which.
+    look.tables[0].nfs = vec![ours, others];
+    assert_eq!(look.compare().disagreements.len(), 2);
+    assert_eq!(look.adrift().len(), 2);
+    look.tables[0].nfs = vec![ours, ours];
+    let comparison = look.compare();
+
+    let reason = "the kernel's NFS server has it: /proc/fs/nfsd/portlist lists tcp 3516";
+    let explained = Explanation::Kernel(reason.to_owned());
+    assert_eq!(comparison.explanations, [(1, explained.clone()), (2, explained)]);
+    assert_eq!((comparison.disagreements, look.adrift()), (Vec::new(), BTreeSet::new()));
+}
+
+#[test]
+fn what_a_process_holds_is_not_the_nfs_servers() {
+    let mut look = look(&[listener(1)]);
+    look.tables[0].nfs = vec![(Transport::Tcp, 3516)];
+
+    assert_eq!(look.compare().explanations, []);
+}
+
+#[test]
+fn the_kernels_own_socket_is_explained_by_the_list_of_the_nfs_server() {
+    let mut look = look(&[listener(1)]);
+    look.descriptors = Some(Vec::new());
+    look.tables[0].kernel_made = BTreeSet::from([1]);
+    look.tables[0].nfs = vec![(Transport::Tcp, 3516)];
+
+    let reason = "the kernel's NFS server has it: /proc/fs/nfsd/portlist lists tcp 3516";
+    assert_eq!(look.compare().explanations, [(1, Explanation::Kernel(reason.to_owned()))]);
+}
+
+#[test]
 fn the_kernels_socket_for_a_multipath_socket_is_of_who_has_that() {
     let mut look = look(&[listener(1)]);
     look.tables[0].kernel_made = BTreeSet::from([1]);
@@ -295,6 +333,7 @@ fn look(sockets: &[Socket]) -> Look {
         iterators: Some(without_inodes),
         kernel_made: BTreeSet::new(),
         tunnels: Vec::new(),
+        nfs: Vec::new(),
         taken: BTreeSet::new(),
     };
     Look {

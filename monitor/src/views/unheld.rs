@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Transport;
+use crate::host::nfs::PORTLIST;
 use crate::host::shown::Task;
 use crate::host::sockets::Socket;
 use crate::host::tunnels::Tunnel;
@@ -26,14 +27,17 @@ impl Look {
     /// them is to be looked for.
     pub fn adrift(&self) -> BTreeSet<u64> {
         self.unheld()
-            .filter(|(tables, it)| !tables.is_kernels(it))
+            .filter(|(tables, it)| !tables.is_kernels(it) && !self.is_nfs_servers(tables, it))
             .map(|(_, it)| it.inode)
             .collect()
     }
 
     /// Who has a listener that nobody has a descriptor of, by cookie, where that can be told.
     pub(super) fn explanations(&self) -> Vec<(u64, Explanation)> {
-        let kernels = self.kernel_made().map(|(tables, socket)| {
+        let given = self.unheld().filter(|(tables, socket)| {
+            !tables.is_kernels(socket) && self.is_nfs_servers(tables, socket)
+        });
+        let kernels = self.kernel_made().chain(given).map(|(tables, socket)| {
             (socket.cookie, Explanation::Kernel(tables.kernel_reason(socket)))
         });
         let registered = self.unheld().filter_map(|(_, socket)| {
@@ -45,7 +49,9 @@ impl Look {
 
     pub(super) fn unheld_disagreements(&self) -> Vec<Disagreement> {
         self.unheld()
-            .filter(|(tables, socket)| !tables.is_kernels(socket))
+            .filter(|(tables, socket)| {
+                !tables.is_kernels(socket) && !self.is_nfs_servers(tables, socket)
+            })
             // Where the kernel does not tell whether it made a socket, nothing can be concluded.
             .filter(|(tables, _)| tables.iterators.is_some())
             .filter(|(_, socket)| {
@@ -104,6 +110,18 @@ impl Look {
         self.listeners().filter(is_kernels)
     }
 
+    /// Has the kernel's NFS server a socket that nobody else has? A process may have made it: `rpc.nfsd`
+    /// hands it over and exits. The list has no addresses, so that it has to be long enough for all
+    /// sockets it may be about.
+    fn is_nfs_servers(&self, tables: &Tables, socket: &Socket) -> bool {
+        let is_of =
+            |it: &Socket| (it.transport, it.local.port) == (socket.transport, socket.local.port);
+        let unheld = self
+            .unheld()
+            .filter(|(theirs, it)| theirs.netns.inode == tables.netns.inode && is_of(it));
+        tables.nfs_listeners(socket) >= unheld.count().max(1)
+    }
+
     /// Each once, as `sock_diag` has it, with its inode, if that lists it.
     fn listeners(&self) -> impl Iterator<Item = (&Tables, &Socket)> {
         self.tables.iter().flat_map(|tables| {
@@ -145,7 +163,17 @@ impl Tables {
         self.tunnels.iter().find(is_of_port).filter(|_| socket.transport == Transport::Udp)
     }
 
+    /// How many listeners the NFS server has with the transport and the port of a socket.
+    fn nfs_listeners(&self, socket: &Socket) -> usize {
+        let of_socket = (socket.transport, socket.local.port);
+        self.nfs.iter().filter(|it| **it == of_socket).count()
+    }
+
     fn kernel_reason(&self, socket: &Socket) -> String {
+        if self.nfs_listeners(socket) > 0 {
+            let (transport, port) = (socket.transport.name(), socket.local.port);
+            return format!("the kernel's NFS server has it: {PORTLIST} lists {transport} {port}");
+        }
         if let Some(Tunnel { name, kind, .. }) = self.device(socket) {
             let port = socket.local.port;
             return format!("the kernel made it: {kind} device {name} uses UDP {port}");

@@ -132,6 +132,7 @@ impl Actor {
             ["open-exchange", path] => self.open_exchange(path),
             ["give", "connection", path] => self.give_connection(path),
             ["give", "listener", path] => self.give_listener(path),
+            ["give", "kernel", path] => sharing::give_to_kernel(path, self.listener()?),
             ["serve-given"] => self.serve_given(),
             ["serve-in-threads", count] => self.serve_in_threads(count.parse()?),
             ["serve-waiting"] => sharing::serve_waiting(self.listener()?),

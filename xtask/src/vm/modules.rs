@@ -30,6 +30,7 @@ pub(super) const WANTED: &[&str] = &[
     "sit",
     "ip6_tunnel",
     "wireguard",
+    "nfsd",
     "vrf",
     "macvlan",
     "netkit",

@@ -60,6 +60,8 @@ const WITH_MODULES: &[&str] = &[
     "hidden::a_process_that_no_list_of_proc_has_is_found",
     "hidden::the_socket_of_geneve_is_the_kernels_and_hides_nothing",
     "hidden::the_socket_of_wireguard_is_the_kernels_and_has_the_name_of_its_device",
+    "hidden::the_socket_that_the_nfs_server_is_given_is_the_kernels_and_hides_nothing",
+    "hidden::the_socket_that_the_nfs_server_makes_is_the_kernels",
     "nat::a_port_that_is_sent_on_to_another_namespace_is_joined_to_who_serves_there",
     "nat::what_a_load_balancer_answers_is_told_with_the_service_and_the_servers_behind_it",
     "tunnels::geneve",

@@ -1,9 +1,10 @@
 //! Sockets that change hands: ports that several open, descriptors that travel, heirs.
 
+use std::fs;
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -26,6 +27,12 @@ pub(super) fn listen_shared(address: SocketAddr) -> Result<TcpListener> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
+}
+
+/// Hands a listener to the kernel, by the file that takes the number of its descriptor.
+pub(super) fn give_to_kernel(path: &str, listener: &TcpListener) -> Result<String> {
+    fs::write(path, listener.as_raw_fd().to_string())?;
+    Ok("given".to_owned())
 }
 
 /// Hands a socket to whoever waits there.
