@@ -73,7 +73,7 @@ pub fn of_answer(transport: Transport, answered: Endpoint, programs: &Programs) 
     explanation.has_programs = on_the_way.as_ref().is_ok_and(|placed| !placed.is_empty());
     let told = |placed: Placed| format!("{}, {}", describe(&placed), placed.place);
     explanation.check(
-        "XDP and TC programs of others on the interfaces",
+        "XDP, TC and netkit programs of others on the interfaces",
         on_the_way.map(|placed| placed.into_iter().map(told).collect()),
     );
     explanation.rules(transport, answered);
@@ -276,7 +276,7 @@ mod tests {
 
         let checked = of_answer(Transport::Udp, answered, &Programs::default()).checked;
 
-        let order = ["XDP and TC", "nftables", "IPVS", "sk_lookup", "sockmaps", "sockets of"];
+        let order = ["XDP, TC", "nftables", "IPVS", "sk_lookup", "sockmaps", "sockets of"];
         let places = order.map(|what| checked.iter().position(|line| line.contains(what)));
         assert!(places.iter().all(Option::is_some), "{checked:#?}");
         assert!(places.is_sorted(), "{checked:#?}");

@@ -3,16 +3,21 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
 use crate::actor::{Actor, Performed};
 use crate::count::Count;
 use crate::event::Event;
+use crate::netkit::{self, NetkitMode};
 use crate::portwatch::{Portwatch, program, rest_of};
 use crate::process::{Finished, finish, is_installed, soon, succeed};
 use crate::skip;
@@ -45,10 +50,41 @@ impl Lab {
     /// The device that leads to the other host, on either of them.
     pub const DEVICE: &'static str = "veth0";
 
+    /// The same where they are joined by a netkit pair.
+    pub const NETKIT: &'static str = "netkit0";
+
     /// Two namespaces joined by a veth pair; `None`, noted as skipped, without the rights for it.
     ///
     /// `actor` is the program that plays processes: `env!("CARGO_BIN_EXE_actor")`.
     pub fn two_hosts(actor: &str) -> Option<Self> {
+        let lab = Self::apart(actor)?;
+        lab.plug_in(Self::DEVICE);
+        lab.address(Self::DEVICE);
+        Some(lab)
+    }
+
+    /// The same, but joined by a netkit pair, whose primary end the right one has; `None`, noted as skipped,
+    /// also where the kernel has no netkit.
+    pub fn two_hosts_by_netkit(actor: &str, mode: NetkitMode) -> Option<Self> {
+        const PEER: &str = "netkit-peer";
+
+        let lab = Self::apart(actor)?;
+        if let Err(error) = within(&lab.right, || netkit::add(Self::NETKIT, PEER, mode)) {
+            assert_eq!(error, Errno::OPNOTSUPP, "make a pair of netkit devices");
+            skip("this kernel has no netkit");
+            return None;
+        }
+        let (left, device) = (lab.left.name(), Self::NETKIT);
+        lab.right.ip(&format!("link set {PEER} netns {left} name {device}"));
+        for host in [&lab.left, &lab.right] {
+            host.ip(&format!("link set {device} up"));
+        }
+        lab.address(device);
+        Some(lab)
+    }
+
+    /// Two namespaces that nothing joins.
+    fn apart(actor: &str) -> Option<Self> {
         if !is_root() {
             return None;
         }
@@ -60,12 +96,15 @@ impl Lab {
         let mut lab = Self { left: host(1, "left"), right: host(2, "right") };
         lab.left.opposite = Some(lab.right.namespace.clone());
         lab.right.opposite = Some(lab.left.namespace.clone());
-        lab.plug_in(Self::DEVICE);
-        for host in [&lab.left, &lab.right] {
-            host.ip(&format!("addr add {}/24 dev {}", host.ipv4, Self::DEVICE));
-            host.ip(&format!("addr add {}/64 dev {} nodad", host.ipv6, Self::DEVICE));
-        }
         Some(lab)
+    }
+
+    /// Gives both hosts their addresses on a device that joins them.
+    fn address(&self, device: &str) {
+        for host in [&self.left, &self.right] {
+            host.ip(&format!("addr add {}/24 dev {device}", host.ipv4));
+            host.ip(&format!("addr add {}/64 dev {device} nodad", host.ipv6));
+        }
     }
 
     /// Two hosts in networks of their own and the router between them, which is reached through
@@ -247,6 +286,20 @@ pub(crate) fn in_namespace(namespace: &str, program: impl AsRef<OsStr>) -> Comma
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace]).arg(program);
     command
+}
+
+/// Runs in the namespace of a host, on a thread of its own, since a thread stays where it has moved.
+pub(crate) fn within<T: Send>(host: &Host, what: impl FnOnce() -> T + Send) -> T {
+    let namespace = host.namespace_file();
+    thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), network)
+                .expect("move into a network namespace");
+            what()
+        });
+        running.join().expect("do something in a network namespace")
+    })
 }
 
 /// Joins two devices by a cable.

@@ -3,7 +3,7 @@
 //! A test builds a [`Lab`], lets actors play in it and asserts what portwatch said. What cannot be
 //! set up fails the test; what this host does not offer at all is noted by [`skip()`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -21,6 +21,7 @@ mod frame;
 mod run;
 mod portwatch;
 mod actor;
+mod netkit;
 mod lab;
 mod capture;
 mod tc;
@@ -38,7 +39,8 @@ pub use count::{Count, Nft};
 pub use event::{Event, Owner};
 pub use frame::{Frame, frames_file};
 pub use lab::{Host, Lab, is_root};
-pub use neighbour::{Neighbour, Order, Verdict};
+pub use neighbour::{Neighbour, NetkitHook, Order, Verdict};
+pub use netkit::NetkitMode;
 pub use pcapng::{Captured, Pcapng};
 pub use portwatch::{Portwatch, program};
 pub use process::{Finished, finish, interrupt, is_installed, soon};

@@ -5,8 +5,8 @@
 mod program;
 
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::thread;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use aya::maps::SockMap;
 use aya::programs::tc::{TcAttachOptions, TcAttachType};
@@ -16,11 +16,10 @@ use aya::programs::{
 use aya::sys::{Stats, enable_stats};
 use aya::{Btf, Ebpf};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use self::program::{NAME, SOCKETS, load};
 use crate::actor::Actor;
-use crate::lab::Host;
+use crate::lab::{Host, within};
 use crate::skip;
 
 /// What a program does with every packet.
@@ -36,6 +35,8 @@ pub enum Verdict {
     Leave,
     /// XDP: drops IPv4 datagrams and segments to this port, `XDP_DROP`.
     DropPort(u16),
+    /// TC: drops the same, `TC_ACT_SHOT`.
+    DropPortOnTc(u16),
     /// `sk_lookup`: gives connections to this port to a socket of a process, whatever port that is on.
     Steer(u16),
     /// TC: answers datagrams to this port by itself, where they came in, with what they say.
@@ -55,10 +56,21 @@ pub enum Order {
     Last,
 }
 
+/// Which packets of a netkit pair.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NetkitHook {
+    /// Those that the primary end sends.
+    Primary,
+    /// Those that the other end sends.
+    Peer,
+}
+
 /// A program on a device; gone when dropped.
 #[derive(Debug)]
 pub struct Neighbour {
     program: Ebpf,
+    /// What aya does not hold.
+    _link: Option<OwnedFd>,
     /// While it is open, the kernel counts runs.
     _counting: OwnedFd,
 }
@@ -77,7 +89,7 @@ impl Neighbour {
             Order::First => LinkOrder::first(),
             Order::Last => LinkOrder::last(),
         };
-        within(host, || {
+        attach(host, || {
             let classifier: &mut SchedClassifier = of(&mut program);
             classifier.load()?;
             classifier.attach_with_options(device, hook, TcAttachOptions::TcxOrder(order)).map(drop)
@@ -85,10 +97,22 @@ impl Neighbour {
         Self::counted(program)
     }
 
+    /// Attaches to a hook of the netkit pair whose primary end this device is.
+    pub fn on_netkit(host: &Host, device: &str, hook: NetkitHook, verdict: Verdict) -> Self {
+        let mut program = load("classifier", verdict);
+        let ifindex = host.ifindex(device);
+        let classifier: &mut SchedClassifier = of(&mut program);
+        classifier.load().expect("load a program");
+        let descriptor = classifier.fd().expect("take a program").as_fd();
+        let link = within(host, || link_to_netkit(descriptor, ifindex, hook));
+        let link = link.expect("attach a program to netkit");
+        Self { _link: Some(link), ..Self::counted(program) }
+    }
+
     /// Attaches to XDP, in generic mode.
     pub fn on_xdp(host: &Host, device: &str, verdict: Verdict) -> Self {
         let mut program = load("xdp", verdict);
-        within(host, || {
+        attach(host, || {
             let xdp: &mut Xdp = of(&mut program);
             xdp.load()?;
             xdp.attach(device, XdpMode::Skb).map(drop)
@@ -99,7 +123,7 @@ impl Neighbour {
     /// Attaches to the choice of sockets in a network namespace, and leaves that to the kernel.
     pub fn on_sk_lookup(host: &Host) -> Self {
         let mut program = load("sk_lookup", Verdict::Leave);
-        within(host, || {
+        attach(host, || {
             let chooser: &mut SkLookup = of(&mut program);
             chooser.load()?;
             chooser.attach(host.namespace_file()).map(drop)
@@ -113,7 +137,7 @@ impl Neighbour {
         let sockets = program.map_mut(SOCKETS).expect("find a map");
         let mut sockets = SockMap::try_from(sockets).expect("take a map for one of sockets");
         sockets.set(0, &socket_of(server.pid()), 0).expect("store a socket in a map");
-        within(host, || {
+        attach(host, || {
             let chooser: &mut SkLookup = of(&mut program);
             chooser.load()?;
             chooser.attach(host.namespace_file()).map(drop)
@@ -147,7 +171,7 @@ impl Neighbour {
 
     fn counted(program: Ebpf) -> Self {
         let counting = enable_stats(Stats::RunTime).expect("let the kernel count runs");
-        Self { program, _counting: counting }
+        Self { program, _link: None, _counting: counting }
     }
 
     /// Its number and tag, as portwatch and `bpftool` tell them.
@@ -181,25 +205,43 @@ fn socket_of(pid: u32) -> OwnedFd {
     pidfd_getfd(process, number, PidfdGetfdFlags::empty()).expect("take a descriptor")
 }
 
+/// Attaches in the namespace of a host.
+fn attach(host: &Host, attach: impl FnOnce() -> Result<(), ProgramError> + Send) {
+    within(host, attach).expect("attach a program");
+}
+
+/// `BPF_LINK_CREATE` for a hook of netkit, which aya does not know.
+fn link_to_netkit(program: BorrowedFd<'_>, device: u32, hook: NetkitHook) -> io::Result<OwnedFd> {
+    const BPF_LINK_CREATE: i32 = 28;
+    const BPF_NETKIT_PRIMARY: u32 = 54;
+
+    let hook = match hook {
+        NetkitHook::Primary => BPF_NETKIT_PRIMARY,
+        NetkitHook::Peer => BPF_NETKIT_PRIMARY + 1,
+    };
+    // Program, target, hook, flags; what is not there is zero to the kernel.
+    let attributes = [program.as_raw_fd().unsigned_abs(), device, hook, 0];
+    #[expect(unsafe_code, reason = "no safe crate attaches to netkit")]
+    // SAFETY: the kernel reads as many bytes as it is told, and opens what it gives for us.
+    unsafe {
+        let size = size_of_val(&attributes);
+        let link = nix::libc::syscall(
+            nix::libc::SYS_bpf,
+            BPF_LINK_CREATE,
+            std::ptr::from_ref(&attributes),
+            size,
+        );
+        match i32::try_from(link) {
+            Ok(link) if link >= 0 => Ok(OwnedFd::from_raw_fd(link)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
 fn of<'a, P>(program: &'a mut Ebpf) -> &'a mut P
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     let program = program.program_mut(NAME).expect("find a program");
     program.try_into().expect("load a program of the kind it was made for")
-}
-
-/// Runs in the namespace of a host, on a thread of its own, since a thread stays where it has moved.
-fn within(host: &Host, attach: impl FnOnce() -> Result<(), ProgramError> + Send) {
-    let namespace = host.namespace_file();
-    let attached = thread::scope(|scope| {
-        let attaching = scope.spawn(|| {
-            let network = Some(LinkNameSpaceType::Network);
-            move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), network)
-                .expect("move into a network namespace");
-            attach()
-        });
-        attaching.join().expect("attach a program")
-    });
-    attached.expect("attach a program");
 }

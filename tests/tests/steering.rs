@@ -94,7 +94,7 @@ fn a_program_that_answers_for_the_port_on_tc_is_found_where_no_socket_does() {
     let message = finding.text("message");
     assert!(message.contains("programs of others are on the way"), "{message}");
     let program = format!("program {id} (neighbour, tag {tag})");
-    let checked = format!("XDP and TC programs of others on the interfaces: {program}");
+    let checked = format!("XDP, TC and netkit programs of others on the interfaces: {program}");
     assert!(has_evidence(&finding, &checked), "{finding}");
     assert!(has_evidence(&finding, "TCX ingress of veth0"), "{finding}");
     run.assert_sound();

@@ -1,6 +1,6 @@
 //! The interfaces of a network namespace: a list, and a subscription to what changes.
 //!
-//! Read from messages is what is used (header and name), so that an attribute of a later kernel
+//! Read from messages is what is used, so that an attribute of a later kernel
 //! cannot make an interface disappear.
 
 use std::io;
@@ -29,6 +29,19 @@ pub struct Link {
     pub up: bool,
     /// The XDP program that gets its packets first.
     pub xdp: Option<Xdp>,
+    /// What it is as one end of a netkit pair.
+    pub netkit: Option<Netkit>,
+}
+
+/// One end of a netkit pair, Linux 6.7: programs run on what an end sends, before it comes in at the other.
+///
+/// The programs of both ends are asked for at the primary one, which the other may not know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Netkit {
+    /// It is the primary end.
+    pub is_primary: bool,
+    /// Index of the other end, if that is in the same network namespace.
+    pub other: Option<u32>,
 }
 
 /// An XDP program on an interface.
@@ -203,7 +216,8 @@ fn parse_unless_of_family(payload: &[u8]) -> Result<Option<Link>, DecodeError> {
         return Ok(None);
     }
     let attributes = payload.get(HEADER_BYTES..).unwrap_or_default();
-    let (mut name, mut xdp) = (None, None);
+    let (mut name, mut xdp, mut netkit) = (None, None, None);
+    let (mut other, mut is_elsewhere) = (None, false);
     for attribute in NlasIterator::new(attributes).filter_map(Result::ok) {
         let bytes = attribute.value();
         match attribute.kind() {
@@ -213,6 +227,9 @@ fn parse_unless_of_family(payload: &[u8]) -> Result<Option<Link>, DecodeError> {
             }
             // Without the flag that says that it is nested, as older kernels send it, or with it.
             kind if kind & !NLA_F_NESTED == IFLA_XDP => xdp = parse_xdp(bytes),
+            kind if kind & !NLA_F_NESTED == IFLA_LINKINFO => netkit = parse_netkit(bytes),
+            IFLA_LINK => other = bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)),
+            IFLA_LINK_NETNSID => is_elsewhere = true,
             _ => {}
         }
     }
@@ -222,7 +239,26 @@ fn parse_unless_of_family(payload: &[u8]) -> Result<Option<Link>, DecodeError> {
         link_layer: LinkLayer::from_arphrd(header.link_layer_type.into()),
         up: header.flags.contains(LinkFlags::Up),
         xdp,
+        netkit: netkit
+            .map(|is_primary| Netkit { is_primary, other: other.filter(|_| !is_elsewhere) }),
     }))
+}
+
+/// Whether it is the primary end; `None`: it is no end of a netkit pair.
+fn parse_netkit(attributes: &[u8]) -> Option<bool> {
+    let (mut is_netkit, mut is_primary) = (false, false);
+    for attribute in NlasIterator::new(attributes).filter_map(Result::ok) {
+        match attribute.kind() & !NLA_F_NESTED {
+            IFLA_INFO_KIND => is_netkit = matches!(attribute.value(), b"netkit\0" | b"netkit"),
+            IFLA_INFO_DATA => {
+                let mut inside = NlasIterator::new(attribute.value()).filter_map(Result::ok);
+                let primary = inside.find(|inside| inside.kind() == IFLA_NETKIT_PRIMARY);
+                is_primary = primary.is_some_and(|primary| primary.value().first() == Some(&1));
+            }
+            _ => {}
+        }
+    }
+    is_netkit.then_some(is_primary)
 }
 
 fn parse_xdp(attributes: &[u8]) -> Option<Xdp> {
@@ -253,6 +289,12 @@ const RTMGRP_LINK: u32 = 1;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_NETKIT_PRIMARY: u16 = 2;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_ATTACHED: u16 = 2;
 /// `IFLA_XDP_PROG_ID`, then those of the driver, of generic mode and of the hardware.
@@ -313,6 +355,37 @@ mod tests {
         about_bridge[0] = 7;
 
         assert_eq!(parse_unless_of_family(&about_bridge).unwrap(), None);
+    }
+
+    #[test]
+    fn an_end_of_a_netkit_pair_is_told_with_the_other_if_that_is_here() {
+        let data = |primary| attribute(IFLA_INFO_DATA, &attribute(IFLA_NETKIT_PRIMARY, &[primary]));
+        let info = |kind: &[u8], primary| {
+            let info = [attribute(IFLA_INFO_KIND, kind), data(primary)].concat();
+            attribute(IFLA_LINKINFO | NLA_F_NESTED, &info)
+        };
+        let link = |more: &[Vec<u8>]| {
+            let name = attribute(IFLA_IFNAME, b"nk0\0");
+            let link = [vec![0; HEADER_BYTES], name, more.concat()].concat();
+            parse_unless_of_family(&link).unwrap().unwrap().netkit
+        };
+        let other = attribute(IFLA_LINK, &7_u32.to_ne_bytes());
+        let elsewhere = attribute(IFLA_LINK_NETNSID, &[0; 4]);
+        let netkit = |is_primary, other| Some(Netkit { is_primary, other });
+
+        assert_eq!(link(&[info(b"netkit\0", 1), other.clone()]), netkit(true, Some(7)));
+        assert_eq!(link(&[info(b"netkit\0", 0), other.clone()]), netkit(false, Some(7)));
+        assert_eq!(link(&[other.clone(), elsewhere, info(b"netkit\0", 0)]), netkit(false, None));
+        assert_eq!(link(&[info(b"veth\0", 1), other]), None);
+        assert_eq!(link(&[attribute(IFLA_LINKINFO, b"\xff\xff")]), None);
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(value.len()).unwrap() + 4;
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
     }
 
     #[test]

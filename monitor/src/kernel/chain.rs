@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{Direction, Interface, Netns};
 use crate::host::filters::{self, Filter};
-use crate::host::links::{Link, XdpMode};
+use crate::host::links::{Link, Netkit, XdpMode};
 use crate::kernel::interface::{Attached, Mode};
 use crate::kernel::programs;
 use crate::sys;
@@ -71,7 +71,7 @@ impl Chains {
         for (direction, ours) in
             [Direction::Ingress, Direction::Egress].into_iter().zip(attached.programs)
         {
-            match self.ahead(attached.mode, ours, link.ifindex, direction) {
+            match self.ahead(attached.mode, ours, link, direction) {
                 Ok(None) => {
                     let evidence = removed(attached.mode, ours, direction);
                     gap(GapKind::Removed(direction), vec![evidence]);
@@ -102,10 +102,10 @@ impl Chains {
         &mut self,
         mode: Mode,
         ours: u32,
-        ifindex: u32,
+        link: &Link,
         direction: Direction,
     ) -> io::Result<Option<Vec<String>>> {
-        let name = direction.name();
+        let (ifindex, name) = (link.ifindex, direction.name());
         let on_tcx = match sys::bpf::tcx_programs(ifindex, direction == Direction::Egress) {
             // Before Linux 6.6 there is no such hook.
             Err(error) if mode == Mode::Clsact && error.raw_os_error() == Some(libc::EINVAL) => {
@@ -115,7 +115,10 @@ impl Chains {
         };
         let place = on_tcx.iter().position(|program| *program == ours);
         let before = on_tcx.get(..place.unwrap_or(on_tcx.len())).unwrap_or_default();
-        let mut ahead: Vec<String> = Vec::new();
+        let mut ahead = match direction {
+            Direction::Ingress => self.on_netkit(link),
+            Direction::Egress => Vec::new(),
+        };
         for &program in before {
             if !self.is_same_program(program, ours) {
                 ahead.push(format!("{} runs before ours on TCX {name}", self.describe(program)));
@@ -139,6 +142,26 @@ impl Chains {
                 Ok(Some(ahead))
             }
         }
+    }
+
+    /// What runs on packets before they come in by an end of a netkit pair, as far as it can be asked here.
+    fn on_netkit(&mut self, link: &Link) -> Vec<String> {
+        let (hook, before) = match link.netkit {
+            Some(Netkit { is_primary: true, .. }) => {
+                ("peer", sys::bpf::netkit_programs(link.ifindex, true))
+            }
+            Some(Netkit { is_primary: false, other: Some(primary) }) => {
+                ("primary", sys::bpf::netkit_programs(primary, false))
+            }
+            // The primary end is in another namespace, or it is no netkit.
+            Some(Netkit { is_primary: false, other: None }) | None => return Vec::new(),
+        };
+        let before = before.unwrap_or_else(|error| {
+            tracing::debug!(interface = link.ifindex, "netkit not looked at: {error}");
+            Vec::new()
+        });
+        let told = |id| format!("{} runs before ours on netkit {hook}", self.describe(id));
+        before.into_iter().map(told).collect()
     }
 
     /// `filter bpf guest.o:[ingress] at priority 10: program 57 (guest)`.

@@ -15,6 +15,7 @@ use aya::programs::loaded_programs;
 use crate::endpoint::Direction;
 use crate::escape;
 use crate::host::bpf_holders::Holder;
+use crate::host::links::Netkit;
 use crate::host::{bpf_pins, filters, links};
 use crate::sys;
 
@@ -132,11 +133,18 @@ pub fn that_choose_sockets(namespace: BorrowedFd<'_>) -> io::Result<Vec<Placed>>
     Ok(ids.into_iter().map(|id| Placed { id, place: place() }).collect())
 }
 
-/// Programs at the hooks of the interfaces of the calling thread's namespace that packets pass: XDP, TCX and
-/// clsact.
+/// Programs at the hooks of the interfaces of the calling thread's namespace that packets pass: netkit, XDP, TCX
+/// and clsact.
 pub fn on_the_way() -> io::Result<Vec<Placed>> {
     let mut found = Vec::new();
     for link in links::list()?.into_iter().take(MAX) {
+        if let Some(Netkit { is_primary: true, .. }) = link.netkit {
+            for (of_the_other, end) in [(true, "peer"), (false, "primary")] {
+                let ids = sys::bpf::netkit_programs(link.ifindex, of_the_other).unwrap_or_default();
+                let place = || format!("netkit {end} of {}", link.name);
+                found.extend(ids.into_iter().map(|id| Placed { id, place: place() }));
+            }
+        }
         if let Some(xdp) = &link.xdp {
             found.push(Placed { id: xdp.program, place: format!("XDP of {}", link.name) });
         }

@@ -131,6 +131,14 @@ pub(crate) fn tcx_programs(ifindex: u32, egress: bool) -> io::Result<Vec<u32>> {
     query(ifindex, BPF_TCX_INGRESS + u32::from(egress))
 }
 
+/// Numbers of the programs that run on what an end of a netkit pair sends, asked for at the primary end: Linux
+/// 6.7, `CAP_NET_ADMIN`.
+pub(crate) fn netkit_programs(primary: u32, of_the_other: bool) -> io::Result<Vec<u32>> {
+    const BPF_NETKIT_PRIMARY: u32 = 54;
+
+    query(primary, BPF_NETKIT_PRIMARY + u32::from(of_the_other))
+}
+
 /// Numbers of the programs that choose sockets in a network namespace: Linux 5.9, `CAP_NET_ADMIN`.
 pub(crate) fn sk_lookup_programs(namespace: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     const BPF_SK_LOOKUP: u32 = 36;

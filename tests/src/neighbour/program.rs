@@ -72,21 +72,8 @@ fn instructions(verdict: Verdict) -> Vec<Instruction> {
         Verdict::Accept => end_with(0).to_vec(),
         Verdict::Pass => end_with(2).to_vec(),
         Verdict::Leave => end_with(1).to_vec(),
-        Verdict::DropPort(port) => [
-            // r2 = data, r3 = data_end; pass what is shorter than the headers up to the ports.
-            (0x61, 0x12, 0, 0),
-            (0x61, 0x13, 4, 0),
-            (0xbf, 0x24, 0, 0),
-            (0x07, 0x04, 0, PORTS_END),
-            (0x2d, 0x34, 4, 0),
-            // r5 = destination port, in network order; pass others.
-            (0x69, 0x25, DESTINATION_PORT, 0),
-            (0x55, 0x05, 2, network_order(port)),
-        ]
-        .into_iter()
-        .chain(end_with(1))
-        .chain(end_with(2))
-        .collect(),
+        Verdict::DropPort(port) => drop_port(port, (0, 4), end_with(1), end_with(2)),
+        Verdict::DropPortOnTc(port) => drop_port(port, (76, 80), end_with(2), end_with(-1)),
         Verdict::Steer(port) => steer(port),
         Verdict::AnswerOnTc(port) => {
             // r1 = ifindex, r2 = 0: out where it came in.
@@ -97,6 +84,27 @@ fn instructions(verdict: Verdict) -> Vec<Instruction> {
         Verdict::Hide(pid) => hide(pid),
         Verdict::AnswerOnXdp(port) => answer(port, (0, 4), end_with(3).to_vec(), end_with(2)),
     }
+}
+
+/// Drops what is for the port. `offsets` of the first byte and the end of a packet in the context.
+fn drop_port(
+    port: u16,
+    (data, end): (i16, i16),
+    drop: [Instruction; 2],
+    otherwise: [Instruction; 2],
+) -> Vec<Instruction> {
+    let ours = [
+        // r2 = data, r3 = data_end; leave what is shorter than the headers up to the ports.
+        (0x61, 0x12, data, 0),
+        (0x61, 0x13, end, 0),
+        (0xbf, 0x24, 0, 0),
+        (0x07, 0x04, 0, PORTS_END),
+        (0x2d, 0x34, 4, 0),
+        // r5 = destination port, in network order; leave others.
+        (0x69, 0x25, DESTINATION_PORT, 0),
+        (0x55, 0x05, 2, network_order(port)),
+    ];
+    ours.into_iter().chain(drop).chain(otherwise).collect()
 }
 
 /// Gives connections to the port to the socket in the map.
