@@ -216,38 +216,105 @@ fn a_rule_of_iptables_from_before_nftables_is_told_whether_anything_comes_or_not
 }
 
 #[test]
-fn what_a_load_balancer_answers_is_told_with_the_service_and_the_servers_behind_it() {
+fn what_a_load_balancer_answers_is_joined_to_the_server_that_gets_it_and_told_with_the_service() {
     let Some((lab, router)) = Lab::routed(ACTOR) else { return };
-    if !is_installed("ipvsadm") {
-        return;
-    }
     let mut server = lab.right.actor(&[&format!("listen tcp {}", lab.right.v4(2222)), "stay"]);
     server.answer();
+    // Where nobody is, so that it matters which of them gets the connection.
+    let other = "10.35.17.77:2222";
     let service = format!("10.35.16.1:{PORT}");
-    let server_line = format!("-a -t {service} -r {} -m", lab.right.v4(2222));
-    for line in [&format!("-A -t {service} -s rr"), &server_line] {
-        let added = finish(router.command("ipvsadm").args(line.split(' ')));
-        if added.code != Some(0) {
-            return skip(&format!("IPVS cannot do this here: {}", added.stderr.trim()));
-        }
+    let right = lab.right.v4(2222);
+    if !balances(&router, &service, &[(&right.to_string(), 1), (other, 0)]) {
+        return;
     }
     let scan = router.finish_portwatch(&["scan", "--format", "json"]);
     let portwatch = router.portwatch(&["watch"]);
 
     server.tell("serve 1");
-    lab.left.perform(&[&format!("connect tcp {service}"), "exchange 1000"]);
+    let mut client = lab.left.actor(&[&format!("connect tcp {service}"), "stay"]);
+    let address = client.answer();
+    client.ask("exchange 1000");
     server.answer();
-    let finding = portwatch.expect("a finding about an answer", |event| {
-        event.text("message").contains("is answered, but no socket")
-    });
-    portwatch.stop().assert_sound();
+    let finding = expect_answer(&portwatch);
+    let run = portwatch.stop();
 
-    let told = format!("IPVS service tcp {service} (rr) → {}", lab.right.v4(2222));
     assert!(scan.stdout.contains("3516/tcp is answered by a load balancer."), "{}", scan.stdout);
+    let told = format!("IPVS service tcp {service} (rr) → ");
     assert!(scan.stdout.contains(&told), "{}", scan.stdout);
-    assert_eq!(finding.text("portwatch.finding.kind"), "redirected-port");
     let message = finding.text("message");
-    assert!(message.contains(&format!("{told} redirects 3516")), "{message}");
+    assert!(message.contains(&format!("is answered by {right} in network namespace")), "{message}");
+    assert!(message.contains(&format!("(pid {}) serves: {told}", server.pid())), "{message}");
+    assert!(has_evidence(&finding, &format!("IPVS: DNAT {service} → {right}")), "{finding}");
+    let source = address.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("an address");
+    let flow = run.flow_from(source);
+    assert_eq!(flow.text("destination.nat.ip"), right.ip().to_string());
+    assert_eq!(flow.number("destination.nat.port"), 2222);
+    assert!(flow.at("source.nat").is_null(), "{flow}");
+    assert_eq!(flow.text("portwatch.ownership"), "other-namespace");
+    let reason = flow.text("portwatch.ownership_reason");
+    let joined = format!("joined through IPVS: DNAT {service} → {right}, in network namespace");
+    assert!(reason.starts_with(&joined), "{reason}");
+    flow.assert_owner("destination", "holder", "inferred", server.pid());
+    flow.assert_owner("source", "opener", "exact", client.pid());
+    run.assert_sound();
+}
+
+#[test]
+fn what_a_load_balancer_sends_to_another_host_is_forwarded_there() {
+    let Some((lab, router)) = Lab::routed(ACTOR) else { return };
+    // Behind the host on the right: an address of no namespace, which that host answers for all the same.
+    let service = format!("10.35.16.1:{PORT}");
+    let away = "10.35.17.77:2222";
+    if !balances(&router, &service, &[(away, 1)]) {
+        return;
+    }
+    router.ip("route add 10.35.17.77/32 via 10.35.17.2");
+    let redirect = "chain c { type nat hook prerouting priority -100\n \
+                    ip daddr 10.35.17.77 tcp dport 2222 redirect to :2223\n }";
+    if !has_rules(&lab.right, redirect) {
+        return;
+    }
+    let mut server = lab.right.actor(&["listen tcp 0.0.0.0:2223", "stay"]);
+    server.answer();
+    let portwatch = router.portwatch(&["watch"]);
+
+    server.tell("serve 1");
+    let mut client = lab.left.actor(&[&format!("connect tcp {service}"), "stay"]);
+    let address = client.answer();
+    client.ask("exchange 1000");
+    server.answer();
+    let finding = expect_answer(&portwatch);
+    let run = portwatch.stop();
+
+    let message = finding.text("message");
+    assert!(
+        message.contains(&format!("is answered by {away}, which is no address of this host")),
+        "{message}"
+    );
+    let source = address.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("an address");
+    let flow = run.flow_from(source);
+    assert_eq!(flow.text("portwatch.flow.role"), "forwarded");
+    assert_eq!(flow.text("destination.nat.ip"), "10.35.17.77");
+    run.assert_sound();
+}
+
+/// Has IPVS masquerade connections to a service among servers with these weights; false, noted as skipped, where
+/// that cannot be done.
+fn balances(host: &Host, service: &str, servers: &[(&str, u32)]) -> bool {
+    if !is_installed("ipvsadm") {
+        return false;
+    }
+    let add =
+        |(server, weight): &(&str, u32)| format!("-a -t {service} -r {server} -m -w {weight}");
+    let lines = [format!("-A -t {service} -s rr")].into_iter().chain(servers.iter().map(add));
+    for line in lines {
+        let added = finish(host.command("ipvsadm").args(line.split(' ')));
+        if added.code != Some(0) {
+            skip(&format!("IPVS cannot do this here: {}", added.stderr.trim()));
+            return false;
+        }
+    }
+    true
 }
 
 /// Loads a table with these chains; false, noted as skipped, where that cannot be done.
@@ -262,11 +329,13 @@ fn has_rules(host: &Host, chains: &str) -> bool {
     is_loaded
 }
 
-/// The finding about an answer from elsewhere.
+/// The finding about an answer from elsewhere, and not only about what is there to send it.
 fn expect_answer(portwatch: &Portwatch) -> Event {
     portwatch.expect("a finding about a redirected port", |event| {
+        let message = event.text("message");
         event.text("portwatch.finding.kind") == "redirected-port"
-            && event.text("message").contains("is answered by")
+            && message.starts_with("tcp 10.")
+            && message.contains("is answered by")
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::attribution::ProcessKey;
 use crate::endpoint::{Endpoint, Netns};
 use crate::flow::{End, Flow, FlowId};
-use crate::host::conntrack::Translated;
+use crate::host::conntrack::{Translated, Translator};
 use crate::owner::{Attribution, Owner, Ownership};
 
 /// Flows asked for before all that were are forgotten, and translations remembered.
@@ -22,6 +22,8 @@ pub struct Translation {
     high: Endpoint,
     /// The flow is the side before the translation.
     is_before: bool,
+    /// Who translates.
+    by: Translator,
     /// Where its destination is there.
     pub place: Place,
     /// Who serves there.
@@ -42,14 +44,15 @@ pub enum Place {
 }
 
 impl Translation {
-    /// Of what connection tracking says about a flow.
+    /// Of what the translator says about a flow.
     pub fn new(opener: End, there: Translated, place: Place, owners: Vec<ProcessKey>) -> Self {
         let (source, destination) = (there.ends.source, there.ends.destination);
         let (low, high) = match opener {
             End::Low => (source, destination),
             End::High => (destination, source),
         };
-        Self { low, high, is_before: there.was_asked_before, place, owners }
+        let (is_before, by) = (there.was_asked_before, there.by);
+        Self { low, high, is_before, by, place, owners }
     }
 
     /// The flow is the side before the translation.
@@ -65,7 +68,7 @@ impl Translation {
         }
     }
 
-    /// `DNAT 10.0.0.1:3516 → 10.0.3.2:22`, of each end that has another name.
+    /// `conntrack: DNAT 10.0.0.1:3516 → 10.0.3.2:22`, of each end that has another name.
     pub fn words(&self, flow: &Flow) -> String {
         let ends = [("SNAT", flow.opener), ("DNAT", flow.opener.other())];
         let translated = ends.into_iter().filter_map(|(what, end)| {
@@ -73,12 +76,12 @@ impl Translation {
             let (before, after) = if self.is_before { (here, there) } else { (there, here) };
             (here != there).then(|| format!("{what} {before} → {after}"))
         });
-        translated.collect::<Vec<_>>().join(", ")
+        format!("{}: {}", self.by.name(), translated.collect::<Vec<_>>().join(", "))
     }
 
     /// The answer when somebody is there.
     pub(super) fn joined(&self, flow: &Flow, owners: Vec<Owner>) -> Attribution {
-        let reason = format!("joined through conntrack: {}", self.words(flow));
+        let reason = format!("joined through {}", self.words(flow));
         let mut attribution = Attribution::of_processes(reason, owners);
         if let Place::Other(netns) = &self.place {
             attribution.reason = format!("{}, in network namespace {netns}", attribution.reason);
@@ -93,20 +96,15 @@ impl Translation {
         let (ownership, reason) = match &self.place {
             Place::Other(netns) => (
                 Ownership::OtherNamespace,
-                format!(
-                    "conntrack: {words}, in network namespace {netns}; who serves there was not found"
-                ),
+                format!("{words}, in network namespace {netns}; who serves there was not found"),
             ),
             Place::Elsewhere => (
                 Ownership::Forwarded,
-                format!(
-                    "conntrack: {words}, an address of no namespace of this host that has a process"
-                ),
+                format!("{words}, an address of no namespace of this host that has a process"),
             ),
-            Place::Same | Place::Unasked => (
-                Ownership::Unknown,
-                format!("conntrack: {words}; no socket with these ends was seen either"),
-            ),
+            Place::Same | Place::Unasked => {
+                (Ownership::Unknown, format!("{words}; no socket with these ends was seen either"))
+            }
         };
         Attribution { ownership, reason, owners: Vec::new() }
     }

@@ -31,6 +31,29 @@ pub struct Translated {
     pub ends: Ends,
     /// The packets that were asked for are those before the translation.
     pub was_asked_before: bool,
+    /// Who translates.
+    #[serde(default)]
+    pub by: Translator,
+}
+
+/// Who translates a connection, and says so.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+pub enum Translator {
+    /// Connection tracking: of rules, and of whoever has it do so.
+    #[default]
+    Conntrack,
+    /// The load balancer, by itself.
+    Ipvs,
+}
+
+impl Translator {
+    /// The name in evidence.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Conntrack => "conntrack",
+            Self::Ipvs => "IPVS",
+        }
+    }
 }
 
 /// A connection to look up.
@@ -73,6 +96,7 @@ impl Tracker {
                     Ends { source: to_there, destination: from_there }
                 },
                 was_asked_before: entry.original == (from, to),
+                by: Translator::Conntrack,
             }));
         }
         Ok(None)

@@ -220,7 +220,7 @@ impl Pipeline {
             Place::Elsewhere => ", which is no address of this host".to_owned(),
         };
         let who = owner.map(|owner| format!(", where {} serves", of(owner))).unwrap_or_default();
-        let mut proof = vec![format!("conntrack: {}", translation.words(flow))];
+        let mut proof = vec![translation.words(flow)];
         proof.extend(publisher.as_ref().map(|process| {
             format!(
                 "{} (pid {}) listens there as well, and says that it serves {to}: a published port \

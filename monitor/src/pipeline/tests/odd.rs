@@ -9,7 +9,7 @@ use super::*;
 use crate::endpoint::{Endpoint, Transport};
 use crate::explanation::{Cause, Explanation, Standing};
 use crate::flow::FlowId;
-use crate::host::conntrack::{Ends, Translated, Tuple};
+use crate::host::conntrack::{Ends, Translated, Translator, Tuple};
 use crate::host::nftables::{Action, Redirection, Rule};
 use crate::host::serving::Place;
 use crate::owner::Ownership;
@@ -45,6 +45,23 @@ fn a_flow_that_is_sent_on_is_joined_to_who_serves_there_and_told_with_the_rule()
          (pid 4712) serves: nft rule of table ip nat, chain pre, handle 4 redirects 3516."
     );
     assert_eq!(finding.evidence[1], "checked: rules");
+}
+
+#[test]
+fn a_flow_that_the_load_balancer_sends_on_is_joined_in_its_name() {
+    let mut scene = Scene::new();
+    answered(&mut scene, 0);
+    let (flow, tuple) = asked(&mut scene);
+    let place = Place::Here { netns: 77, pids: vec![PID] };
+    let there = Translated { by: Translator::Ipvs, ..sent_on(tuple) };
+    tell(&mut scene, flow, Some((there, Some(place))));
+
+    let (report, findings) = outcome(&mut scene);
+
+    let joined = "joined through IPVS: DNAT 10.0.0.2:3516 → 10.0.3.2:22, in network namespace 77";
+    assert_eq!(report.attribution.reason, joined);
+    assert_eq!(report.attribution.owners[0].process.pid, PID);
+    assert_eq!(findings[0].evidence[0], "IPVS: DNAT 10.0.0.2:3516 → 10.0.3.2:22");
 }
 
 #[test]
@@ -273,7 +290,8 @@ fn odd(reports: &[Report]) -> Vec<Finding> {
 }
 
 fn sent_on(tuple: Tuple) -> Translated {
-    Translated { ends: Ends { destination: target(), ..tuple.ends }, was_asked_before: true }
+    let ends = Ends { destination: target(), ..tuple.ends };
+    Translated { ends, was_asked_before: true, by: Translator::Conntrack }
 }
 
 fn explained_by(redirection: Redirection) -> Explanation {
