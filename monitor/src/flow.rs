@@ -249,7 +249,7 @@ impl FlowTable {
         let (is_new, due) = (position.is_none(), self.due);
         let flow = match position.and_then(|position| self.flows.at_mut(position)) {
             Some(flow) => flow,
-            None => self.open(id, sender, &record.key, record.slot, start, ports),
+            None => self.open((id, sender), &record.key, record.slot, start, ports),
         };
         flow.start_ns = flow.start_ns.min(start.0);
         flow.start_by_ns = flow.start_by_ns.min(start.1);
@@ -289,7 +289,7 @@ impl FlowTable {
             Some(previous) if has_counted(previous) || ended && !is_new_one() => previous,
             _ => match position.and_then(|position| self.flows.at_mut(position)) {
                 Some(flow) => flow,
-                None => self.open(id, sender, &credit.key, credit.tenure.slot, start, ports),
+                None => self.open((id, sender), &credit.key, credit.tenure.slot, start, ports),
             },
         };
         flow.last_ns = flow.last_ns.max(last_ns);
@@ -444,8 +444,7 @@ impl FlowTable {
     /// Starts a conversation that is not going on; `slot` counts it.
     fn open(
         &mut self,
-        id: FlowId,
-        sender: End,
+        (id, sender): (FlowId, End),
         key: &FlowKey,
         slot: u32,
         (start_ns, start_by_ns): (u64, u64),
