@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
@@ -104,6 +105,11 @@ impl Portwatch {
     /// Bytes of memory it took at most.
     pub fn peak(&self) -> u64 {
         usage::peak(self.pid())
+    }
+
+    /// Processor time it has taken so far.
+    pub fn processor_time(&self) -> Duration {
+        usage::processor_time(self.pid())
     }
 
     /// How many descriptors it has open.

@@ -27,6 +27,16 @@ fn memory(pid: u32, which: &str) -> u64 {
     number.expect("find the peak of memory").saturating_mul(1024)
 }
 
+/// Processor time of all threads of a process so far, in steps of a hundredth of a second.
+pub(crate) fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("read /proc/PID/stat");
+    // The name before may have anything in it. proc_pid_stat(5): utime and stime are fields 14 and 15.
+    let (_name, fields) = stat.rsplit_once(')').expect("find the end of the name");
+    let times = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = times.map(|time| time.parse::<u64>().expect("read a time")).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
 /// Time since some moment in the past that stays the same.
 pub fn now() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);

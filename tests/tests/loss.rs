@@ -65,6 +65,40 @@ fn a_flow_table_that_is_too_small_counts_every_packet() {
 }
 
 #[test]
+fn a_flow_that_found_the_ring_full_is_announced_with_its_next_packet() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let portwatch = lab.right.portwatch(&["watch", "-p", "3516-3517", "--ring-size", "4096"]);
+    let address = lab.right.v4(PORT + 1);
+    let mut receiver = lab.right.actor(&[&format!("bind udp {address}"), "stay"]);
+    receiver.answer();
+    let connect = format!("connect udp {address}");
+
+    portwatch.pause();
+    flood(&lab);
+    let mut client = lab.left.actor(&[&connect, "send 1 100", "stay"]);
+    let connected = client.answer();
+    let local = connected.rsplit(' ').next().and_then(|address| address.parse().ok());
+    client.answer();
+    portwatch.resume();
+    // Known from the flow table; by then the ring has room.
+    portwatch
+        .expect("the flow", |event| event.is("flow-started") && event.endpoint("source") == local);
+    client.tell("send 1 100");
+    client.answer();
+    let pid = client.pid();
+    let run = portwatch.stop();
+
+    let ended = run.of("flow-ended").find(|flow| flow.endpoint("source") == local);
+    let ended = ended.expect("the end of the flow");
+    let owners = ended.owners();
+    let sender = owners.iter().find(|owner| owner.pid == pid).expect("the sender");
+    // That this very socket sent it only a record says.
+    assert_eq!((sender.side, sender.evidence), ("source", "exact"), "{ended}");
+    assert_eq!(ended.number("source.packets"), 2);
+    run.assert_sound();
+}
+
+#[test]
 fn a_quiet_run_says_that_nothing_was_lost() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let portwatch = lab.right.portwatch(&["watch", "--fail-on-loss"]);
