@@ -31,9 +31,6 @@ const FILES: &[(&str, &str)] = &[
     ("/etc/machine-id", "0000000000003516000000000000cafe\n"),
 ];
 
-/// How all of them are built.
-const PROFILE: [&str; 2] = ["--profile", "guest"];
-
 /// With `/usr` merged, these are links into it.
 const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];
 
@@ -44,6 +41,8 @@ pub(super) struct Programs {
     /// What plays processes and attackers.
     players: [PathBuf; 3],
     tests: Vec<PathBuf>,
+    /// Directory for what is packed without its symbols.
+    stripped: PathBuf,
 }
 
 /// What a guest does with the programs.
@@ -59,17 +58,18 @@ pub(super) struct Orders<'a> {
 }
 
 impl Programs {
-    /// Builds everything.
+    /// Builds everything, as `cargo xtask test` does: what that has built is not built again.
     pub(super) fn build() -> Result<Self> {
         let portwatch = ["build", "--locked", "--package=monitor", "--bin=portwatch"];
-        command::run(command::cargo(portwatch).args(PROFILE))?;
-        let built = command::target_directory()?.join("guest");
+        command::run(&mut command::cargo(portwatch))?;
+        let built = command::development_directory()?;
         Ok(Self {
             init: build_init()?,
             portwatch: built.join("portwatch"),
             tests: build_tests()?,
             // Built along with the tests.
             players: ["actor", "flood", "ring"].map(|player| built.join(player)),
+            stripped: command::target_directory()?.join("vm/stripped"),
         })
     }
 
@@ -90,8 +90,11 @@ impl Programs {
         archive.file(Path::new("/init"), true, &read(&self.init)?)?;
         let mut libraries = BTreeSet::new();
         let tools = TOOLS.iter().filter_map(|tool| command::program(tool));
-        let own = self.tests.iter().chain(&self.players).chain([&self.portwatch]).cloned();
-        for program in own.chain(tools) {
+        for program in self.tests.iter().chain(&self.players).chain([&self.portwatch]) {
+            libraries.extend(libraries_of(program)?);
+            archive.file(program, true, &self.without_symbols(program)?)?;
+        }
+        for program in tools {
             libraries.extend(libraries_of(&program)?);
             archive.file(&program, true, &read(&program)?)?;
         }
@@ -101,6 +104,14 @@ impl Programs {
             archive.file(library, true, &read(library)?)?;
         }
         archive.finish()?.flush().context("write the archive")
+    }
+
+    /// A program as small as it runs: with symbols, an archive would be larger than a guest's memory.
+    fn without_symbols(&self, program: &Path) -> Result<Vec<u8>> {
+        fs::create_dir_all(&self.stripped)?;
+        let stripped = self.stripped.join(program.file_name().unwrap_or_default());
+        command::output(Command::new("strip").arg("-o").args([stripped.as_path(), program]))?;
+        read(&stripped)
     }
 
     /// Writes what is of one kernel behind `common`, into `path`.
@@ -154,16 +165,15 @@ fn build_init() -> Result<PathBuf> {
     let variable =
         format!("CARGO_TARGET_{}_RUSTFLAGS", target.replace('-', "_").to_ascii_uppercase());
     let mut build = command::cargo(["build", "--locked", "--package=vm-init", "--target", &target]);
-    build.args(PROFILE);
     // For this target only, else build scripts and macros would be built so as well.
     command::run(build.env(variable, "-Ctarget-feature=+crt-static"))?;
-    Ok(command::target_directory()?.join(target).join("guest/vm-init"))
+    Ok(command::target_directory()?.join(target).join("debug/vm-init"))
 }
 
 /// Builds the integration tests and gives their programs.
 fn build_tests() -> Result<Vec<PathBuf>> {
     let mut build = command::cargo(["test", "--locked", "--package=portwatch-tests", "--no-run"]);
-    build.args(PROFILE).arg("--message-format=json-render-diagnostics");
+    build.arg("--message-format=json-render-diagnostics");
     command::say(&format!("$ {}", command::line(&build)));
     let mut programs: Vec<PathBuf> =
         command::output(&mut build)?.lines().filter_map(test_program).collect();
