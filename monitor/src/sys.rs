@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
+use procfs::process::{MMPermissions, MMapPath, Process};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -156,6 +157,25 @@ pub(crate) fn release_free_memory() {
     // SAFETY: no precondition; it only returns pages that hold no allocation.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Lets go of the code that is in memory: most of it only the start needed, and the kernel may now use those
+/// pages for others. Code that runs on comes back page by page, from the kernel's cache of the file.
+pub(crate) fn release_code() {
+    let code = MMPermissions::READ | MMPermissions::EXECUTE | MMPermissions::PRIVATE;
+    let Ok(maps) = Process::myself().and_then(|process| process.maps()) else { return };
+    for map in maps {
+        let (true, MMapPath::Path(_)) = (map.perms == code, map.pathname) else { continue };
+        let (start, end) = map.address;
+        let Ok(length) = usize::try_from(end.saturating_sub(start)) else { continue };
+        let start =
+            std::ptr::with_exposed_provenance_mut(usize::try_from(start).unwrap_or_default());
+        // SAFETY: a private mapping of a file that nobody may write to: what it holds is what the file
+        // holds, and is read from there again.
+        unsafe {
+            libc::madvise(start, length, libc::MADV_DONTNEED);
+        }
     }
 }
 

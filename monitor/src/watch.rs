@@ -257,6 +257,8 @@ impl Watch {
         let mut table = every(TABLE);
         let mut fates = every(FATES);
         let mut counters = every(self.args.interval);
+        sys::release_free_memory();
+        sys::release_code();
         let started = Instant::now();
         let deadline = self.args.duration.and_then(|duration| started.checked_add(duration));
         loop {

@@ -267,8 +267,9 @@ impl<'a> Siege<'a> {
         self.lab.left.wait_for_silence();
         self.lab.right.wait_for_silence();
         let peak = self.portwatch.peak();
-        let (elapsed, used) =
-            (now() - self.began.0, self.portwatch.processor_time() - self.began.1);
+        let (began, used_before) = self.began;
+        let elapsed = now().saturating_sub(began);
+        let used = self.portwatch.processor_time().saturating_sub(used_before);
         let run = self.portwatch.stop();
         assert!(peak <= MOST_MEMORY, "{peak} bytes of memory");
         println!("{used:?} of processor time in {elapsed:?}");
