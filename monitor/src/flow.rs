@@ -389,9 +389,16 @@ impl FlowTable {
     /// comes with the next.
     pub fn sweep(&mut self, now_ns: u64) -> Vec<(FlowChange, Flow)> {
         let mut changes = self.displaced();
-        if now_ns < self.none_due_before_ns {
-            return changes;
+        if now_ns >= self.none_due_before_ns {
+            self.look(&mut changes, now_ns);
         }
+        // In one order whatever was removed before. Stable, so that a flow still starts before it ends.
+        changes.sort_by_key(|(_, flow)| (flow.start_ns, flow.id));
+        changes
+    }
+
+    /// Adds what is over or due for a report.
+    fn look(&mut self, changes: &mut Vec<(FlowChange, Flow)>, now_ns: u64) {
         let previous = Look::at(&self.previous, self.due, now_ns);
         let Look { over, mut unreported, next_ns } = Look::at(&self.flows, self.due, now_ns);
         let is_too_much = previous.over.len() + over.len() > CHANGES_PER_CALL
@@ -413,16 +420,13 @@ impl FlowTable {
             (&mut self.previous, previous.over.into_iter().take(CHANGES_PER_CALL)),
             (&mut self.flows, over.into_iter().take(left)),
         ] {
-            // The last one moves into its place: the order is restored below.
+            // The last one moves into its place.
             for (id, reason) in over {
                 if let Some(flow) = flows.remove(&id) {
-                    end(&mut changes, flow, reason);
+                    end(changes, flow, reason);
                 }
             }
         }
-        // In one order whatever was removed before. Stable, so that a flow still starts before it ends.
-        changes.sort_by_key(|(_, flow)| (flow.start_ns, flow.id));
-        changes
     }
 
     /// Ends everything, the oldest first: portwatch stops. To be called until nothing is left.

@@ -152,6 +152,24 @@ fn a_full_table_ends_the_flow_idle_longest() {
 }
 
 #[test]
+fn flows_that_had_to_make_room_are_told_in_the_order_in_which_they_began() {
+    let mut table = table();
+    let from = |port| key((CLIENT.0, port), SERVER, 2, false);
+    let begin = |table: &mut FlowTable, port| {
+        table.announce(&record(&from(port), SECOND + u64::from(port), 0), &ports());
+    };
+    (1..=3).for_each(|port| begin(&mut table, port));
+    // As old as the third from now on.
+    table.credit(&credit(&from(1), 1, 0), SECOND + 3, &ports());
+
+    (4..=6).for_each(|port| begin(&mut table, port));
+
+    let told = table.sweep(SECOND + 6);
+    let told: Vec<u16> = told.iter().map(|(_, flow)| flow.id.low.port).collect();
+    assert_eq!(told, [1, 1, 2, 2]);
+}
+
+#[test]
 fn an_idle_flow_ends_at_its_timeout_and_not_before() {
     let mut table = table();
     table.announce(&record(&key(CLIENT, SERVER, 2, false), SECOND, 0), &ports());
