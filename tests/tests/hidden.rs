@@ -179,16 +179,8 @@ fn the_socket_of_wireguard_is_the_kernels_and_has_the_name_of_its_device() {
 
     let scan = host.finish_portwatch(&["scan", "-p", &port.to_string(), "--format", "json"]);
 
-    let events = events_of(&scan);
-    if is_blind(&events) {
-        return;
-    }
-    let is_found = |event: &&Event| event.is_listener("listener-found", port, host.netns());
-    let listener = events.iter().find(is_found).expect("the listener");
-    assert_eq!(listener.text("portwatch.ownership"), "kernel");
-    let reason = listener.text("portwatch.ownership_reason");
-    assert_eq!(reason, format!("the kernel made it: wireguard device wg0 uses UDP {port}"));
-    assert!(!events.iter().any(disagrees), "{events:#?}");
+    let reason = format!("the kernel made it: wireguard device wg0 uses UDP {port}");
+    assert_kernels(&host, &scan, port, &reason);
 }
 
 #[test]
@@ -219,17 +211,8 @@ fn is_the_nfs_servers(host: &Host, script: &str) {
     let scan = finish(host.command("sh").args(["-c", &script]).arg(program()));
 
     assert!(scan.code.is_some_and(|code| code <= 1), "{}", scan.stderr);
-    let events = events_of(&scan);
-    if is_blind(&events) {
-        return;
-    }
-    let is_found = |event: &&Event| event.is_listener("listener-found", PORT, host.netns());
-    let listener = events.iter().find(is_found).expect("the listener");
-    assert_eq!(listener.text("portwatch.ownership"), "kernel");
-    let reason = listener.text("portwatch.ownership_reason");
     let list = "/proc/fs/nfsd/portlist lists tcp";
-    assert_eq!(reason, format!("the kernel's NFS server has it: {list} {PORT}"));
-    assert!(!events.iter().any(disagrees), "{events:#?}");
+    assert_kernels(host, &scan, PORT, &format!("the kernel's NFS server has it: {list} {PORT}"));
 }
 
 fn is_the_kernels(kind: &str, options: &str) {
@@ -243,15 +226,20 @@ fn is_the_kernels(kind: &str, options: &str) {
 
     let scan = host.finish_portwatch(&["scan", "--format", "json"]);
 
-    let events = events_of(&scan);
+    let reason = format!("the kernel made it: {kind} device tunnel0 uses UDP {PORT}");
+    assert_kernels(&host, &scan, PORT, &reason);
+}
+
+/// The listener on the port is the kernel's, for this reason, and no two views disagree.
+fn assert_kernels(host: &Host, scan: &Finished, port: u16, reason: &str) {
+    let events = events_of(scan);
     if is_blind(&events) {
         return;
     }
-    let is_found = |event: &&Event| event.is_listener("listener-found", PORT, host.netns());
+    let is_found = |event: &&Event| event.is_listener("listener-found", port, host.netns());
     let listener = events.iter().find(is_found).expect("the listener");
     assert_eq!(listener.text("portwatch.ownership"), "kernel");
-    let reason = listener.text("portwatch.ownership_reason");
-    assert_eq!(reason, format!("the kernel made it: {kind} device tunnel0 uses UDP {PORT}"));
+    assert_eq!(listener.text("portwatch.ownership_reason"), reason);
     assert!(!events.iter().any(disagrees), "{events:#?}");
 }
 

@@ -4,8 +4,9 @@
 #![cfg(test)]
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 
-use portwatch_tests::{Event, Host, Lab, Neighbour, Portwatch, finish, is_installed, skip};
+use portwatch_tests::{Actor, Event, Host, Lab, Neighbour, Portwatch, finish, is_installed, skip};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const PORT: u16 = 3516;
@@ -230,11 +231,7 @@ fn what_a_load_balancer_answers_is_joined_to_the_server_that_gets_it_and_told_wi
     let scan = router.finish_portwatch(&["scan", "--format", "json"]);
     let portwatch = router.portwatch(&["watch"]);
 
-    server.tell("serve 1");
-    let mut client = lab.left.actor(&[&format!("connect tcp {service}"), "stay"]);
-    let address = client.answer();
-    client.ask("exchange 1000");
-    server.answer();
+    let (client, source) = exchange(&lab, &service, &mut server);
     let finding = expect_answer(&portwatch);
     let run = portwatch.stop();
 
@@ -245,7 +242,6 @@ fn what_a_load_balancer_answers_is_joined_to_the_server_that_gets_it_and_told_wi
     assert!(message.contains(&format!("is answered by {right} in network namespace")), "{message}");
     assert!(message.contains(&format!("(pid {}) serves: {told}", server.pid())), "{message}");
     assert!(has_evidence(&finding, &format!("IPVS: DNAT {service} → {right}")), "{finding}");
-    let source = address.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("an address");
     let flow = run.flow_from(source);
     assert_eq!(flow.text("destination.nat.ip"), right.ip().to_string());
     assert_eq!(flow.number("destination.nat.port"), 2222);
@@ -278,11 +274,7 @@ fn what_a_load_balancer_sends_to_another_host_is_forwarded_there() {
     server.answer();
     let portwatch = router.portwatch(&["watch"]);
 
-    server.tell("serve 1");
-    let mut client = lab.left.actor(&[&format!("connect tcp {service}"), "stay"]);
-    let address = client.answer();
-    client.ask("exchange 1000");
-    server.answer();
+    let (_client, source) = exchange(&lab, &service, &mut server);
     let finding = expect_answer(&portwatch);
     let run = portwatch.stop();
 
@@ -291,11 +283,21 @@ fn what_a_load_balancer_sends_to_another_host_is_forwarded_there() {
         message.contains(&format!("is answered by {away}, which is no address of this host")),
         "{message}"
     );
-    let source = address.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("an address");
     let flow = run.flow_from(source);
     assert_eq!(flow.text("portwatch.flow.role"), "forwarded");
     assert_eq!(flow.text("destination.nat.ip"), "10.35.17.77");
     run.assert_sound();
+}
+
+/// Somebody on the left connects to a service and talks to the server that gets it: who, and from where.
+fn exchange(lab: &Lab, service: &str, server: &mut Actor) -> (Actor, SocketAddr) {
+    server.tell("serve 1");
+    let mut client = lab.left.actor(&[&format!("connect tcp {service}"), "stay"]);
+    let address = client.answer();
+    client.ask("exchange 1000");
+    server.answer();
+    let source = address.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("an address");
+    (client, source)
 }
 
 /// Has IPVS masquerade connections to a service among servers with these weights; false, noted as skipped, where

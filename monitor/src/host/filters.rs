@@ -116,6 +116,7 @@ const TCA_BPF_ID: u16 = 11;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::netfilter::attribute;
 
     #[test]
     fn a_bpf_filter_is_read_with_its_program() {
@@ -152,14 +153,6 @@ mod tests {
     fn message(handle: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
         let words = [0, 2, handle, 0xffff_fff2, 40 << 16];
         [words.map(word).concat(), attributes.concat()].concat()
-    }
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(value.len()).unwrap() + 4;
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
     }
 
     fn word(word: u32) -> [u8; 4] {

@@ -309,6 +309,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::host::netfilter::attribute;
     use crate::host::netns::tests::Named;
     use crate::host::netns::{enumerate, within};
 
@@ -378,14 +379,6 @@ mod tests {
         assert_eq!(link(&[other.clone(), elsewhere, info(b"netkit\0", 0)]), netkit(false, None));
         assert_eq!(link(&[info(b"veth\0", 1), other]), None);
         assert_eq!(link(&[attribute(IFLA_LINKINFO, b"\xff\xff")]), None);
-    }
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(value.len()).unwrap() + 4;
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
     }
 
     #[test]
