@@ -192,7 +192,7 @@ pub enum FlowRole {
     Server,
     /// A local process talks to a watched port elsewhere.
     Client,
-    /// A local client happened to get the watched port as its source port.
+    /// A client, of this host or another, happened to get the watched port as its source port.
     Ephemeral,
     /// It passes through.
     Forwarded,

@@ -88,6 +88,30 @@ fn a_program_that_goes_ahead_on_tcx_is_a_gap_each_time_it_comes() {
 }
 
 #[test]
+fn what_a_program_ahead_answers_is_not_said_to_be_a_clients() {
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let Some(_none) = tcx_programs(&lab.right, Lab::DEVICE) else { return };
+    let portwatch = lab.right.portwatch(&OFTEN);
+    let (ingress, verdict) = (TcAttachType::Ingress, Verdict::AnswerOnTc(PORT));
+    let _ahead = Neighbour::on_tcx(&lab.right, Lab::DEVICE, ingress, Order::First, verdict);
+    let gap = expect_gap(&portwatch, "incoming");
+
+    lab.left.perform(&[&format!("connect udp {}", lab.right.v4(PORT)), "roundtrips 3 100"]);
+    let run = portwatch.stop();
+
+    // Only the answers went past us.
+    assert_eq!(run.counted(PORT, "ingress"), Count::default());
+    assert_eq!(run.counted(PORT, "egress"), Count::of(3, 128));
+    let flow = run.flow_from(lab.right.v4(PORT));
+    assert!(flow.at("portwatch.flow.role").is_null(), "{flow}");
+    assert_eq!(flow.list("portwatch.owners").len(), 0, "{flow}");
+    assert_eq!(flow.text("portwatch.ownership"), "unknown");
+    let reason = flow.text("portwatch.ownership_reason");
+    assert!(reason.ends_with(gap.text("message")), "{reason}");
+    run.assert_sound();
+}
+
+#[test]
 fn a_filter_ahead_on_clsact_is_a_gap_and_one_behind_is_none() {
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
     let tc = |line: &str| run_tool(lab.right.command("tc").args(line.split_whitespace()));

@@ -178,6 +178,33 @@ impl Known {
         !self.sockets_at(flow, end).is_empty()
     }
 
+    /// Is there a sign of a socket that sends from this end: its packets carry a cookie, or a socket is known
+    /// that has both ends, or listens there?
+    pub fn has_sender(&self, flow: &Flow, end: End) -> bool {
+        let (local, during) = (flow.id.endpoint(end), flow.start_ns);
+        let netns = flow.counted_at(end).map(|place| place.interface.netns());
+        let netns = netns.and_then(|netns| self.observed.get(&netns).copied());
+        let is_there = |listener: &Socket| {
+            let inode = listener.netns.as_ref().map(|netns| netns.inode);
+            listener.gets(local)
+                && listener.closed_ns.is_none_or(|closed_ns| closed_ns >= during)
+                && (netns.is_none() || inode.is_none() || netns == inode)
+        };
+        self.cookie_at(flow, end) != 0
+            || self.has_socket(flow, end)
+            || self.sockets.listeners(flow.id.transport, local.port).any(is_there)
+    }
+
+    /// Cookie of the socket that sends from an end, 0 if none is known. What somebody on the way has turned
+    /// round keeps the cookie of who asked, and may be all that is seen.
+    fn cookie_at(&self, flow: &Flow, end: End) -> u64 {
+        let cookie = flow.sender(end);
+        let (here, there) = (flow.id.endpoint(end), flow.id.endpoint(end.other()));
+        let is_askers =
+            |socket: &Socket| here.port != there.port && socket.is_at_other_end(here, there);
+        if self.sockets.get(cookie).is_some_and(is_askers) { 0 } else { cookie }
+    }
+
     /// A socket of this host should be at one end of a flow, and none is known; or it is one that sends from
     /// a port that it is not on. So the packets may have other addresses and ports where it is.
     pub fn may_be_translated(&self, flow: &Flow) -> bool {
@@ -193,7 +220,7 @@ impl Known {
     fn sockets_at(&self, flow: &Flow, end: End) -> Vec<(&Socket, Join)> {
         let (local, remote) = (flow.id.endpoint(end), flow.id.endpoint(end.other()));
         let mut found: Vec<(&Socket, Join)> = Vec::new();
-        let cookie = flow.sender(end);
+        let cookie = self.cookie_at(flow, end);
         if let Some(socket) = self.sockets.get(cookie).filter(|_| cookie != 0) {
             found.push((socket, Join::Exact));
         } else {

@@ -43,6 +43,8 @@ pub struct Socket {
     pub local: Option<Endpoint>,
     /// Remote end of a connected socket.
     pub remote: Option<Endpoint>,
+    /// Whom it has addressed last without being connected, of those on watched ports.
+    pub addressed: Option<Endpoint>,
     /// Interface index it is bound to; 0: none.
     pub interface: u32,
     /// Anybody may talk to it: TCP that listens, UDP that is bound and not connected.
@@ -70,6 +72,19 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// Is it for certain at that end of a conversation rather than here: it talks to here, or is on the port of
+    /// that end?
+    pub fn is_at_other_end(&self, here: Endpoint, there: Endpoint) -> bool {
+        match self.stranger {
+            Some(SocketKind::Tcp(bound) | SocketKind::Udp(bound)) => bound == there.port,
+            Some(SocketKind::Raw | SocketKind::Packet) => false,
+            None => {
+                self.local.is_none_or(|local| local.port != here.port)
+                    && [self.remote, self.addressed].contains(&Some(here))
+            }
+        }
+    }
+
     /// Transport, local and remote end of a connected socket.
     fn ends(&self) -> Option<(Transport, Endpoint, Endpoint)> {
         self.local.zip(self.remote).map(|(local, remote)| (self.transport, local, remote))
@@ -236,6 +251,7 @@ impl Sockets {
                 }
                 socket.listens = false;
             }
+            action::SEND => socket.addressed = Some(remote),
             action::ESTABLISHED_ACTIVE | action::ESTABLISHED_PASSIVE => {
                 (socket.local, socket.remote) = (Some(local), Some(remote));
             }
@@ -427,6 +443,7 @@ impl Sockets {
             netns: None,
             local: None,
             remote: None,
+            addressed: None,
             interface: 0,
             listens: false,
             found: false,

@@ -45,6 +45,17 @@ pub enum GapKind {
     Xdp,
 }
 
+impl GapKind {
+    /// Does it keep packets of this direction from us?
+    pub fn keeps(self, direction: Direction) -> bool {
+        match self {
+            Self::NotAttached | Self::NotEntered => true,
+            Self::Removed(of) | Self::Behind(of) => of == direction,
+            Self::Xdp => direction == Direction::Ingress,
+        }
+    }
+}
+
 /// Looks at the hooks of interfaces, and remembers the names of the programs it has met.
 #[derive(Debug, Default)]
 pub struct Chains {

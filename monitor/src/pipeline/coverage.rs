@@ -19,6 +19,17 @@ pub(super) struct Coverage {
     said: Vec<String>,
 }
 
+impl Coverage {
+    /// What keeps packets of a direction on an interface from us now.
+    pub(super) fn of(&self, netns: &Netns, ifindex: u32, direction: Direction) -> Option<String> {
+        self.open.iter().find_map(|(ground, place)| {
+            let Ground::Interface(inode, index, kind) = *ground else { return None };
+            let is_it = (inode, index) == (netns.inode, ifindex) && kind.keeps(direction);
+            is_it.then(|| sentence(kind, place))
+        })
+    }
+}
+
 impl Pipeline {
     /// Takes in all gaps there are now; those there were and that are not among them are closed.
     pub(super) fn coverage(&mut self, gaps: Vec<Gap>, now_ns: u64) {

@@ -115,7 +115,14 @@ impl Pipeline {
     pub(super) fn flow_report(&self, flow: &Flow, over: bool, now_ns: u64) -> FlowReport {
         let (opener, other) = (flow.opener, flow.opener.other());
         let mut role = flow.role(&self.ports, over, now_ns);
-        let attribution = self.known.of_flow(flow, role).attribution;
+        let is_guess = role == Some(FlowRole::Ephemeral) && !self.is_from_a_client(flow);
+        if is_guess {
+            role = None;
+        }
+        let mut attribution = self.known.of_flow(flow, role).attribution;
+        if is_guess && attribution.ownership == Ownership::Unknown {
+            attribution.reason = self.why_from_nobody(flow);
+        }
         let receives = |owner: &Owner| owner.side == Some(Side::Destination);
         // A datagram need not be answered to have reached its receiver.
         if role == Some(FlowRole::Unanswered)
@@ -160,6 +167,38 @@ impl Pipeline {
             nat: translation.map(|it| (it.end(opener), it.end(other))),
             attribution,
         }
+    }
+
+    /// Does anything say that a client has the watched port that these packets come from, rather than that
+    /// they answer what was not seen? Of one on this host a socket does, of another that it is answered.
+    fn is_from_a_client(&self, flow: &Flow) -> bool {
+        if flow.is_local(flow.opener) {
+            return self.known.has_sender(flow, flow.opener);
+        }
+        flow.opening_seen || flow.sent_by(flow.opener.other()).0 > 0
+    }
+
+    /// Why nobody can be named who sends from the watched port: what was not seen, and why, where that is
+    /// known.
+    fn why_from_nobody(&self, flow: &Flow) -> String {
+        let is_here = flow.is_local(flow.opener);
+        let what = match (is_here, flow.sent_by(flow.opener.other()).0 > 0) {
+            (true, true) => "packets leave from the port, and no socket was seen that sends them",
+            (true, false) => {
+                "packets leave from the port, and neither a socket was seen that sends them nor \
+                 what they may answer"
+            }
+            (false, _) => {
+                "packets come from the port of another host, and neither what they may answer was \
+                 seen nor an answer to them"
+            }
+        };
+        let opposite = if is_here { Direction::Ingress } else { Direction::Egress };
+        let gap = flow.counted_at(flow.opener).and_then(|place| {
+            let (interface, netns) = self.observed.at(place.interface);
+            self.coverage.of(&netns, interface.ifindex, opposite)
+        });
+        gap.map_or_else(|| what.to_owned(), |gap| format!("{what}. {gap}"))
     }
 
     /// Every interface and direction, both ends of the flow added up.

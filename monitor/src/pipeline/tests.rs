@@ -10,6 +10,7 @@ mod findings;
 mod indicators;
 mod waiting;
 mod flows;
+mod roles;
 mod hearing;
 mod callers;
 mod connections;

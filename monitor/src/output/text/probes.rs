@@ -41,7 +41,11 @@ struct Source {
 impl Probes {
     /// Is this flow one of too many, to be told as a number?
     pub(super) fn hides(&mut self, change: FlowChange, flow: &FlowReport) -> bool {
-        let is_probe = matches!(flow.role, None | Some(FlowRole::Refused | FlowRole::Unanswered));
+        let is_probe = match flow.role {
+            // What comes from the port is nobody's probe.
+            None => flow.destination.port == flow.port,
+            role => matches!(role, Some(FlowRole::Refused | FlowRole::Unanswered)),
+        };
         if !is_probe || change == FlowChange::Updated {
             return false;
         }

@@ -53,6 +53,7 @@ impl Host {
             netns: None,
             local: Some(LOCAL),
             remote: None,
+            addressed: None,
             interface: 0,
             listens: false,
             found: false,
