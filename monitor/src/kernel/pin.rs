@@ -28,7 +28,8 @@ const CONFIG: &str = "config";
 /// How the names of our directories begin; the inode of the network namespace follows.
 const NETNS: &str = "netns-";
 /// How the names of pins begin.
-const PREFIXES: [&str; 3] = ["map-", "program-", "link-"];
+const PREFIXES: [&str; 3] = ["map-", "program-", LINK];
+const LINK: &str = "link-";
 
 /// The pins of one network namespace, held by one portwatch at a time.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ impl Pins {
 
     /// Where the link of a program is pinned; `ifindex` is 0 for a cgroup.
     pub(super) fn link(&self, ifindex: u32, name: &str) -> PathBuf {
-        self.directory.join(format!("link-{ifindex}-{name}"))
+        self.directory.join(format!("{LINK}{ifindex}-{name}"))
     }
 
     /// Pins something at one of these places, where nothing is.
@@ -111,10 +112,10 @@ impl Pins {
     /// Removes the links of interfaces that are not among these, which detaches their programs.
     pub fn keep_links_of(&self, interfaces: &BTreeSet<u32>) -> Result<()> {
         for name in names(&self.directory)? {
-            let ifindex = name.strip_prefix("link-").and_then(|rest| rest.split('-').next());
+            let ifindex = name.strip_prefix(LINK).and_then(|rest| rest.split('-').next());
             let ifindex = ifindex.and_then(|ifindex| ifindex.parse::<u32>().ok());
             if ifindex.is_some_and(|ifindex| ifindex != 0 && !interfaces.contains(&ifindex)) {
-                remove(&self.directory.join(name))?;
+                remove_link(&self.directory.join(name))?;
             }
         }
         Ok(())
@@ -233,8 +234,11 @@ fn clear(directory: &Path) -> Result<()> {
     // Without it the set is unfinished, should we be killed on the way.
     remove(&directory.join(CONFIG))?;
     for name in names(directory)? {
-        if PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-            remove(&directory.join(name))?;
+        let path = directory.join(&name);
+        if name.starts_with(LINK) {
+            remove_link(&path)?;
+        } else if PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            remove(&path)?;
         }
     }
     Ok(())
@@ -246,6 +250,18 @@ fn names(directory: &Path) -> Result<Vec<String>> {
     entries
         .map(|entry| Ok(entry.with_context(reading)?.file_name().to_string_lossy().into_owned()))
         .collect()
+}
+
+/// Detaches a pinned link and removes it. Without its pin the kernel detaches it as well, but only when it
+/// comes to that.
+fn remove_link(path: &Path) -> Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes()).context("naming a pin")?;
+    // Where this is not possible, removing it is all that can be done.
+    let detached = sys::bpf::open_pin(&name).and_then(|link| sys::bpf::detach_link(link.as_fd()));
+    if let Err(error) = detached {
+        tracing::debug!("{} is not detached at once: {error}", shown(path));
+    }
+    remove(path)
 }
 
 /// Removes a pin; that there is none is no error.

@@ -12,6 +12,7 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// The part of `union bpf_attr` that each of them reads; the kernel takes the rest as zero.
 #[repr(C)]
@@ -120,6 +121,13 @@ pub(crate) fn open_pin(path: &CStr) -> io::Result<OwnedFd> {
     let object = call(BPF_OBJ_GET, &mut attributes)?;
     // SAFETY: the kernel has just opened it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(object) })
+}
+
+/// Takes the program of a link off its hook, before this returns, whoever else has the link: Linux 5.9, and
+/// only hooks of interfaces and cgroups.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = link.as_raw_fd();
+    call(BPF_LINK_DETACH, &mut attributes).map(drop)
 }
 
 /// Numbers of the programs on a TCX hook of an interface, in the order in which they run: Linux 6.6.
