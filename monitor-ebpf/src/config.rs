@@ -66,6 +66,8 @@ setting! {
     inode_mode_offset: u32,
     /// The watched port if there is only one, else 0.
     only_port: u32,
+    /// Flow records that the ring of a CPU holds.
+    flow_ring: u32,
 }
 
 /// A random odd multiplier of the flow hash, which an attacker who crafts keys cannot know.

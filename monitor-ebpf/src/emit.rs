@@ -1,7 +1,7 @@
-//! The only way out: records leave through two ring buffers, and every record has a counted fate.
+//! The way out: records leave through ring buffers, and every record has a counted fate.
 //!
-//! Packets and sockets have a ring each, so that a flood of packets cannot push out the record of a
-//! listener.
+//! Flows, samples and sockets have rings of their own, so that a flood of packets cannot push out the
+//! record of a listener. That of flows is in `flow_ring`.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::{bpf_ringbuf_reserve, bpf_ringbuf_submit};
@@ -12,10 +12,10 @@ use core::ptr;
 
 use monitor_ebpf::wire::{Fates, Header, PROGRAMS, WIRE_VERSION, program};
 
-/// Flows and samples. Never wakes its reader: a wake-up costs the packet path 6 µs, so user space
+/// Samples. Never wakes its reader: a wake-up costs the packet path 6 µs, so user space
 /// looks every few milliseconds instead.
-#[map(name = "pw_packet_ring")]
-pub(crate) static PACKET_RING: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+#[map(name = "pw_sample_ring")]
+pub(crate) static SAMPLE_RING: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// What happened to sockets. Wakes its reader, who has to look at a process before it is gone.
 #[map(name = "pw_socket_ring")]
@@ -60,7 +60,7 @@ impl<T> Reserved<T> {
 /// `size` is a constant to the verifier.
 #[inline(always)]
 pub(crate) fn reserve<T>(ring: &RingBuf, program: u32, size: usize) -> Option<Reserved<T>> {
-    let is_packet_ring = ptr::eq(ring, &raw const PACKET_RING);
+    let is_sample_ring = ptr::eq(ring, &raw const SAMPLE_RING);
     // SAFETY: a ring buffer map; the verifier checks the size and that the record is submitted.
     let record = unsafe {
         bpf_ringbuf_reserve(ptr::from_ref(ring).cast_mut().cast(), size as u64, 0).cast::<T>()
@@ -69,7 +69,7 @@ pub(crate) fn reserve<T>(ring: &RingBuf, program: u32, size: usize) -> Option<Re
         count(program, Fate::RingFull);
         return None;
     }
-    let flags = if is_packet_ring { u64::from(BPF_RB_NO_WAKEUP) } else { 0 };
+    let flags = if is_sample_ring { u64::from(BPF_RB_NO_WAKEUP) } else { 0 };
     Some(Reserved { record, program, flags, _owns: PhantomData })
 }
 

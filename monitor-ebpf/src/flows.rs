@@ -18,8 +18,7 @@ use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::tcp;
 use monitor_ebpf::wire::{FlowKey, FlowRecord, Set, Slot, WAYS, kind};
 
-use crate::emit::{self, PACKET_RING};
-use crate::{clock, config};
+use crate::{clock, config, emit, flow_ring};
 
 /// `cpu * sets + set`; sized by the loader.
 #[map(name = "pw_flows")]
@@ -237,12 +236,10 @@ fn announce(
     place: Place,
     generation: u32,
 ) -> bool {
-    let size = size_of::<FlowRecord>();
-    // Before the ring is locked, which waits for memory: until then the processor goes ahead.
-    let (cookie, time) = (cookie(ctx), clock::within_a_jiffy(packet.cpu, place.jiffies));
-    let Some(reserved) = emit::reserve::<FlowRecord>(&PACKET_RING, packet.program, size) else {
+    let Some(reserved) = flow_ring::reserve(packet.cpu, packet.program) else {
         return false;
     };
+    let (cookie, time) = (cookie(ctx), clock::within_a_jiffy(packet.cpu, place.jiffies));
     let record = reserved.as_mut_ptr();
     // SAFETY: the reserved record; every field is written.
     unsafe {

@@ -26,6 +26,7 @@ mod diagnostics;
 
 // Packets: parsed, counted, followed, sampled.
 mod totals;
+mod flow_ring;
 mod flows;
 mod sample;
 mod netns;

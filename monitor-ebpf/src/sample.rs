@@ -9,7 +9,7 @@ use monitor_ebpf::bytes::{Bytes, pin};
 use monitor_ebpf::packet::Headers;
 use monitor_ebpf::wire::{Budget, SampleRecord, kind};
 
-use crate::emit::{self, Fate, PACKET_RING, Reserved};
+use crate::emit::{self, Fate, Reserved, SAMPLE_RING};
 use crate::flows::{Packet, write_key};
 use crate::tc::bytes;
 use crate::{budget, clock, config};
@@ -69,7 +69,7 @@ fn reserve(packet: Packet, snaplen: u32) -> Option<(Reserved<SampleRecord>, u64)
     let size = size_of::<SampleRecord>() + snaplen as usize;
     // Before the ring is locked, which waits for memory: until then the processor goes ahead.
     let ktime_ns = clock::exact();
-    Some((emit::reserve(&PACKET_RING, packet.program, size)?, ktime_ns))
+    Some((emit::reserve(&SAMPLE_RING, packet.program, size)?, ktime_ns))
 }
 
 /// Writes every field but [`SampleRecord::captured`].

@@ -148,6 +148,27 @@ impl FlowRecord {
     pub const EARLY: u32 = 1 << 1;
 }
 
+/// How far the ring of flow records of one CPU is written and read, the value type of `pw_flow_ends`.
+///
+/// Records are numbered, and both only grow. Each side writes a cache line of its own.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C, align(64))]
+pub struct RingEnds {
+    /// Records the kernel has written.
+    pub written: u64,
+    /// The number of the record in the first place: moved by the kernel while nothing is unread, so that
+    /// a few records at a time always lie in the same few cache lines.
+    pub first: u64,
+    /// Zero.
+    pub reserved: [u64; 6],
+    /// Records user space has taken: their places can be written again.
+    pub read: u64,
+    /// Zero.
+    pub reserved_too: [u64; 7],
+}
+
 /// A sampled packet; [`SampleRecord::captured`] bytes from its IP header on follow.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
@@ -394,8 +415,8 @@ pub struct Settings {
     pub inode_mode_offset: u32,
     /// The watched port if there is only one, else 0.
     pub only_port: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Flow records that the ring of a CPU holds; a power of two.
+    pub flow_ring: u32,
 }
 
 impl Settings {
@@ -423,7 +444,7 @@ impl Settings {
         file_private_data_offset: 0,
         inode_mode_offset: 0,
         only_port: 0,
-        reserved: 0,
+        flow_ring: 0,
     };
 }
 

@@ -311,6 +311,8 @@ pub struct Watch {
     )]
     pub idle_timeout: Duration,
     /// Memory between kernel and portwatch, a power of two; more rides out longer bursts.
+    ///
+    /// Half of it is for samples, and half for new flows, over all CPUs.
     #[arg(
         long,
         value_name = "SIZE",

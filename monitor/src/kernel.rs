@@ -26,6 +26,8 @@ mod memlock;
 mod probe;
 pub mod pin;
 pub mod flow_table;
+mod flow_ring;
+pub mod packet_rings;
 pub mod tally;
 mod source;
 pub mod object;

@@ -26,6 +26,7 @@ use crate::host::netns::{self, Namespace};
 use crate::host::sockets::Socket;
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::object::Object;
+use crate::kernel::packet_rings::PacketRings;
 use crate::kernel::pin::Pins;
 use crate::kernel::programs::Programs;
 use crate::kernel::tally::Tally;
@@ -55,7 +56,7 @@ const MUCH_NEWS: usize = 4096;
 const READING_SHARE: u64 = 256;
 const LONGEST_WAIT_NS: u64 = 3_000_000_000;
 
-/// What a look at a ring brought.
+/// What a look at the rings brought.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Brought {
     /// It was empty.
@@ -66,9 +67,19 @@ pub enum Brought {
     Part,
 }
 
+impl Brought {
+    const fn records(number: usize) -> Self {
+        match number {
+            0 => Self::Nothing,
+            RECORDS_PER_READ.. => Self::Part,
+            _ => Self::All,
+        }
+    }
+}
+
 /// What is read from the kernel while it runs.
 pub struct Readers {
-    packets: RingBuf<MapData>,
+    packets: PacketRings,
     table: FlowTable,
     tally: Tally,
     /// Packets in the totals when the flow table was last read.
@@ -94,7 +105,7 @@ impl Readers {
     /// `resumes`: the counters go on from a portwatch before this one.
     pub fn new(object: &mut Object, resumes: bool) -> Result<Self> {
         Ok(Self {
-            packets: object.packet_ring()?,
+            packets: object.packet_rings()?,
             table: object.flow_table()?,
             tally: object.tally()?,
             read_at: 0,
@@ -109,9 +120,22 @@ impl Readers {
         self.table.slots()
     }
 
-    /// Hands what is in the ring of packets to the pipeline.
+    /// How many flow records of one CPU there is room for.
+    pub const fn flow_records(&self) -> usize {
+        self.packets.flow_records()
+    }
+
+    /// Hands what is in the rings of flows and samples to the pipeline.
     pub fn read_packets(&mut self, pipeline: &mut Pipeline, now_ns: u64) -> Brought {
-        read_ring(&mut self.packets, pipeline, now_ns)
+        let mut number = 0;
+        while number < RECORDS_PER_READ
+            && let Some(record) = self.packets.take()
+        {
+            pipeline.apply(Input::Record { bytes: Cow::Borrowed(record), now_ns });
+            number += 1;
+        }
+        self.packets.give_back();
+        Brought::records(number)
     }
 
     /// As [`read_table`](Self::read_table), unless the last reading brought so much that this one can
@@ -188,7 +212,7 @@ impl Readers {
         for _ in 0..patience {
             let before = self.counts()?;
             let now_ns = clock::boot_ns();
-            while read_ring(sockets, pipeline, now_ns) == Brought::Part {}
+            while read_sockets(sockets, pipeline, now_ns) == Brought::Part {}
             while self.read_packets(pipeline, now_ns) == Brought::Part {}
             self.read_whole_table(pipeline, now_ns);
             if self.counts()? == before {
@@ -217,15 +241,20 @@ impl Readers {
     }
 }
 
-/// Hands what is in a ring to the pipeline.
-pub fn read_ring(ring: &mut RingBuf<MapData>, pipeline: &mut Pipeline, now_ns: u64) -> Brought {
-    for number in 0..RECORDS_PER_READ {
-        let Some(record) = ring.next() else {
-            return if number == 0 { Brought::Nothing } else { Brought::All };
-        };
+/// Hands what is in the ring of sockets to the pipeline.
+pub fn read_sockets(
+    sockets: &mut RingBuf<MapData>,
+    pipeline: &mut Pipeline,
+    now_ns: u64,
+) -> Brought {
+    let mut number = 0;
+    while number < RECORDS_PER_READ
+        && let Some(record) = sockets.next()
+    {
         pipeline.apply(Input::Record { bytes: Cow::Borrowed(&record), now_ns });
+        number += 1;
     }
-    Brought::Part
+    Brought::records(number)
 }
 
 /// Everything that is already there: namespaces and the sockets on the watched ports in them.

@@ -24,6 +24,22 @@ pub(crate) struct Mapping {
     words: usize,
 }
 
+/// The same, of which words may be written too.
+#[derive(Debug)]
+pub(crate) struct WritableMapping(Mapping);
+
+impl WritableMapping {
+    /// Maps the first `words` 64-bit words of the array behind `fd`.
+    pub(crate) fn new(fd: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
+        Mapping::with(fd, words, libc::PROT_READ | libc::PROT_WRITE).map(Self)
+    }
+
+    /// The mapped words.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        self.0.words()
+    }
+}
+
 // SAFETY: the mapping is memory that any thread may load atomically from, until it is unmapped by
 // `drop`, which has the only owner.
 unsafe impl Send for Mapping {}
@@ -31,6 +47,10 @@ unsafe impl Send for Mapping {}
 impl Mapping {
     /// Maps the first `words` 64-bit words of the array behind `fd`.
     pub(crate) fn new(fd: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
+        Self::with(fd, words, libc::PROT_READ)
+    }
+
+    fn with(fd: BorrowedFd<'_>, words: usize, protection: libc::c_int) -> io::Result<Self> {
         let Some(length) = words.checked_mul(size_of::<u64>()) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
@@ -39,7 +59,7 @@ impl Mapping {
             libc::mmap(
                 std::ptr::null_mut(),
                 length,
-                libc::PROT_READ,
+                protection,
                 libc::MAP_SHARED,
                 fd.as_raw_fd(),
                 0,
@@ -54,7 +74,7 @@ impl Mapping {
         }
     }
 
-    /// The mapped words.
+    /// The mapped words: to be loaded, never stored to.
     pub(crate) fn words(&self) -> &[AtomicU64] {
         // SAFETY: `words` words from `start` stay mapped until `drop`; the address is page-aligned;
         // atomics may change under a shared reference. The kernel's BPF arrays are never shrunk.

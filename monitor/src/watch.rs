@@ -330,7 +330,7 @@ impl Watch {
     }
 
     fn read_sockets(&mut self, now_ns: u64) {
-        let brought = session::read_ring(self.sockets.get_mut(), &mut self.pipeline, now_ns);
+        let brought = session::read_sockets(self.sockets.get_mut(), &mut self.pipeline, now_ns);
         if brought != Brought::Nothing {
             self.enliven();
         }

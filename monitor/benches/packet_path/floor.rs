@@ -1,4 +1,4 @@
-//! The least that a new flow takes: a set anywhere in the flow table, and a record in the ring.
+//! The least that a new flow takes: a set anywhere in the flow table, and a record in the ring of its CPU.
 //!
 //! A few instructions that do nothing else, in portwatch's own maps. What they cost is what the machine
 //! takes for it: most of it goes by as memory is waited for.
@@ -9,27 +9,37 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use monitor_ebpf::wire::{FlowRecord, Set, Slot};
 
 use crate::bpf::{
-    self, ADD_32, ADD_64, ADD_REGISTER, CALL, EXIT, Instruction, JUMP_NOT_EQUAL, JUMP_NOT_LESS,
-    LOAD_32, LOAD_64, LOAD_MAP, MAP_LOOKUP, MOV_64, MOV_REGISTER, MULTIPLY_32, NO_WAKE_UP,
-    PSEUDO_MAP_FD, RING_RESERVE, RING_SUBMIT, SCHED_CLS, SHIFT_RIGHT_32, STORE_32, STORE_64, op,
+    self, ADD_32, ADD_64, ADD_REGISTER, AND_64, CALL, EXIT, Instruction, JUMP_NOT_EQUAL,
+    JUMP_NOT_EQUAL_REGISTER, JUMP_NOT_LESS, LOAD_32, LOAD_64, LOAD_MAP, MAP_LOOKUP, MOV_64,
+    MOV_REGISTER, MULTIPLY_32, PSEUDO_MAP_FD, SCHED_CLS, SHIFT_RIGHT_32, STORE_32, STORE_64,
+    SUBTRACT_REGISTER, op,
 };
 use crate::frames::IPV4_SOURCE;
 
-/// The sets of one CPU in the flow table.
+/// What one CPU has of a map that is laid out by hand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part<'a> {
-    /// The flow table.
-    pub(crate) table: BorrowedFd<'a>,
-    /// The first set.
+    /// The map.
+    pub(crate) map: BorrowedFd<'a>,
+    /// The first entry.
     pub(crate) first: u32,
     /// How many there are; a power of two.
-    pub(crate) sets: u32,
+    pub(crate) length: u32,
+}
+
+/// The ring of flow records of one CPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ring<'a> {
+    /// How far it is written and read: an entry.
+    pub(crate) ends: Part<'a>,
+    /// The records.
+    pub(crate) records: Part<'a>,
 }
 
 /// Loads a program that reads the set that a packet's source address chooses, and writes to it; with a
 /// `ring`, it then leaves a record there.
-pub(crate) fn load(part: Part<'_>, ring: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
-    let mut instructions = visit_a_set(part);
+pub(crate) fn load(table: Part<'_>, ring: Option<Ring<'_>>) -> io::Result<OwnedFd> {
+    let mut instructions = visit_a_set(table);
     instructions.extend(ring.into_iter().flat_map(leave_a_record));
     instructions.extend([op(MOV_64, 0, 0, 0, -1), op(EXIT, 0, 0, 0, 0)]);
     bpf::load(SCHED_CLS, &instructions)
@@ -41,7 +51,7 @@ fn visit_a_set(part: Part<'_>) -> Vec<Instruction> {
     // Offsets in `struct __sk_buff`.
     const DATA: i16 = 76;
     const DATA_END: i16 = 80;
-    let unused_bits = u32::BITS.saturating_sub(part.sets.ilog2());
+    let unused_bits = u32::BITS.saturating_sub(part.length.ilog2());
     let mut instructions = vec![
         op(MOV_64, 0, 0, 0, -1),
         op(LOAD_32, 2, 1, DATA, 0),
@@ -54,16 +64,9 @@ fn visit_a_set(part: Part<'_>) -> Vec<Instruction> {
         op(MULTIPLY_32, 5, 0, 0, MULTIPLIER.cast_signed()),
         op(SHIFT_RIGHT_32, 5, 0, 0, unused_bits.cast_signed()),
         op(ADD_32, 5, 0, 0, part.first.cast_signed()),
-        op(STORE_32, 10, 5, -4, 0),
-        op(LOAD_MAP, 1, PSEUDO_MAP_FD, 0, part.table.as_raw_fd()),
-        op(0, 0, 0, 0, 0),
-        op(MOV_REGISTER, 2, 10, 0, 0),
-        op(ADD_64, 2, 0, 0, -4),
-        op(CALL, 0, 0, 0, MAP_LOOKUP),
-        op(JUMP_NOT_EQUAL, 0, 0, 1, 0),
-        op(EXIT, 0, 0, 0, 0),
-        op(MOV_64, 8, 0, 0, 0),
     ];
+    instructions.extend(look_up(part.map, 5));
+    instructions.push(op(MOV_64, 8, 0, 0, 0));
     for slot in words::<Set>(size_of::<Slot>()) {
         instructions.extend([op(LOAD_64, 9, 0, slot, 0), op(ADD_REGISTER, 8, 9, 0, 0)]);
     }
@@ -71,23 +74,46 @@ fn visit_a_set(part: Part<'_>) -> Vec<Instruction> {
     instructions
 }
 
-fn leave_a_record(ring: BorrowedFd<'_>) -> Vec<Instruction> {
-    let mut instructions = vec![
-        op(LOAD_MAP, 1, PSEUDO_MAP_FD, 0, ring.as_raw_fd()),
+/// Without a look whether there is room: whoever runs this leaves some.
+fn leave_a_record(ring: Ring<'_>) -> Vec<Instruction> {
+    const ENDS: u8 = 6;
+    const WRITTEN: u8 = 7;
+    // Offsets in `RingEnds`.
+    const FIRST: i16 = 8;
+    const READ: i16 = 64;
+    let Ring { ends, records } = ring;
+    let mut instructions = vec![op(MOV_64, 5, 0, 0, ends.first.cast_signed())];
+    instructions.extend(look_up(ends.map, 5));
+    instructions.extend([
+        op(MOV_REGISTER, ENDS, 0, 0, 0),
+        op(LOAD_64, WRITTEN, ENDS, 0, 0),
+        op(LOAD_64, 5, ENDS, READ, 0),
+        op(JUMP_NOT_EQUAL_REGISTER, WRITTEN, 5, 1, 0),
+        op(STORE_64, ENDS, WRITTEN, FIRST, 0),
+        op(LOAD_64, 9, ENDS, FIRST, 0),
+        op(MOV_REGISTER, 5, WRITTEN, 0, 0),
+        op(SUBTRACT_REGISTER, 5, 9, 0, 0),
+        op(AND_64, 5, 0, 0, records.length.wrapping_sub(1).cast_signed()),
+        op(ADD_64, 5, 0, 0, records.first.cast_signed()),
+    ]);
+    instructions.extend(look_up(records.map, 5));
+    instructions.extend(words::<FlowRecord>(size_of::<u64>()).map(|at| op(STORE_64, 0, 8, at, 0)));
+    instructions.extend([op(ADD_64, WRITTEN, 0, 0, 1), op(STORE_64, ENDS, WRITTEN, 0, 0)]);
+    instructions
+}
+
+/// Finds the entry of an array whose index is in a register; the program ends where there is none.
+fn look_up(map: BorrowedFd<'_>, index: u8) -> [Instruction; 8] {
+    [
+        op(STORE_32, 10, index, -4, 0),
+        op(LOAD_MAP, 1, PSEUDO_MAP_FD, 0, map.as_raw_fd()),
         op(0, 0, 0, 0, 0),
-        op(MOV_64, 2, 0, 0, i32::try_from(size_of::<FlowRecord>()).unwrap_or(i32::MAX)),
-        op(MOV_64, 3, 0, 0, 0),
-        op(CALL, 0, 0, 0, RING_RESERVE),
+        op(MOV_REGISTER, 2, 10, 0, 0),
+        op(ADD_64, 2, 0, 0, -4),
+        op(CALL, 0, 0, 0, MAP_LOOKUP),
         op(JUMP_NOT_EQUAL, 0, 0, 1, 0),
         op(EXIT, 0, 0, 0, 0),
-    ];
-    instructions.extend(words::<FlowRecord>(size_of::<u64>()).map(|at| op(STORE_64, 0, 8, at, 0)));
-    instructions.extend([
-        op(MOV_REGISTER, 1, 0, 0, 0),
-        op(MOV_64, 2, 0, 0, NO_WAKE_UP),
-        op(CALL, 0, 0, 0, RING_SUBMIT),
-    ]);
-    instructions
+    ]
 }
 
 /// Offsets in a `T`, so many bytes apart.

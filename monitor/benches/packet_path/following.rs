@@ -15,7 +15,7 @@ use monitor::kernel::flow_table::FlowTable;
 use monitor::kernel::object::{Object, Settings};
 use monitor::pipeline::Pipeline;
 use monitor::session::{Brought, Readers};
-use monitor_ebpf::wire::{FlowRecord, Slot};
+use monitor_ebpf::wire::Slot;
 
 use crate::Effort;
 use crate::clock::Stopwatch;
@@ -119,9 +119,8 @@ impl Followed {
             }
             makers.push((*cpu, maker.context("loading a program in front of another")?, packet));
         }
-        let record = u32::try_from(size_of::<FlowRecord>()).unwrap_or(u32::MAX);
         let pipeline = scene::pipeline(readers.slots())?;
-        let batch = settings.ring_bytes / record / 2;
+        let batch = u32::try_from(readers.flow_records() / 2)?;
         let mut followed = Self {
             _object: object,
             table,

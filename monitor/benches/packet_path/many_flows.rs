@@ -6,10 +6,10 @@ use std::os::fd::AsFd as _;
 use anyhow::{Context as _, Result};
 use monitor::kernel::flow_table::FlowTable;
 use monitor::kernel::object::Settings;
-use monitor_ebpf::wire::{FlowRecord, Slot};
+use monitor_ebpf::wire::Slot;
 
 use crate::clock::Stopwatch;
-use crate::floor::{self, Part};
+use crate::floor::{self, Part, Ring};
 use crate::frames;
 use crate::known_flow::over_empty;
 use crate::process::one_apart;
@@ -69,8 +69,8 @@ impl Pair {
         let empty = Rewriter::new(programs.descriptor(EMPTY)?.as_fd(), flows);
         let empty = empty.context("loading a program in front of another")?;
         let ours = Rewriter::new(programs.descriptor(OURS)?.as_fd(), flows)?;
-        let record = u32::try_from(size_of::<FlowRecord>()).unwrap_or(u32::MAX);
-        Ok(Self { programs, empty, ours, batch: settings.ring_bytes / record / 2 })
+        let batch = programs.batch();
+        Ok(Self { programs, empty, ours, batch })
     }
 
     /// Runs ours on `packets` packets that may each start a flow.
@@ -99,19 +99,27 @@ impl Pair {
     /// What does only what a new flow cannot do without: with a set of the flow table, and with that and
     /// the ring.
     fn floors(&mut self) -> Result<[Rewriter; 2]> {
-        let table = self.programs.map(OURS, "pw_flows")?;
-        let ring = self.programs.map(OURS, "pw_packet_ring")?;
+        let mut map = |name| self.programs.map(OURS, name);
+        let (table, records, ends) = (map("pw_flows")?, map("pw_flow_ring")?, map("pw_flow_ends")?);
+        let [table_fd, records_fd, ends_fd] = [table.fd()?, records.fd()?, ends.fd()?];
         let cpus = aya::util::nr_cpus().map_err(|(_path, error)| error).context("counting CPUs")?;
-        let sets = table.max_entries() / u32::try_from(cpus)?;
         let (cpu, _others) = one_apart()?;
-        let (table, ring) = (table.fd()?, ring.fd()?);
-        let part = Part { table: table.as_fd(), first: u32::try_from(cpu)? * sets, sets };
+        let (cpus, cpu) = (u32::try_from(cpus)?, u32::try_from(cpu)?);
+        let part = |map, entries: u32| {
+            let length = entries / cpus;
+            Part { map, first: cpu * length, length }
+        };
+        let table = part(table_fd.as_fd(), table.max_entries());
+        let ring = Ring {
+            ends: part(ends_fd.as_fd(), ends.max_entries()),
+            records: part(records_fd.as_fd(), records.max_entries()),
+        };
         let behind = |ring| -> Result<Rewriter> {
             let program =
-                floor::load(part, ring).context("loading a program of few instructions")?;
+                floor::load(table, ring).context("loading a program of few instructions")?;
             Ok(Rewriter::new(program.as_fd(), ENDLESS)?)
         };
-        Ok([behind(None)?, behind(Some(ring.as_fd()))?])
+        Ok([behind(None)?, behind(Some(ring))?])
     }
 
     /// The same for more packets than there is room in the ring, if each starts a flow.
@@ -189,8 +197,7 @@ fn read(table: &FlowTable, effort: Effort) -> Row {
 fn restarts(effort: Effort) -> Result<Row> {
     let settings = default_settings()?;
     let mut programs = Programs::load(&settings)?;
-    let record = u32::try_from(size_of::<FlowRecord>()).unwrap_or(u32::MAX);
-    let batch = settings.ring_bytes / record / 2;
+    let batch = programs.batch();
     let packet = frames::syn_fin();
     let mut costs = Vec::new();
     for round in 0..effort.loads * effort.rounds {

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{MapData, MapInfo, RingBuf};
+use aya::maps::MapInfo;
 use aya::programs::{TestRun as _, TestRunOptions};
 use monitor::cli::{self, Command};
 use monitor::kernel::classifiers::Classifiers as _;
 use monitor::kernel::flow_table::FlowTable;
 use monitor::kernel::object::{Object, Settings};
+use monitor::kernel::packet_rings::PacketRings;
 
 use crate::clock::Stopwatch;
 
@@ -19,10 +20,10 @@ pub(crate) const OURS: &str = "pw_ingress";
 /// What it is compared with.
 pub(crate) const EMPTY: &str = "pw_empty";
 
-/// Loaded programs and the ring that they write into.
+/// Loaded programs and the rings that they write into.
 pub(crate) struct Programs {
     object: Object,
-    ring: RingBuf<MapData>,
+    rings: PacketRings,
 }
 
 /// What `portwatch watch` uses when the user chooses nothing.
@@ -47,8 +48,8 @@ impl Programs {
         for name in [EMPTY, OURS] {
             object.classifier(name)?;
         }
-        let ring = object.packet_ring()?;
-        Ok(Self { object, ring })
+        let rings = object.packet_rings()?;
+        Ok(Self { object, rings })
     }
 
     /// Runs the program called `name` on a packet `repeat` times.
@@ -80,13 +81,19 @@ impl Programs {
         Ok(nanoseconds_each(ours, repeat) - nanoseconds_each(empty, repeat))
     }
 
-    /// Throws away what is in the ring: the number of records. A full ring would be another cost.
+    /// Throws away what is in the rings: the number of records. A full ring would be another cost.
     pub(crate) fn drain(&mut self) -> usize {
         let mut records = 0;
-        while self.ring.next().is_some() {
+        while self.rings.take().is_some() {
             records += 1;
         }
+        self.rings.give_back();
         records
+    }
+
+    /// New flows that leave half of the room in the ring of a CPU.
+    pub(crate) fn batch(&self) -> u32 {
+        u32::try_from(self.rings.flow_records() / 2).unwrap_or(u32::MAX)
     }
 
     /// The descriptor of a program.

@@ -28,7 +28,7 @@ const WHOLE: usize = SAMPLES as usize;
 /// A ring that batch after batch writes to the same memory of, which is in the caches then as all else is
 /// that these packets need. So few samples a second come back to the same place of the usual one after
 /// seconds, so that what is measured there is how long the machine takes to fetch memory.
-const WARM_RING: u32 = 16 << 10;
+const WARM_RING: u32 = 32 << 10;
 
 /// What a tick brings along is done by then, and the next one is not due.
 const AFTER_TICK: Duration = Duration::from_millis(1);

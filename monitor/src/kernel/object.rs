@@ -1,6 +1,7 @@
 //! The kernel object: sized and configured for this host, then loaded.
 
 use std::fmt;
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
@@ -13,8 +14,10 @@ use sha2::{Digest as _, Sha256};
 use zerocopy::IntoBytes as _;
 
 use crate::kernel::btf::Offsets;
+use crate::kernel::flow_ring::FlowRing;
 use crate::kernel::flow_table::FlowTable;
 use crate::kernel::layout::Layout;
+use crate::kernel::packet_rings::PacketRings;
 use crate::kernel::pin::{Found, Pins};
 use crate::kernel::source::{self, Shape, Source};
 use crate::kernel::tally::Tally;
@@ -68,7 +71,7 @@ const BPF_NOEXIST: u64 = 1;
 pub struct Settings {
     /// The watched ports.
     pub ports: PortSet,
-    /// Bytes of the packet ring buffer; a power of two of at least a page.
+    /// Bytes of the rings of flow records and samples together; a power of two of at least a page.
     pub ring_bytes: u32,
     /// Bytes of the flow table over all CPUs.
     pub flow_table_bytes: u64,
@@ -120,7 +123,9 @@ impl Object {
             .map_max_entries("pw_here", layout.cpus)
             .map_max_entries("pw_totals", layout.cpus * layout.total_rows)
             .map_max_entries("pw_scratch", layout.cpus)
-            .map_max_entries("pw_packet_ring", settings.ring_bytes);
+            .map_max_entries("pw_flow_ring", layout.cpus * layout.flow_ring)
+            .map_max_entries("pw_flow_ends", layout.cpus)
+            .map_max_entries("pw_sample_ring", layout.sample_ring_bytes);
         if helpers & helper::SOCK_OPS_TASK != 0 {
             // Not used then.
             loader.map_max_entries("pw_connecting", 1);
@@ -163,7 +168,7 @@ impl Object {
     /// goes on. What was pinned otherwise is removed first, and said in [`Object::degraded`].
     fn resume(settings: &Settings, pins: &Pins) -> Result<(Self, bool)> {
         let layout = layout(settings)?;
-        let shapes = source::shapes(layout, settings.ring_bytes)?;
+        let shapes = source::shapes(layout)?;
         let given_up = match pins.found(&config(settings, layout)) {
             Found::Nothing => None,
             Found::Different(what) => Some(format!("what was pinned has another {what}")),
@@ -222,9 +227,12 @@ impl Object {
         Tally::new(self.map("pw_totals")?, fates, aside, self.layout, self.ports.clone())
     }
 
-    /// The ring of flows and samples. Can be taken once.
-    pub fn packet_ring(&mut self) -> Result<RingBuf<MapData>> {
-        self.ring("pw_packet_ring")
+    /// The rings of flow records and samples. Can be taken once.
+    pub fn packet_rings(&mut self) -> Result<PacketRings> {
+        let samples = self.ring("pw_sample_ring")?;
+        let (records, ends) = (self.map("pw_flow_ring")?.fd(), self.map("pw_flow_ends")?.fd());
+        let flows = FlowRing::new(records.as_fd(), ends.as_fd(), self.layout)?;
+        Ok(PacketRings::new(samples, flows))
     }
 
     /// The ring of socket events. Can be taken once.
@@ -384,6 +392,7 @@ fn layout(settings: &Settings) -> Result<Layout> {
         u32::try_from(cpus).context("counting CPUs")?,
         settings.flow_table_bytes,
         u32::try_from(settings.ports.iter().count()).context("counting ports")?,
+        settings.ring_bytes,
     ))
 }
 
@@ -453,7 +462,7 @@ fn wire_settings(
         file_private_data_offset: files.map_or(0, |files| files.private_data),
         inode_mode_offset: files.map_or(0, |files| files.inode_mode),
         only_port: only_port(&settings.ports),
-        reserved: 0,
+        flow_ring: layout.flow_ring,
     })
 }
 

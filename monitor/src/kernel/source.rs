@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::Ebpf;
 use aya::maps::{Map, MapData, MapType};
 use aya::programs::{BtfTracePoint, Iter, Program, SchedClassifier};
-use monitor_ebpf::wire::{self, Fates, PROGRAMS, SocketOwner, aside};
+use monitor_ebpf::wire::{self, Fates, FlowRecord, PROGRAMS, RingEnds, SocketOwner, aside};
 
 use crate::kernel::cgroup;
 use crate::kernel::classifiers::CLASSIFIERS;
@@ -32,12 +32,14 @@ pub(super) enum Source {
 pub(super) type Shape = (&'static str, MapType, usize, u32);
 
 /// The maps that user space reads or writes after the start. The others live as long as the programs.
-pub(super) fn shapes(layout: Layout, ring_bytes: u32) -> Result<[Shape; 7]> {
+pub(super) fn shapes(layout: Layout) -> Result<[Shape; 9]> {
     let programs = u32::try_from(PROGRAMS.len()).context("counting programs")?;
     Ok([
         ("pw_flows", MapType::Array, size_of::<wire::Set>(), layout.cpus * layout.sets),
         ("pw_totals", MapType::Array, size_of::<wire::Total>(), layout.cpus * layout.total_rows),
-        ("pw_packet_ring", MapType::RingBuf, 0, ring_bytes),
+        ("pw_flow_ring", MapType::Array, size_of::<FlowRecord>(), layout.cpus * layout.flow_ring),
+        ("pw_flow_ends", MapType::Array, size_of::<RingEnds>(), layout.cpus),
+        ("pw_sample_ring", MapType::RingBuf, 0, layout.sample_ring_bytes),
         ("pw_socket_ring", MapType::RingBuf, 0, 0),
         ("pw_sockets", MapType::Unspecified, size_of::<SocketOwner>(), 0),
         ("pw_fates", MapType::PerCpuArray, size_of::<Fates>(), programs),
