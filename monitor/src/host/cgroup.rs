@@ -67,10 +67,10 @@ pub fn unit(path: &str) -> Option<String> {
     if unit.starts_with("user@") && unit.ends_with(".service") {
         let mut directories = directories.skip_while(|name| is_slice(name));
         if let Some(of_user) = directories.next().filter(|name| is_unit(name)) {
-            return Some(unescape(of_user).into_owned());
+            return Some(original(of_user).to_owned());
         }
     }
-    Some(unescape(unit).into_owned())
+    Some(original(unit).to_owned())
 }
 
 /// Whether the service manager of a user other than root made it: then that user may have called it
@@ -83,7 +83,7 @@ pub fn is_users_own(path: &str) -> bool {
 /// The slice of a cgroup path, as `cg_path_get_slice` of systemd; the root slice is none.
 pub fn slice(path: &str) -> Option<String> {
     let names = path.split('/').filter(|name| !name.is_empty());
-    names.take_while(|name| is_slice(name)).last().map(|name| unescape(name).into_owned())
+    names.take_while(|name| is_slice(name)).last().map(|name| original(name).to_owned())
 }
 
 /// The container of a cgroup path.
@@ -195,10 +195,14 @@ fn is_hex_id(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Undoes `systemd-escape`: `\xNN` is a byte. Also the `_` before names that would clash with the
-/// kernel's files.
+/// What systemd calls the unit or slice of a directory: without the `_` that it puts before names that
+/// would clash with the kernel's files. A `\x2d` belongs to the name.
+fn original(name: &str) -> &str {
+    name.strip_prefix('_').unwrap_or(name)
+}
+
+/// Undoes `systemd-escape`, by which a unit has the name of something else as a part: `\xNN` is a byte.
 fn unescape(name: &str) -> Cow<'_, str> {
-    let name = name.strip_prefix('_').unwrap_or(name);
     if !name.contains('\\') {
         return Cow::Borrowed(name);
     }
@@ -247,7 +251,7 @@ mod tests {
             ("/init.scope", Some("init.scope")),
             ("/system.slice/ssh.service", Some("ssh.service")),
             ("/system.slice/system-getty.slice/getty@tty1.service", Some("getty@tty1.service")),
-            ("/system.slice/card\\x2dbridge.service", Some("card-bridge.service")),
+            ("/system.slice/card\\x2dbridge.service", Some("card\\x2dbridge.service")),
             ("/system.slice/_cgroup.service", Some("cgroup.service")),
             ("/system.slice/foo.service/bar.service", Some("foo.service")),
             ("/system.slice/docker-1.scope/system.slice/nginx.service", Some("docker-1.scope")),
@@ -300,6 +304,8 @@ mod tests {
                 "/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service",
                 Some("user-1000.slice"),
             ),
+            ("/a.slice/a-b\\x2dc.slice/d.service", Some("a-b\\x2dc.slice")),
+            ("/system.slice/_io.slice/x.scope", Some("io.slice")),
             ("/docker/0123", None),
         ];
         for (path, expected) in table {
@@ -453,6 +459,6 @@ mod tests {
     fn bytes_that_are_not_utf8_survive() {
         let placement = Placement::parse(b"0::/system.slice/\xff\\x0a\\xf.service\n").unwrap();
 
-        assert_eq!(placement.unit.as_deref(), Some("\\xff\n\\xf.service"));
+        assert_eq!(placement.unit.as_deref(), Some("\\xff\\x0a\\xf.service"));
     }
 }
