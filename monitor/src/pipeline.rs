@@ -285,6 +285,7 @@ impl Pipeline {
         let mut sorted = holders.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
+        self.have_sought(sockets);
         for &cookie in sockets {
             let start = sorted.partition_point(|(other, _)| *other < cookie);
             let of_socket = sorted.iter().skip(start).take_while(|(other, _)| *other == cookie);

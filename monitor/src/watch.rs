@@ -6,6 +6,7 @@
 mod command;
 mod ending;
 mod files;
+mod holders;
 mod options;
 mod pace;
 mod portless;
@@ -23,7 +24,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::cli;
 use crate::clock;
-use crate::crossview::{self, Told};
+use crate::crossview;
 use crate::explanation::Standing;
 use crate::failure::Failure;
 use crate::host::cgroup::Hierarchy;
@@ -37,7 +38,7 @@ use crate::kernel::pin::Pins;
 use crate::kernel::preflight::{self, Needs};
 use crate::kernel::programs::Programs;
 use crate::kernel::tracepoint::Tracepoints;
-use crate::lookup::{Answer, Hooks, Lookup, OwnTables};
+use crate::lookup::{Answer, Hooks, Lookup};
 use crate::output::{Output, Style};
 use crate::pcap::Pcap;
 use crate::pipeline::{Input, Pipeline};
@@ -115,6 +116,8 @@ struct Read {
     table: Instant,
     /// Sockets without a port.
     portless: Instant,
+    /// Who has what nobody is left of: not before this.
+    heirs: Instant,
 }
 
 /// Why the loop ended.
@@ -240,7 +243,7 @@ impl Watch {
             is_exact: false,
             gaps_due: false,
             pace: pace::Pace::new(),
-            read: Read { table: Instant::now(), portless: Instant::now() },
+            read: Read { table: Instant::now(), portless: Instant::now(), heirs: Instant::now() },
             lively_until: Instant::now() + LIVELY,
             lost_told: 0,
         })
@@ -295,10 +298,10 @@ impl Watch {
                     // One end of a new veth pair may be in a namespace that is new as well.
                     self.follow_namespaces()?;
                 }
-                _ = tick.tick(), if self.is_lively() => self.tick(),
+                _ = tick.tick(), if self.is_lively() => self.tick()?,
                 _ = table.tick() => {
                     if !self.is_lively() {
-                        self.tick();
+                        self.tick()?;
                     }
                     if self.pace.has_time() {
                         self.read_table()?;
@@ -310,7 +313,7 @@ impl Watch {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self) -> Result<()> {
         let now_ns = clock::boot_ns();
         let is_more = !self.pace.has_time() || self.read_packets(now_ns) == Brought::Part;
         let is_behind = is_more || self.read.table.elapsed() > 2 * TABLE;
@@ -318,7 +321,9 @@ impl Watch {
         // Usually empty: whoever writes there wakes us. What one reading left behind wakes nobody.
         self.read_sockets(now_ns);
         self.pipeline.apply(Input::Tick { now_ns });
+        self.look_for_heirs()?;
         session::ask(&mut self.pipeline, &self.lookup);
+        Ok(())
     }
 
     fn read_packets(&mut self, now_ns: u64) -> Brought {
@@ -416,34 +421,6 @@ impl Watch {
         let (sockets, held, now_ns) = (cookies.into(), held.into(), clock::boot_ns());
         self.pipeline.apply(Input::StrangersHeld { sockets, held, now_ns });
         session::ask(&mut self.pipeline, &self.lookup);
-        Ok(())
-    }
-
-    /// Looks who holds the listeners, and holds against `/proc` what the kernel says of that. Once a minute,
-    /// and when views disagree, also looks at all processes and at the tables of our network namespace.
-    fn look_for_holders(&mut self) -> Result<()> {
-        let listeners = self.pipeline.open_listeners();
-        let is_thorough =
-            self.pipeline.is_suspicious() || self.fates_asked.is_multiple_of(FATES_PER_TABLES);
-        if listeners.is_empty() && !is_thorough
-            || !crate::kernel::holders::is_available(&self.object)
-        {
-            return Ok(());
-        }
-        let told = Told::ask(Some(&mut self.object), is_thorough);
-        self.tell_portless(&told);
-        let held = match told.holders() {
-            Some(held) => held,
-            None => session::by_iterator(&mut self.object)?,
-        };
-        session::tell_holders(&mut self.pipeline, &listeners, &held, clock::boot_ns());
-        let own = if is_thorough || self.pipeline.has_unexplained_listener() {
-            let iterators = self.object.view_tables()?;
-            Some(OwnTables { iterators, ports: self.args.common.ports() })
-        } else {
-            None
-        };
-        self.lookup.ask_to_compare(told, own);
         Ok(())
     }
 

@@ -183,7 +183,10 @@ fn a_listener_whose_opener_exits_belongs_to_who_still_holds_it() {
     let heir = opener.answers[1].rsplit(' ').next().and_then(|it| it.parse().ok());
     let heir: u32 = heir.expect("the pid of the heir");
     let updated = portwatch.expect("that the opener has exited", |event| {
-        event.is_listener("listener-updated", PORT, host.netns())
+        // Before it is told for the first time, if it was that quick.
+        ["listener-opened", "listener-updated"]
+            .iter()
+            .any(|change| event.is_listener(change, PORT, host.netns()))
             && event.owner("opener", opener.pid)["exited"] == true
             && event.owners().iter().any(|owner| owner.role == "holder" && owner.pid == heir)
     });

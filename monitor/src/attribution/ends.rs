@@ -59,6 +59,19 @@ impl Known {
         Answer { attribution, settled }
     }
 
+    /// Is everybody gone who is known to have had to do with an open listener?
+    pub fn is_abandoned(&self, socket: &Socket) -> bool {
+        let is_gone = |owner: &OwnerKey| {
+            let process = self.processes.get(owner.process);
+            process.is_none_or(|(_, exited)| exited) || self.processes.is_replaced(owner.process)
+        };
+        socket.listens
+            && socket.closed_ns.is_none()
+            && socket.kernel.is_none()
+            && !socket.owners.is_empty()
+            && socket.owners.iter().all(is_gone)
+    }
+
     /// The owners of a connected socket that stands for one end of a connection.
     pub fn of_connection(&self, socket: &Socket, side: Side) -> Answer {
         let mut answer = self.of_socket(socket);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::attribution::Request;
 use crate::endpoint::Endpoint;
 use crate::escape;
-use crate::host::process::GONE;
+use crate::host::process::{GONE, has_ended};
 use crate::owner::{Container, Packaging, Process, Seen};
 
 /// A process in [`Processes`]. Never reused within a run.
@@ -181,6 +181,7 @@ impl Processes {
             entry.is_not_gone();
         } else {
             let noted_name = entry.noted_name(&found);
+            entry.exited |= has_ended(&found);
             entry.process = found;
             if noted_name.is_some() {
                 Arc::make_mut(&mut entry.process).noted_name = noted_name;

@@ -99,10 +99,13 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
 pub(super) fn words(error: &io::Error) -> String {
     match errno(error) {
         Errno::ACCESS | Errno::PERM => "permission denied".to_owned(),
-        Errno::NOENT | Errno::SRCH => "gone".to_owned(),
+        Errno::NOENT | Errno::SRCH => IS_GONE.to_owned(),
         _ => error.to_string(),
     }
 }
+
+/// Those words of a process that ended while it was read.
+pub(super) const IS_GONE: &str = "gone";
 
 /// The sentence about processes of which something could not be looked at, if there are any.
 pub(super) fn denial(what: &str, denied: &[(u32, String)]) -> Option<String> {

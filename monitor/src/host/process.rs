@@ -459,6 +459,12 @@ fn gone_facts(facts: &[&str]) -> String {
     format!("{}: {GONE}", facts.join(", "))
 }
 
+/// Had it ended by the time when it was read? Then `/proc` had some of it, but not what it ran.
+pub fn has_ended(process: &Process) -> bool {
+    let why = process.missing.iter().find_map(|line| line.strip_prefix("exe: "));
+    why.is_some_and(|why| [proc::IS_GONE, facts::HAS_EXITED].contains(&why))
+}
+
 /// Why nothing is known of a process that `/proc` does not have.
 pub const GONE: &str = "gone before they could be read";
 

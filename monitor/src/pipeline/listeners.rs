@@ -19,8 +19,22 @@ pub(super) struct Listeners {
     reported: HashMap<u64, ListenerReport>,
     /// What conversations with them looked like, where that is what no service is for.
     spoken: HashMap<u64, Protocol>,
-    /// Changed, but not everything is known yet; since when.
-    waiting: HashMap<u64, u64>,
+    /// Changed, but not everything is known yet.
+    waiting: HashMap<u64, Waiting>,
+}
+
+/// Of a listener that is to be reported.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    since_ns: u64,
+    /// It was looked for who has it, since nobody who is known to have had to do with it is there any more.
+    is_sought: bool,
+}
+
+impl Waiting {
+    const fn since(since_ns: u64) -> Self {
+        Self { since_ns, is_sought: false }
+    }
 }
 
 impl Pipeline {
@@ -28,23 +42,22 @@ impl Pipeline {
     pub(super) fn judge_listeners_anew(&mut self, now_ns: u64) {
         let Listeners { reported, waiting, spoken: _ } = &mut self.listeners;
         for cookie in reported.keys() {
-            waiting.entry(*cookie).or_insert(now_ns);
+            waiting.entry(*cookie).or_insert(Waiting::since(now_ns));
         }
     }
 
     /// Reports what changed and is settled, or has waited long enough; with `all`, everything.
     pub(super) fn report_listeners(&mut self, now_ns: u64, all: bool) {
         for cookie in self.known.sockets.take_changed() {
-            self.listeners.waiting.entry(cookie).or_insert(now_ns);
+            self.listeners.waiting.entry(cookie).or_insert(Waiting::since(now_ns));
         }
         let mut ready: Vec<u64> = Vec::new();
-        for (&cookie, &since_ns) in &self.listeners.waiting {
-            let waited = all || now_ns.saturating_sub(since_ns) >= PATIENCE_NS;
-            let settled = self
-                .known
-                .sockets
-                .get(cookie)
-                .is_none_or(|socket| self.known.of_socket(socket).settled);
+        for (&cookie, waiting) in &self.listeners.waiting {
+            let waited = all || now_ns.saturating_sub(waiting.since_ns) >= PATIENCE_NS;
+            let settled = self.known.sockets.get(cookie).is_none_or(|socket| {
+                let is_known = waiting.is_sought || !self.known.is_abandoned(socket);
+                is_known && self.known.of_socket(socket).settled
+            });
             if waited || settled {
                 ready.push(cookie);
             }
@@ -54,6 +67,28 @@ impl Pipeline {
             self.listeners.waiting.remove(&cookie);
             if let Some(socket) = self.known.sockets.get(cookie).cloned() {
                 self.report_listener(&socket, now_ns);
+            }
+        }
+    }
+
+    /// The listeners that are to be reported although everybody known to have had to do with them is gone:
+    /// who has one by now is worth looking for at once. systemd has its sockets opened by a process that
+    /// lives a millisecond, and a daemon by the parent of the one that stays.
+    pub fn abandoned_listeners(&self) -> Vec<u64> {
+        let waiting = self.listeners.waiting.iter().filter(|(_, waiting)| !waiting.is_sought);
+        let sockets = waiting.filter_map(|(cookie, _)| self.known.sockets.get(*cookie));
+        let abandoned = sockets.filter(|socket| self.known.is_abandoned(socket));
+        abandoned.map(|socket| socket.cookie).collect()
+    }
+
+    /// It is being looked for who has these sockets: all that will be found is known now.
+    pub(super) fn have_sought(&mut self, sockets: &[u64]) {
+        for cookie in sockets {
+            let Some(socket) = self.known.sockets.get(*cookie) else { continue };
+            if self.known.is_abandoned(socket)
+                && let Some(waiting) = self.listeners.waiting.get_mut(cookie)
+            {
+                waiting.is_sought = true;
             }
         }
     }

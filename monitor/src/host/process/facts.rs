@@ -77,7 +77,7 @@ pub(super) fn has_exited(stat: &Stat) -> bool {
 pub(super) fn words(stat: &Stat, error: &io::Error) -> String {
     if proc::is_gone(error) {
         if has_exited(stat) {
-            return "it has exited".to_owned();
+            return HAS_EXITED.to_owned();
         }
         if stat.flags & PF_KTHREAD != 0 {
             return "a kernel thread has none".to_owned();
@@ -85,6 +85,9 @@ pub(super) fn words(stat: &Stat, error: &io::Error) -> String {
     }
     proc::words(error)
 }
+
+/// Why a process that waits for its parent has so little left.
+pub(super) const HAS_EXITED: &str = "it has exited";
 
 /// `comm`. Not from `stat`, where some bytes are escaped.
 fn name(process: &Directory, stat: &Stat) -> String {

@@ -9,9 +9,10 @@ use super::*;
 use crate::endpoint::{Endpoint, Family, Transport};
 use crate::host::sockets::State;
 use crate::owner::{Evidence, Ownership, Role};
+use crate::pipeline::listeners::PATIENCE_NS;
 use crate::report::{
-    Finding, FindingKind, FindingReport, FindingState, ListenerChange, PolicyChange, Severity,
-    Verdict,
+    Finding, FindingKind, FindingReport, FindingState, ListenerChange, ListenerReport,
+    PolicyChange, Severity, Verdict,
 };
 
 #[test]
@@ -67,6 +68,52 @@ fn a_finding_names_the_nearest_rule_and_what_differs() {
     assert_eq!(nearest.rule, "card");
     assert_eq!(nearest.differences[0].to_string(), "user: rule says cardbridge, is mallory");
     assert!(nearest.is_change && nearest.differences.len() == 1);
+}
+
+#[test]
+fn who_has_a_listener_whose_opener_is_gone_is_looked_for_before_it_is_judged() {
+    let mut scene = Scene::with_policy("[[listener]]\nid = 'init'\nexe = '/sbin/init'");
+    scene.processes.insert(PID, ended(PID));
+    let init = Process { executable: Some("/sbin/init".into()), ..cardbridged(1) };
+    scene.processes.insert(1, init);
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+
+    let before = scene.tick(SECOND);
+    let abandoned = scene.pipeline.abandoned_listeners();
+    scene.pipeline.holders(&[LISTENER], &[(LISTENER, 1)], SECOND);
+    scene.answer(SECOND);
+    let reports = scene.tick(SECOND);
+
+    assert_eq!((before, abandoned), (Vec::new(), vec![LISTENER]));
+    let listener = only(ListenerChange::Opened, &reports);
+    let expected = [(Role::Holder, Evidence::Observed, 1), (Role::Opener, Evidence::Exact, PID)];
+    assert_eq!(owners(&listener), expected);
+    assert_eq!(listener.verdict, Verdict::Expected { rule: "init".to_owned(), reason: None });
+    assert_eq!(scene.pipeline.findings(), 0);
+}
+
+#[test]
+fn a_listener_that_nobody_has_is_looked_for_once_and_reported() {
+    let mut scene = Scene::new();
+    scene.processes.insert(PID, ended(PID));
+    scene.ingest(&listen(SECOND));
+    scene.answer(SECOND);
+    scene.tick(SECOND);
+
+    scene.pipeline.holders(&[LISTENER], &[], SECOND);
+    let reports = scene.tick(SECOND);
+
+    let listener = only(ListenerChange::Opened, &reports);
+    assert_eq!(owners(&listener), [(Role::Opener, Evidence::Exact, PID)]);
+    assert!(listener.attribution.owners[0].exited);
+    assert!(scene.pipeline.abandoned_listeners().is_empty());
+}
+
+/// A process that ended while `/proc` was read.
+fn ended(pid: u32) -> Process {
+    let missing = vec!["exe: gone".to_owned()];
+    Process { executable: None, missing, ..cardbridged(pid) }
 }
 
 #[test]
@@ -338,7 +385,8 @@ fn an_owner_that_exits_is_an_update() {
     let [(key, PID, _)] = scene.pipeline.alive()[..] else { panic!("one process is alive") };
 
     scene.pipeline.exited(key);
-    let reports = scene.tick(2 * SECOND);
+    scene.tick(2 * SECOND);
+    let reports = scene.tick(2 * SECOND + PATIENCE_NS);
 
     let listener = only(ListenerChange::Updated, &reports);
     assert!(listener.attribution.owners[0].exited);

@@ -58,7 +58,8 @@ fn a_listener_whose_process_turns_out_to_be_gone_is_updated() {
     scene.tick(SECOND + PATIENCE_NS);
 
     scene.answer(2 * SECOND);
-    let reports = scene.tick(2 * SECOND);
+    scene.tick(2 * SECOND);
+    let reports = scene.tick(2 * SECOND + PATIENCE_NS);
 
     let owner = &only(ListenerChange::Updated, &reports).attribution.owners[0];
     assert_eq!((owner.exited, owner.process.name.as_str()), (true, "cardbridged"));
