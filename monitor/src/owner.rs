@@ -207,19 +207,29 @@ impl Owner {
         self.exited || self.replaced
     }
 
+    /// Is it init with a socket that is for those whom it starts?
+    pub fn is_init_holding(&self) -> bool {
+        self.role == Role::Holder && self.process.pid == INIT
+    }
+
     /// The lower, the more telling: of a flow whoever used it, dead or alive, of a listener whoever is
-    /// still there; of the destination side first, since that is the server.
+    /// still there; of the destination side first, since that is the server. Of holders init
+    /// is the last.
     fn rank(&self) -> (bool, bool, bool, u8, Evidence) {
         let role = match self.role {
             Role::User => 0,
             Role::Opener => 1,
-            Role::Holder => 2,
-            Role::Releaser => 3,
+            Role::Holder if !self.is_init_holding() => 2,
+            Role::Holder => 3,
+            Role::Releaser => 4,
         };
         let used = self.side.is_some() && self.role == Role::User;
         (self.side == Some(Side::Source), !used, self.is_gone(), role, self.evidence)
     }
 }
+
+/// The pid of the first process.
+const INIT: u32 = 1;
 
 /// What kind of answer "who owns it" has.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

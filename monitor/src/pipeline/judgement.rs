@@ -120,10 +120,12 @@ impl Pipeline {
         finding
     }
 
-    /// What makes two listeners the same to a person: where they listen, and what program they are.
+    /// What makes two listeners the same to a person: where they listen, and what program they are. What
+    /// init has is the same whether somebody serves there just now or not.
     fn subject(&self, report: &ListenerReport) -> String {
         let netns = report.netns.as_ref().map_or_else(String::new, |netns| self.whose(netns));
-        let principal = report.attribution.principal();
+        let init = report.attribution.owners.iter().find(|owner| owner.is_init_holding());
+        let principal = init.or_else(|| report.attribution.principal());
         let program = principal.map(|owner| program(&owner.process)).unwrap_or_default();
         format!("{}|{}|{netns}|{program}", report.transport.name(), report.local)
     }

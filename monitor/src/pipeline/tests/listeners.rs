@@ -110,6 +110,34 @@ fn a_listener_that_nobody_has_is_looked_for_once_and_reported() {
     assert!(scene.pipeline.abandoned_listeners().is_empty());
 }
 
+#[test]
+fn of_those_who_hold_a_listener_init_is_not_the_one_to_name() {
+    let mut scene = Scene::new();
+    scene.pipeline.sockets(&[there()], SECOND);
+    let init = Process { executable: Some("/sbin/init".into()), ..cardbridged(1) };
+    scene.processes.insert(1, init);
+    scene.pipeline.holders(&[LISTENER], &[(LISTENER, 1)], SECOND);
+    scene.answer(SECOND);
+    let waiting = scene.tick(SECOND);
+
+    scene.pipeline.holders(&[LISTENER], &[(LISTENER, 1), (LISTENER, PID)], MINUTE);
+    scene.answer(MINUTE);
+    let served = scene.tick(MINUTE);
+
+    let named = |listener: ListenerReport| listener.attribution.principal().unwrap().process.pid;
+    assert_eq!(named(only(ListenerChange::Found, &waiting)), 1);
+    assert_eq!(named(only(ListenerChange::Updated, &served)), PID);
+    let [before, now] = [news(&waiting), news(&served)];
+    let [before, now] = [&before[..], &now[..]].map(|news| match news {
+        [finding] => (finding.state, finding.finding.id.clone()),
+        _ => panic!("{news:#?}"),
+    });
+    assert_eq!(before, (FindingState::Open, now.1.clone()));
+    assert_eq!(now.0, FindingState::Updated, "what init has is one finding");
+}
+
+const MINUTE: u64 = 60 * SECOND;
+
 /// A process that ended while `/proc` was read.
 fn ended(pid: u32) -> Process {
     let missing = vec!["exe: gone".to_owned()];
