@@ -31,6 +31,7 @@ mod trace;
 mod pcapng;
 mod cgroup;
 mod service;
+mod units;
 
 pub use actor::{Actor, Performed};
 pub use capture::{Capture, Dissected};
@@ -50,6 +51,7 @@ pub use service::{Service, are_installed};
 pub use skip::skip;
 pub use tc::{Guests, tcx_program_ids, tcx_programs};
 pub use trace::{Conversation, Trace};
+pub use units::{Units, property};
 pub use usage::now;
 
 use std::sync::LazyLock;

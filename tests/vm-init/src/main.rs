@@ -1,11 +1,15 @@
 //! The first process of a test machine: mounts what Linux programs expect, loads modules, runs test
 //! programs one after the other and tells how they ended.
 //!
+//! Where some of them want a service manager as the first process, [that](manager) takes our place after the
+//! others, and starts this program once more for the rest.
+//!
 //! `cargo xtask vm` packs it as `/init`, with `/vm/plan` beside it (see [`plan`]), and reads the
 //! second serial port: a line that begins with `@` is ours, one that begins with `|` is a program's.
 
 #![forbid(unsafe_code)]
 
+mod manager;
 mod plan;
 mod serial;
 
@@ -14,7 +18,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, PipeReader};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
@@ -22,7 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, waitpid};
 use rustix::system::{RebootCommand, reboot};
 
 use plan::Plan;
@@ -49,12 +53,15 @@ fn main() {
 
 /// Mounts, and opens the serial port of the protocol.
 fn start() -> Result<Serial> {
+    if is_service() {
+        return Serial::open(PORT);
+    }
     for (kind, target) in MOUNTS {
         // What a kernel does not have, a test that needs it will say.
         as_far_as_possible(fs::create_dir_all(target));
         as_far_as_possible(mount(*kind, *target, *kind, MountFlags::empty(), None));
     }
-    let serial = Serial::open("/dev/ttyS1")?;
+    let serial = Serial::open(PORT)?;
     for (link, target) in LINKS {
         if !Path::new(link).exists() {
             symlink(target, link).with_context(|| format!("link {link}"))?;
@@ -63,11 +70,35 @@ fn start() -> Result<Serial> {
     Ok(serial)
 }
 
+/// Has a service manager taken our place, and started us again?
+fn is_service() -> bool {
+    !getpid().is_init()
+}
+
 fn perform(serial: &mut Serial) -> Result<()> {
+    let plan = fs::read_to_string("/vm/plan").context("read /vm/plan")?;
+    let mut plan = Plan::parse(&plan)?;
+    if is_service() {
+        let (name, value) = manager::VARIABLE;
+        plan.environment.push((name.to_owned(), value.to_owned()));
+        run_all(&plan, &plan.managed, serial);
+        return Ok(());
+    }
+    prepare(&plan, serial)?;
+    run_all(&plan, &plan.programs, serial);
+    match &plan.manager {
+        Some(manager) if !plan.managed.is_empty() => {
+            serial.drain()?;
+            manager::take_over(manager).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the machine what tests expect.
+fn prepare(plan: &Plan, serial: &mut Serial) -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("ask the release")?;
     serial.say("up", release.trim());
-    let plan = fs::read_to_string("/vm/plan").context("read /vm/plan")?;
-    let plan = Plan::parse(&plan)?;
     // Else each module of a tunnel puts a device into each namespace, which no test expects.
     as_far_as_possible(fs::write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "2"));
     for module in &plan.modules {
@@ -79,16 +110,19 @@ fn perform(serial: &mut Serial) -> Result<()> {
     let mut loopback = Command::new("ip");
     loopback.args(["link", "set", "lo", "up"]).envs(plan.environment.clone());
     loopback.status().context("start ip")?;
-    for program in &plan.programs {
+    Ok(())
+}
+
+fn run_all(plan: &Plan, programs: &[PathBuf], serial: &mut Serial) {
+    for program in programs {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         serial.say("begin", &name);
-        let end = run(&plan, program, serial).unwrap_or_else(|error| format!("{error:#}"));
+        let end = run(plan, program, serial).unwrap_or_else(|error| format!("{error:#}"));
         for note in take_notes() {
             serial.say("skipped", &note);
         }
         serial.say("end", &format!("{name} {end}"));
     }
-    Ok(())
 }
 
 fn load(module: &Path) -> Result<()> {
@@ -160,6 +194,9 @@ fn take_notes() -> Vec<String> {
     as_far_as_possible(fs::remove_file(SKIPPED));
     notes.lines().map(str::to_owned).collect()
 }
+
+/// The serial port of the protocol.
+const PORT: &str = "/dev/ttyS1";
 
 /// Where tests note that they could not run.
 const SKIPPED: &str = "/tmp/skipped";

@@ -18,6 +18,10 @@ pub(crate) struct Plan {
     pub(crate) limit: Duration,
     /// What to run, one after the other: `program PATH`.
     pub(crate) programs: Vec<PathBuf>,
+    /// The service manager that takes our place after that: `manager PATH`.
+    pub(crate) manager: Option<PathBuf>,
+    /// What is run by a service of it: `managed PATH`.
+    pub(crate) managed: Vec<PathBuf>,
 }
 
 impl Plan {
@@ -35,6 +39,8 @@ impl Plan {
                 "argument" => plan.arguments.push(value.to_owned()),
                 "limit" => plan.limit = Duration::from_secs(value.parse()?),
                 "program" => plan.programs.push(value.into()),
+                "manager" => plan.manager = Some(value.into()),
+                "managed" => plan.managed.push(value.into()),
                 _ => bail!("read {line:?}"),
             }
         }
@@ -49,7 +55,8 @@ mod tests {
     #[test]
     fn a_plan_says_what_to_load_and_to_run_in_which_order() {
         let text = "module /vm/modules/00-veth.ko\nenvironment A=b=c\nargument --test-threads=1\n\
-                    argument two words\nlimit 90\nprogram /vm/tests/cli\nprogram /vm/tests/loss\n";
+                    argument two words\nlimit 90\nprogram /vm/tests/cli\nprogram /vm/tests/loss\n\
+                    manager /usr/lib/systemd/systemd\nmanaged /vm/tests/units\n";
 
         let plan = Plan::parse(text).unwrap();
 
@@ -59,6 +66,8 @@ mod tests {
             arguments: vec!["--test-threads=1".to_owned(), "two words".to_owned()],
             limit: Duration::from_secs(90),
             programs: vec!["/vm/tests/cli".into(), "/vm/tests/loss".into()],
+            manager: Some("/usr/lib/systemd/systemd".into()),
+            managed: vec!["/vm/tests/units".into()],
         };
         assert_eq!(plan, expected);
     }

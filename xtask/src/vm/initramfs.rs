@@ -22,6 +22,15 @@ const TOOLS: &[&str] = &[
     "kill", "dd", "mount",
 ];
 
+/// systemd, which becomes the first process for the tests of [`MANAGED`].
+const MANAGER: &str = "/usr/lib/systemd/systemd";
+
+/// What starts its services from version 255 on, and what it is asked with.
+const OF_MANAGER: &[&str] = &["/usr/lib/systemd/systemd-executor", "/usr/bin/systemctl"];
+
+/// Tests that are run under it, after the others. Where it is not here they say that they cannot run.
+const MANAGED: &[&str] = &["units"];
+
 /// Files that a Linux system has and programs look for.
 const FILES: &[(&str, &str)] = &[
     ("/etc/passwd", "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
@@ -89,7 +98,9 @@ impl Programs {
         }
         archive.file(Path::new("/init"), true, &read(&self.init)?)?;
         let mut libraries = BTreeSet::new();
-        let tools = TOOLS.iter().filter_map(|tool| command::program(tool));
+        let managers = [MANAGER].iter().chain(OF_MANAGER).map(PathBuf::from);
+        let managers = managers.filter(|program| program.is_file());
+        let tools = TOOLS.iter().filter_map(|tool| command::program(tool)).chain(managers);
         for program in self.tests.iter().chain(&self.players).chain([&self.portwatch]) {
             libraries.extend(libraries_of(program)?);
             archive.file(program, true, &self.without_symbols(program)?)?;
@@ -147,7 +158,12 @@ impl Programs {
         };
         let programs: Vec<&PathBuf> = self.tests.iter().filter(is_wanted).collect();
         ensure!(!programs.is_empty(), "no test program is called {}", orders.programs.join(" or "));
-        lines.extend(programs.iter().map(|program| format!("program {}", program.display())));
+        let has_manager = Path::new(MANAGER).is_file();
+        lines.extend(has_manager.then(|| format!("manager {MANAGER}")));
+        lines.extend(programs.iter().map(|program| {
+            let is_managed = has_manager && MANAGED.iter().any(|name| is_test(program, name));
+            format!("{} {}", if is_managed { "managed" } else { "program" }, program.display())
+        }));
         ensure!(lines.iter().all(|line| !line.contains('\n')), "a line break in an argument");
         Ok(lines.join("\n") + "\n")
     }

@@ -14,6 +14,7 @@ const SELECTION: &[(&[&str], &[&str])] = &[
     (ON_CLSACT, &["5.10", "6.1"]),
     (ON_TCX, &["6.12", NEWEST]),
     (WITH_MODULES, &[NEWEST]),
+    (UNDER_SYSTEMD, &[NEWEST]),
 ];
 
 /// What holds on every kernel.
@@ -75,6 +76,10 @@ const WITH_MODULES: &[&str] = &[
     "tunnels::gre",
     "tunnels::sit",
 ];
+
+/// What takes systemd as the first process.
+const UNDER_SYSTEMD: &[&str] =
+    &["units::what_systemd_opens_accepts_and_starts_has_its_unit_and_who_serves_it"];
 
 /// The kernels, oldest first.
 pub(super) fn kernels() -> Vec<&'static str> {
