@@ -19,6 +19,15 @@ const SLOWER: u64 = 1 << SLOWER_BITS;
 const FIN_BIT: u32 = tcp::FIN.trailing_zeros();
 const RST_BIT: u32 = tcp::RST.trailing_zeros();
 
+/// The way of a set that makes room.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Room {
+    /// Which way.
+    pub way: usize,
+    /// A flow of it that lasts had a packet within a second: so had those of all the others.
+    pub is_dear: bool,
+}
+
 /// The way idle longest, where the low half of the time is `jiffies`; a free one counts as idle since
 /// ever.
 ///
@@ -27,7 +36,7 @@ const RST_BIT: u32 = tcp::RST.trailing_zeros();
 /// turn comes next made room each time, a set with one flow too many could keep none.
 #[inline(always)]
 #[must_use]
-pub fn idle_longest(set: &Set, jiffies: u32) -> usize {
+pub fn idle_longest(set: &Set, jiffies: u32) -> Room {
     let [first, second, third, fourth] = &set.ways;
     let rank = |slot: &Slot, way: usize| {
         let is_free = (slot.count.wrapping_sub(1) & !slot.count) >> 63;
@@ -38,7 +47,7 @@ pub fn idle_longest(set: &Set, jiffies: u32) -> usize {
     };
     let highest =
         greater(greater(rank(first, 0), rank(second, 1)), greater(rank(third, 2), rank(fourth, 3)));
-    WAYS - 1 - (highest as usize & (WAYS - 1))
+    Room { way: WAYS - 1 - (highest as usize & (WAYS - 1)), is_dear: highest >> 2 == 1 }
 }
 
 /// 1 for a flow that lasts, otherwise 0.
@@ -102,6 +111,22 @@ mod tests {
         assert_eq!(lasts(256, tcp::RST), 2);
     }
 
+    #[test]
+    fn room_is_dear_where_every_flow_lasts_and_is_active() {
+        let is_dear = |ways| idle_longest(&Set { ways }, NOW).is_dear;
+        let lasting = used(LASTING, 255, tcp::ACK);
+
+        assert!(is_dear([lasting; WAYS]));
+        for other in [
+            Slot::new_zeroed(),
+            used(LASTING - 1, 0, tcp::ACK),
+            used(LASTING, 256, tcp::ACK),
+            used(LASTING, 0, tcp::FIN),
+        ] {
+            assert!(!is_dear([lasting, lasting, other, lasting]), "{other:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn it_is_the_one_with_the_highest_rank(
@@ -124,7 +149,7 @@ mod tests {
     }
 
     fn chosen(ways: [Slot; WAYS]) -> usize {
-        idle_longest(&Set { ways }, NOW)
+        idle_longest(&Set { ways }, NOW).way
     }
 
     /// A slot of a flow, or without packets one that was never used.

@@ -62,8 +62,26 @@ pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
     // SAFETY: a live set of this CPU, which no other program writes meanwhile: TC programs run with
     // bottom halves off, so neither preemption nor a softirq can come between.
     let set = unsafe { &mut *set };
-    let found = find(set, packet.key, packet.words);
-    let way = if found < WAYS { found } else { idle_longest(set, jiffies as u32) };
+    let (mut index, mut set) = (index, set);
+    let mut found = find(set, packet.key, packet.words);
+    let mut way = found;
+    if found == WAYS {
+        cold_path();
+        let room = idle_longest(set, jiffies as u32);
+        way = room.way;
+        if room.is_dear
+            && let Some(next) = FLOWS.get_ptr_mut(index ^ 1)
+        {
+            // SAFETY: as above.
+            let next = unsafe { &mut *next };
+            let elsewhere = find(next, packet.key, packet.words);
+            let room = idle_longest(next, jiffies as u32);
+            if elsewhere < WAYS || !room.is_dear {
+                (index, set, found) = (index ^ 1, next, elsewhere);
+                way = if found < WAYS { found } else { room.way };
+            }
+        }
+    }
     // Masked, so that the verifier sees the bound.
     let slot = &mut set.ways[way & (WAYS - 1)];
     let place = Place { slot: index * WAYS as u32 + way as u32, jiffies };

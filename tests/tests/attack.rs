@@ -139,6 +139,44 @@ fn flows_chosen_to_collide() {
     }
 }
 
+#[test]
+fn flows_that_last_find_room_beside_a_full_set() {
+    /// As many as two sets hold.
+    const FLOWS: usize = 8;
+    /// Packets that make a flow one that lasts.
+    const LASTING: usize = 64;
+    const ROUNDS: usize = 200;
+    let Some(lab) = Lab::two_hosts(ACTOR) else { return };
+    let watch = ["watch", "-p", "3516-3517", "--sample", "0", "--flow-table", "1MiB"];
+    let portwatch = lab.right.portwatch(&watch);
+    let Some(secret) = Secret::of(&portwatch) else { return };
+    let interface = InterfaceId::new(0, lab.right.ifindex(Lab::DEVICE)).unwrap();
+    let sources = (1..).map(|host: u32| {
+        let address = Ipv4Addr::new(198, 18, 0, 0).to_bits() + host / 1024;
+        SocketAddrV4::new(
+            Ipv4Addr::from_bits(address),
+            u16::try_from(40_000 + host % 1024).unwrap(),
+        )
+    });
+    let alike = sources.filter(|source| secret.set(ingress(interface, *source, 3517)) == 3);
+    let flows: Vec<_> = alike.take(FLOWS).collect();
+    let lasting = flows.iter().flat_map(|flow| [*flow; LASTING]);
+    let in_turn = flows.repeat(ROUNDS);
+    let frames: Vec<_> = lasting.chain(in_turn).map(datagram).collect();
+    let file = frames_file(&frames);
+
+    lab.left.perform(&["pin", &format!("inject {} {}", Lab::DEVICE, file.path().display())]);
+    let run = portwatch.stop();
+
+    let sent = (FLOWS * (LASTING + ROUNDS)) as u64;
+    assert_eq!(run.counted(3517, "ingress"), Count::of(sent, 29));
+    run.assert_sound();
+    // Each leaves a record when it starts, and one more if a second passes meanwhile. Taking each other's
+    // place, they would leave one with each packet.
+    let records = run.counter("programs.pw_ingress.submitted");
+    assert!(records <= 3 * FLOWS as u64, "{records} records of {FLOWS} flows");
+}
+
 /// The key of the flow of UDP packets that come in from there.
 fn ingress(interface: InterfaceId, source: SocketAddrV4, port: u16) -> Key {
     let address = |address: Ipv4Addr| u64::from(u32::from_ne_bytes(address.octets()));
