@@ -168,6 +168,7 @@ fn tables_here(
     let kernel_made = iterators.iter().flatten().filter(|it| it.kernel_made == 1);
     let has_udp = listed.found.iter().any(|it| it.transport == Transport::Udp);
     let has_listener = listed.found.iter().any(Socket::is_listener);
+    let has_connection = listed.found.iter().any(|it| it.remote.is_some());
     let tables = Tables {
         kernel_made: kernel_made.map(|it| it.cookie).collect(),
         iterators: iterators.map(|them| them.iter().filter_map(socket).collect()),
@@ -177,6 +178,7 @@ fn tables_here(
         taken: if probes { taken(ports) } else { BTreeSet::new() },
         tunnels: if has_udp { tunnels::list_here().unwrap_or_default() } else { Vec::new() },
         nfs: if has_listener { nfs_here(&netns) } else { Vec::new() },
+        nfs_servers: if has_connection { nfs_servers_here() } else { Vec::new() },
         netns,
     };
     (tables, listed)
@@ -189,6 +191,11 @@ fn nfs_here(netns: &Netns) -> Vec<(Transport, u16)> {
         return Vec::new();
     }
     or_log(nfs::listeners().map_err(Into::into)).unwrap_or_default()
+}
+
+/// The servers that the NFS client of this namespace talks to.
+fn nfs_servers_here() -> Vec<nfs::Server> {
+    or_log(nfs::servers_here().map_err(Into::into)).unwrap_or_default()
 }
 
 /// The ports that cannot be bound here.

@@ -81,6 +81,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// It is one of the kernel's own: these run no file, and one of them is the parent of all others.
+    pub fn is_kernel_thread(&self) -> bool {
+        let parent = self.ancestors.first().map(|parent| parent.pid);
+        self.executable.is_none() && parent == Some(KTHREADD)
+    }
+
     /// The same program, by path and contents, under the same name, of the same user, in the same place.
     pub fn is_as(&self, before: &Self) -> bool {
         (&self.executable, self.deleted, &self.sha256)
@@ -88,6 +94,9 @@ impl Process {
             && (&self.name, self.uid, &self.cgroup) == (&before.name, before.uid, &before.cgroup)
     }
 }
+
+/// The pid of the kernel's thread that starts its others.
+const KTHREADD: u32 = 2;
 
 /// What the kernel noted of a process in the act.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{Endpoint, Netns, Transport};
 use crate::host::adrift::Adrift;
+use crate::host::nfs::Server;
 use crate::host::shown::{Shown, Task};
 use crate::host::sockets::Socket;
 use crate::host::tunnels::Tunnel;
@@ -42,7 +43,7 @@ pub struct Look {
 pub struct Comparison {
     /// What disagrees.
     pub disagreements: Vec<Disagreement>,
-    /// Who has listeners that nobody has a descriptor of, by their cookies.
+    /// Who has sockets that nobody has a descriptor of, by their cookies.
     pub explanations: Vec<(u64, Explanation)>,
     /// The namespaces whose tables were looked at.
     pub tables: Vec<u64>,
@@ -70,6 +71,8 @@ pub struct Tables {
     pub tunnels: Vec<Tunnel>,
     /// What the kernel's NFS server listens on, a socket each.
     pub nfs: Vec<(Transport, u16)>,
+    /// The servers that its NFS client talks to.
+    pub nfs_servers: Vec<Server>,
     /// Ports that could not be bound, if that was tried.
     pub taken: BTreeSet<(Transport, u16)>,
 }
@@ -247,7 +250,7 @@ fn in_words(socket: &Socket) -> String {
 
 /// Disagreements told of one look: whoever hides that much is found out all the same.
 const MAX_DISAGREEMENTS: usize = 256;
-/// Listeners explained in one look.
+/// Sockets explained in one look.
 const MAX_EXPLANATIONS: usize = 1_024;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 #![cfg(test)]
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use portwatch_tests::{Event, Finished, Host, Lab, Neighbour, Portwatch, finish, program, skip};
 
@@ -197,16 +197,105 @@ fn the_socket_that_the_nfs_server_is_given_is_the_kernels_and_hides_nothing() {
     is_the_nfs_servers(&host, &format!("{ACTOR} '{listen}' 'give kernel portlist' > /dev/null"));
 }
 
+#[test]
+fn the_connection_of_the_nfs_client_is_the_kernels_with_the_server_it_talks_to() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    if !can_serve_nfs(&host) {
+        return;
+    }
+    let scan = format!("{MOUNT} && {{ \"$0\" scan --format json; result=$?; {UNMOUNT}; }}");
+
+    let script = nfs_client(&host, &scan);
+    let scan = finish(host.command("sh").args(["-c", &script]).arg(program()));
+
+    let events = events_of(&scan);
+    assert!(scan.code.is_some_and(|code| code <= 1) && !events.is_empty(), "{}", scan.stderr);
+    if is_blind(&events) {
+        return;
+    }
+    let of_server = |event: &&Event| event.endpoint("destination") == Some(host.v4(PORT));
+    let is_its = |event: &&Event| event.is("flow-updated") && of_server(event);
+    let connection = events.iter().find(is_its).expect("the connection");
+    assert_eq!(connection.text("portwatch.ownership"), "kernel", "{connection}");
+    assert_eq!(connection.text("portwatch.ownership_reason"), of_both(&host), "{connection}");
+    assert!(!events.iter().any(disagrees), "{events:#?}");
+}
+
+#[test]
+fn a_connection_of_the_nfs_client_that_begins_while_portwatch_watches_is_the_kernels() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    if !can_serve_nfs(&host) {
+        return;
+    }
+    let portwatch = host.portwatch(&["watch", "--interval", "1s"]);
+    if is_blind(&[portwatch.expect("the start", |event| event.is("run-started"))]) {
+        return;
+    }
+    // Asks the server for ever new names, until nothing more comes from here.
+    let ask =
+        "n=0; while [ ! -e /run/over ]; do n=$((n + 1)); [ -e /run/there/$n ]; sleep 0.2; done";
+    let ask = format!("{{ {ask}; }} & cat; : > /run/over; wait");
+    let mounted = format!("{MOUNT} && {{ {ask}; {UNMOUNT}; result=0; }}");
+    let mut script = host.command("sh");
+    script.args(["-c", &nfs_client(&host, &mounted)]).stdin(Stdio::piped());
+    let mut mounting = script.spawn().expect("start a script");
+
+    let server = "/proc/net/nfsfs/servers lists";
+    let is_its = |event: &Event| {
+        event.is("flow-updated") && event.text("portwatch.ownership_reason").contains(server)
+    };
+    let connection = portwatch.expect("that the connection is the NFS client's", is_its);
+    drop(mounting.stdin.take());
+    let ended = mounting.wait().expect("wait for a script");
+    portwatch.stop().assert_sound();
+
+    assert!(ended.success(), "{ended}");
+    assert_eq!(connection.text("portwatch.ownership"), "kernel", "{connection}");
+    assert_eq!(connection.endpoint("destination"), Some(host.v4(PORT)));
+    let reason = connection.text("portwatch.ownership_reason");
+    let expected = format!("NFS client has it: {server} {} (NFS 4)", host.v4(PORT));
+    assert!(reason.ends_with(&expected), "{reason}");
+}
+
+/// A script that does something where the kernel's NFS server serves on the port, and ends with its result.
+fn nfs_client(host: &Host, script: &str) -> String {
+    let ip = host.v4(PORT).ip();
+    // What mountd tells the kernel of who may mount what: a directory in memory, by its number.
+    let grant = format!(
+        "mount -t tmpfs none /run && mkdir /run/shared /run/there && \
+         echo nfsd {ip} {FOREVER} us > /proc/net/rpc/auth.unix.ip/channel && \
+         echo us /run/shared {FOREVER} 9219 65534 65534 0 > /proc/net/rpc/nfsd.export/channel && \
+         echo us 1 '\\x00000000' {FOREVER} /run/shared > /proc/net/rpc/nfsd.fh/channel"
+    );
+    let options = format!("addr={ip},clientaddr={ip},port={PORT},vers=4.2,sec=sys");
+    with_nfs(&format!(
+        "export OPTIONS={options} SERVER={ip} && {grant} && \
+         echo tcp {PORT} > portlist && echo 1 > threads && \
+         {{ result=1; {script}; echo 0 > threads; exit $result; }}"
+    ))
+}
+
+/// Why a connection of the NFS client to the NFS server of the same host is the kernel's.
+fn of_both(host: &Host) -> String {
+    let there = host.v4(PORT);
+    format!(
+        "the kernel's NFS server has it: /proc/fs/nfsd/portlist lists tcp {PORT}; the client's end: \
+         the kernel's NFS client has it: /proc/net/nfsfs/servers lists {there} (NFS 4)"
+    )
+}
+
+/// For the shell: without the helpers, which need not be there.
+const MOUNT: &str = "mount -i -t nfs4 -o $OPTIONS $SERVER:/ /run/there";
+const UNMOUNT: &str = "umount -i /run/there";
+
 /// Lets the kernel's NFS server begin to listen by a script, and looks who does.
 fn is_the_nfs_servers(host: &Host, script: &str) {
-    let there = "mount -t nfsd none /proc/fs/nfsd && cd /proc/fs/nfsd";
-    let mounted = finish(host.command("sh").args(["-c", there]));
-    if mounted.code != Some(0) {
-        return skip(&format!("the kernel's NFS server is not there: {}", mounted.stderr.trim()));
+    if !can_serve_nfs(host) {
+        return;
     }
-    // Of version 4 alone, which no portmapper has to know of. It ends with its last thread.
+    // It ends with its last thread.
     let scan = "\"$0\" scan --format json; result=$?; echo 0 > threads; exit $result";
-    let script = format!("{there} && echo -3 > versions && {script} && {{ {scan}; }}");
+    let script = with_nfs(&format!("{script} && {{ {scan}; }}"));
 
     let scan = finish(host.command("sh").args(["-c", &script]).arg(program()));
 
@@ -214,6 +303,25 @@ fn is_the_nfs_servers(host: &Host, script: &str) {
     let list = "/proc/fs/nfsd/portlist lists tcp";
     assert_kernels(host, &scan, PORT, &format!("the kernel's NFS server has it: {list} {PORT}"));
 }
+
+/// Is the kernel's NFS server there? Noted as skipped if not.
+fn can_serve_nfs(host: &Host) -> bool {
+    let mounted = finish(host.command("sh").args(["-c", NFS_FILES]));
+    if mounted.code != Some(0) {
+        skip(&format!("the kernel's NFS server is not there: {}", mounted.stderr.trim()));
+    }
+    mounted.code == Some(0)
+}
+
+/// A script where the files of the NFS server are, which has version 4 alone: no portmapper has to know of that.
+fn with_nfs(script: &str) -> String {
+    format!("{NFS_FILES} && echo -3 > versions && {script}")
+}
+
+/// For the shell: to where the files of the NFS server are.
+const NFS_FILES: &str = "mount -t nfsd none /proc/fs/nfsd && cd /proc/fs/nfsd";
+/// A time that does not come, in seconds.
+const FOREVER: u32 = 4_000_000_000;
 
 fn is_the_kernels(kind: &str, options: &str) {
     let Some(host) = Lab::loopback_only(ACTOR) else { return };

@@ -78,7 +78,7 @@ impl Known {
         for owner in &mut answer.attribution.owners {
             owner.side = Some(side);
         }
-        if !answer.attribution.owners.is_empty() {
+        if !answer.attribution.owners.is_empty() || socket.kernel.is_some() {
             return answer;
         }
         // What was not accepted yet belongs to those who listen.
@@ -112,7 +112,7 @@ impl Known {
         // A socket that sends from a port that it is not on.
         let mut stranger = None;
         let mut unowned = None;
-        let mut kernel = None;
+        let mut kernel = Vec::new();
         let mut settled = true;
         let translation = self.translations.get(&flow.id);
         // Some end is known only by what it is called on the other side.
@@ -148,14 +148,16 @@ impl Known {
                 settled &= self.are_settled(socket);
                 stranger = stranger.or(socket.stranger);
                 of_nobody = of_nobody.or(socket.unowned);
-                kernel = kernel.or(socket.kernel.as_ref());
+                kernel.extend(socket.kernel.as_deref().map(|reason| (side, reason)));
             }
             if owners.len() == before {
                 unowned = unowned.or(of_nobody.map(|why| (side, why)));
             }
         }
         let attribution = match translation {
-            None if let Some(reason) = kernel => Attribution::kernel(reason, owners),
+            None if let Some(reason) = of_kernels(&kernel, &owners) => {
+                Attribution::kernel(reason, owners)
+            }
             Some(translation) if owners.is_empty() => translation.to_nobody(flow),
             Some(translation) if was_translated => translation.joined(flow, owners),
             _ if owners.is_empty() => {
@@ -166,6 +168,7 @@ impl Known {
                     Some(kind) => format!("the packets carry the cookie of a {kind}"),
                     None => reason(&owners).to_owned(),
                 };
+                unowned = unowned.or(kernel.first().copied());
                 let why = match unowned {
                     Some((Side::Source, left)) => format!("{why}; the client's end: {left}"),
                     Some((Side::Destination, left)) => format!("{why}; the server's end: {left}"),
@@ -395,6 +398,17 @@ fn keep_openers(of_listener: &mut Vec<Owner>) {
         Role::Holder
     };
     of_listener.retain(|owner| owner.role == kept);
+}
+
+/// Why a flow is the kernel's, by the ends that are: its server is, or its client and no process serves.
+fn of_kernels(ends: &[(Side, &str)], owners: &[Owner]) -> Option<String> {
+    let at = |side| ends.iter().find(|(of, _)| *of == side).map(|(_, reason)| *reason);
+    let is_served = owners.iter().any(|owner| owner.side == Some(Side::Destination));
+    match (at(Side::Destination), at(Side::Source)) {
+        (Some(server), Some(client)) => Some(format!("{server}; the client's end: {client}")),
+        (Some(server), None) => Some(server.to_owned()),
+        (None, client) => client.filter(|_| !is_served).map(str::to_owned),
+    }
 }
 
 /// The socket is there, and no process has it.

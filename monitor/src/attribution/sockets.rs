@@ -195,6 +195,11 @@ impl Sockets {
         self.by_cookie.values().filter(|socket| socket.listens)
     }
 
+    /// All that are open.
+    pub fn open(&self) -> impl Iterator<Item = &Socket> {
+        self.by_cookie.values().filter(|socket| socket.closed_ns.is_none())
+    }
+
     /// Takes the cookies of sockets that changed.
     pub fn take_changed(&mut self) -> Vec<u64> {
         let mut changed = std::mem::take(&mut self.changed);
@@ -220,7 +225,7 @@ impl Sockets {
         let now_ns = record.header.ktime_ns;
         let process = caller(record, processes);
         let family = if record.family == 6 { Family::Ipv6 } else { Family::Ipv4 };
-        let socket = self.open(record.cookie, transport, family, now_ns);
+        let socket = self.entry(record.cookie, transport, family, now_ns);
         if record.netns_cookie != 0 {
             socket.netns_cookie = record.netns_cookie;
             socket.netns = namespaces.ask(record.netns_cookie).or(socket.netns.take());
@@ -283,7 +288,7 @@ impl Sockets {
     /// A socket that was there when portwatch looked. What the hooks said of it stays.
     pub fn found(&mut self, found: &host::sockets::Socket, namespaces: &Namespaces, now_ns: u64) {
         let is_new = !self.by_cookie.contains_key(&found.cookie);
-        let socket = self.open(found.cookie, found.transport, found.family, now_ns);
+        let socket = self.entry(found.cookie, found.transport, found.family, now_ns);
         socket.found |= is_new;
         socket.netns.get_or_insert_with(|| namespaces.by_inode(found.netns));
         socket.local = Some(found.local);
@@ -297,7 +302,7 @@ impl Sockets {
 
     /// A socket that no hook told of, met in a packet.
     pub fn meet(&mut self, cookie: u64, transport: Transport, family: Family, now_ns: u64) {
-        self.open(cookie, transport, family, now_ns);
+        self.entry(cookie, transport, family, now_ns);
     }
 
     /// What such a socket is.
@@ -425,7 +430,7 @@ impl Sockets {
         gone.iter().filter(|socket| !socket.released).map(|socket| socket.cookie).collect()
     }
 
-    fn open(
+    fn entry(
         &mut self,
         cookie: u64,
         transport: Transport,

@@ -94,14 +94,15 @@ fn joined(mut reports: Vec<FlowReport>) -> Vec<FlowReport> {
     reports.sort_by_key(|report| !is_server(report));
     match <[FlowReport; 2]>::try_from(reports) {
         Ok([mut server, client]) if is_server(&server) && !is_server(&client) => {
-            if client.attribution.ownership == Ownership::None
+            let [of_server, of_client] = [&server, &client].map(|it| it.attribution.ownership);
+            if matches!(of_client, Ownership::None | Ownership::Kernel)
                 && client.attribution.reason != server.attribution.reason
             {
                 let (reason, of_client) = (&server.attribution.reason, &client.attribution.reason);
                 server.attribution.reason = format!("{reason}; the client's end: {of_client}");
             }
             server.attribution.owners.extend(client.attribution.owners);
-            if server.attribution.ownership != Ownership::Process {
+            if ![Ownership::Process, Ownership::Kernel].contains(&of_server) {
                 server.attribution.ownership = client.attribution.ownership;
                 server.attribution.reason = client.attribution.reason;
             }

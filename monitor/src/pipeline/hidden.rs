@@ -59,15 +59,23 @@ impl Pipeline {
         self.hidden.suspicions.are_open()
     }
 
-    /// Somebody listens in our own network namespace, and nobody is known to hold that: its tables tell
-    /// whether it is the kernel.
-    pub fn has_unexplained_listener(&self) -> bool {
-        self.known.sockets.all_listeners().any(|socket| {
+    /// Somebody listens in our own network namespace and nobody is known to hold that, or has a connection
+    /// that a thread of the kernel uses: its tables tell whether it is the kernel.
+    pub fn has_unexplained_socket(&self) -> bool {
+        self.known.sockets.open().any(|socket| {
+            let mut owners = socket.owners.iter();
             socket.netns.as_ref().is_some_and(|netns| netns.inode == self.own_netns())
-                && socket.closed_ns.is_none()
                 && socket.kernel.is_none()
-                && !socket.owners.iter().any(|owner| owner.role == Role::Holder)
+                && if socket.listens {
+                    !owners.any(|owner| owner.role == Role::Holder)
+                } else {
+                    owners.any(|owner| self.is_kernel_thread(owner.process))
+                }
         })
+    }
+
+    fn is_kernel_thread(&self, process: ProcessKey) -> bool {
+        self.known.processes.get(process).is_some_and(|(process, _)| process.is_kernel_thread())
     }
 
     /// Reports what has lasted, with what is known of its process by now or in a moment.

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::endpoint::Family;
+use crate::host::nfs::Server;
 use crate::host::sockets::State;
 
 const NETNS: u64 = 4_026_531_840;
@@ -222,6 +223,74 @@ fn the_kernels_own_socket_is_explained_by_the_list_of_the_nfs_server() {
 }
 
 #[test]
+fn a_connection_that_the_kernel_made_is_of_whoever_has_that_server_by_its_list() {
+    let server = Endpoint::new([10, 0, 0, 2].into(), 3516);
+    let elsewhere = Endpoint::new([10, 0, 0, 3].into(), 3516);
+    let other_port = Endpoint { port: 3517, ..server };
+    let nobody_tells = "the kernel made it for itself, as NFS, SMB and tunnels do";
+    let table = [
+        (
+            vec![elsewhere, server],
+            "the kernel's NFS client has it: /proc/net/nfsfs/servers lists 10.0.0.2:3516 (NFS 4)",
+        ),
+        (vec![elsewhere, other_port], nobody_tells),
+        (vec![], nobody_tells),
+    ];
+    for (servers, expected) in table {
+        let mut look = kernels(&[connection(1, server)]);
+        look.tables[0].nfs_servers =
+            servers.into_iter().map(|at| Server { at, version: 4 }).collect();
+
+        let comparison = look.compare();
+
+        assert_eq!(comparison.explanations, [(1, Explanation::Kernel(expected.to_owned()))]);
+        assert_eq!((comparison.disagreements, look.adrift()), (Vec::new(), BTreeSet::new()));
+    }
+}
+
+#[test]
+fn what_the_server_of_nfs_accepted_is_the_servers_by_its_list() {
+    let mut look = kernels(&[connection(1, Endpoint::new([10, 0, 0, 1].into(), 700))]);
+    look.tables[0].nfs = vec![(Transport::Tcp, 3516)];
+
+    let reason = "the kernel's NFS server has it: /proc/fs/nfsd/portlist lists tcp 3516";
+    assert_eq!(look.compare().explanations, [(1, Explanation::Kernel(reason.to_owned()))]);
+}
+
+#[test]
+fn a_connection_to_a_server_of_the_nfs_client_is_not_its_own_by_that_alone() {
+    let server = Endpoint::new([10, 0, 0, 2].into(), 3516);
+    let listed = |mut look: Look| {
+        look.tables[0].nfs_servers = vec![Server { at: server, version: 4 }];
+        look
+    };
+    let mine = connection(1, server);
+    // A process has it, made by itself or by the kernel for it.
+    let held_one = listed(look(std::slice::from_ref(&mine)));
+    let held_and_marked = Look { descriptors: held_one.descriptors.clone(), ..kernels_of(&mine) };
+    // Nobody has it, but the kernel did not make it for itself.
+    let unmarked = Look { descriptors: Some(Vec::new()), ..held_one.clone() };
+    // The kernel did not tell who made it, or who has it.
+    let mut untold = listed(kernels_of(&mine));
+    (untold.tables[0].iterators, untold.tables[0].kernel_made) = (None, BTreeSet::new());
+    let unlooked = Look { descriptors: None, ..listed(kernels_of(&mine)) };
+    // Over, or not accepted yet.
+    let closing = listed(kernels_of(&Socket { inode: 0, ..mine.clone() }));
+    // Of a socket of Multipath TCP that a process has.
+    let of_multipath = Descriptor { socket: None, cookie: 9, is_multipath: true, ..held(&mine) };
+    let multipath = Look { descriptors: Some(vec![of_multipath]), ..kernels_of(&mine) };
+
+    let looks =
+        [held_one, listed(held_and_marked), unmarked, untold, unlooked, closing, listed(multipath)];
+    for (number, look) in looks.iter().enumerate() {
+        let of_kernel = |it: &(u64, Explanation)| matches!(it, (_, Explanation::Kernel(_)));
+        let comparison = look.compare();
+
+        assert!(!comparison.explanations.iter().any(of_kernel), "{number}: {comparison:?}");
+    }
+}
+
+#[test]
 fn the_kernels_socket_for_a_multipath_socket_is_of_who_has_that() {
     let mut look = look(&[listener(1)]);
     look.tables[0].kernel_made = BTreeSet::from([1]);
@@ -334,6 +403,7 @@ fn look(sockets: &[Socket]) -> Look {
         kernel_made: BTreeSet::new(),
         tunnels: Vec::new(),
         nfs: Vec::new(),
+        nfs_servers: Vec::new(),
         taken: BTreeSet::new(),
     };
     Look {
@@ -342,6 +412,18 @@ fn look(sockets: &[Socket]) -> Look {
         processes: Some(Vec::new()),
         adrift: Adrift::default(),
     }
+}
+
+/// A look in which the kernel has made these sockets for itself.
+fn kernels(sockets: &[Socket]) -> Look {
+    let mut look = look(sockets);
+    look.descriptors = Some(Vec::new());
+    look.tables[0].kernel_made = sockets.iter().map(|it| it.cookie).collect();
+    look
+}
+
+fn kernels_of(socket: &Socket) -> Look {
+    kernels(std::slice::from_ref(socket))
 }
 
 fn held(socket: &Socket) -> Descriptor {
@@ -376,6 +458,11 @@ fn listener(cookie: u64) -> Socket {
         interface: 0,
         netns: NETNS,
     }
+}
+
+/// One from the port of a listener to there.
+fn connection(cookie: u64, remote: Endpoint) -> Socket {
+    Socket { state: State::Established, remote: Some(remote), ..listener(cookie) }
 }
 
 /// The only disagreement of a look.

@@ -1,18 +1,18 @@
 //! Listeners that nobody has a descriptor of: the kernel's own, those registered with `io_uring`, and what
-//! is left.
+//! is left; and the kernel's own connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Transport;
-use crate::host::nfs::PORTLIST;
+use crate::host::nfs::{PORTLIST, SERVERS, Server};
 use crate::host::shown::Task;
 use crate::host::sockets::Socket;
 use crate::host::tunnels::Tunnel;
 use crate::views::{Descriptor, Disagreement, Look, Subject, Tables, in_words, says_that, view};
 
-/// Who has a listener that nobody has a descriptor of.
+/// Who has a socket that nobody has a descriptor of.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Explanation {
     /// The kernel itself, with the reason.
@@ -32,19 +32,21 @@ impl Look {
             .collect()
     }
 
-    /// Who has a listener that nobody has a descriptor of, by cookie, where that can be told.
+    /// Who has a listener that nobody has a descriptor of, and connections of the kernel's, by cookie, where
+    /// that can be told.
     pub(super) fn explanations(&self) -> Vec<(u64, Explanation)> {
         let given = self.unheld().filter(|(tables, socket)| {
             !tables.is_kernels(socket) && self.is_nfs_servers(tables, socket)
         });
-        let kernels = self.kernel_made().chain(given).map(|(tables, socket)| {
+        let kernels = self.kernel_made().chain(given).chain(self.kernels_connections());
+        let kernels = kernels.map(|(tables, socket)| {
             (socket.cookie, Explanation::Kernel(tables.kernel_reason(socket)))
         });
         let registered = self.unheld().filter_map(|(_, socket)| {
             let holder = self.multipath(socket).or_else(|| self.registrar(socket.inode))?;
             Some((socket.cookie, Explanation::Registered(holder)))
         });
-        kernels.chain(registered).collect()
+        registered.chain(kernels).collect()
     }
 
     pub(super) fn unheld_disagreements(&self) -> Vec<Disagreement> {
@@ -95,12 +97,28 @@ impl Look {
 
     /// Listeners without a descriptor.
     fn unheld(&self) -> impl Iterator<Item = (&Tables, &Socket)> {
+        self.without_descriptor().filter(|(_, socket)| socket.is_listener())
+    }
+
+    fn without_descriptor(&self) -> impl Iterator<Item = (&Tables, &Socket)> {
         let held: Option<BTreeSet<u64>> =
             self.descriptors.as_ref().map(|them| them.iter().map(|it| it.cookie).collect());
         let is_unheld = move |socket: &Socket| {
             socket.cookie != 0 && held.as_ref().is_some_and(|held| !held.contains(&socket.cookie))
         };
-        self.listeners().filter(move |(_, socket)| is_unheld(socket))
+        self.sockets().filter(move |(_, socket)| is_unheld(socket))
+    }
+
+    /// Connections that the kernel has for itself, by its own mark. One without an inode is over, or of
+    /// Multipath TCP and not accepted yet; of those that are, a process has another socket.
+    fn kernels_connections(&self) -> impl Iterator<Item = (&Tables, &Socket)> {
+        let is_kernels = |(tables, socket): &(&Tables, &Socket)| {
+            !socket.is_listener()
+                && socket.inode != 0
+                && tables.kernel_made.contains(&socket.cookie)
+                && self.multipath(socket).is_none()
+        };
+        self.without_descriptor().filter(is_kernels)
     }
 
     fn kernel_made(&self) -> impl Iterator<Item = (&Tables, &Socket)> {
@@ -122,14 +140,18 @@ impl Look {
         tables.nfs_listeners(socket) >= unheld.count().max(1)
     }
 
-    /// Each once, as `sock_diag` has it, with its inode, if that lists it.
     fn listeners(&self) -> impl Iterator<Item = (&Tables, &Socket)> {
+        self.sockets().filter(|(_, socket)| socket.is_listener())
+    }
+
+    /// Each once, as `sock_diag` has it, with its inode, if that lists it.
+    fn sockets(&self) -> impl Iterator<Item = (&Tables, &Socket)> {
         self.tables.iter().flat_map(|tables| {
             let mut by_cookie: BTreeMap<u64, &Socket> = BTreeMap::new();
             for socket in tables.iterators.iter().chain(&tables.sock_diag).flatten() {
                 by_cookie.insert(socket.cookie, socket);
             }
-            by_cookie.into_values().filter(|it| it.is_listener()).map(move |it| (tables, it))
+            by_cookie.into_values().map(move |it| (tables, it))
         })
     }
 
@@ -169,7 +191,16 @@ impl Tables {
         self.nfs.iter().filter(|it| **it == of_socket).count()
     }
 
+    /// The server that the NFS client talks to by a socket.
+    fn nfs_server(&self, socket: &Socket) -> Option<&Server> {
+        let is_there = |it: &&Server| Some(it.at) == socket.remote;
+        self.nfs_servers.iter().find(is_there).filter(|_| socket.transport == Transport::Tcp)
+    }
+
     fn kernel_reason(&self, socket: &Socket) -> String {
+        if let Some(Server { at, version }) = self.nfs_server(socket) {
+            return format!("the kernel's NFS client has it: {SERVERS} lists {at} (NFS {version})");
+        }
         if self.nfs_listeners(socket) > 0 {
             let (transport, port) = (socket.transport.name(), socket.local.port);
             return format!("the kernel's NFS server has it: {PORTLIST} lists {transport} {port}");

@@ -18,12 +18,14 @@ const SAVED: Duration = Duration::from_secs(1);
 
 impl Watch {
     /// Looks who holds the listeners, and holds against `/proc` what the kernel says of that. Once a minute,
-    /// and when views disagree, also looks at all processes and at the tables of our network namespace.
+    /// and when views disagree, also looks at all processes and at the tables of our network namespace; at these
+    /// too where they may tell of the kernel.
     pub(super) fn look_for_holders(&mut self) -> Result<()> {
         let listeners = self.pipeline.open_listeners();
         let is_thorough =
             self.pipeline.is_suspicious() || self.fates_asked.is_multiple_of(FATES_PER_TABLES);
-        if listeners.is_empty() && !is_thorough
+        let is_unexplained = self.pipeline.has_unexplained_socket();
+        if listeners.is_empty() && !is_thorough && !is_unexplained
             || !crate::kernel::holders::is_available(&self.object)
         {
             return Ok(());
@@ -35,7 +37,7 @@ impl Watch {
             None => session::by_iterator(&mut self.object)?,
         };
         session::tell_holders(&mut self.pipeline, &listeners, &held, clock::boot_ns());
-        let own = if is_thorough || self.pipeline.has_unexplained_listener() {
+        let own = if is_thorough || is_unexplained {
             let iterators = self.object.view_tables()?;
             Some(OwnTables { iterators, ports: self.args.common.ports() })
         } else {

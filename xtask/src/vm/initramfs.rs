@@ -19,7 +19,7 @@ use crate::vm::kernels::Kernel;
 const TOOLS: &[&str] = &[
     "ip", "tc", "nft", "ipvsadm", "bpftool", "tcpdump", "ethtool", "sysctl", "setpriv", "unshare",
     "nsenter", "sh", "bash", "cat", "head", "sleep", "true", "false", "id", "mkdir", "rm", "ls",
-    "kill", "dd", "mount",
+    "kill", "dd", "mount", "umount",
 ];
 
 /// systemd, which becomes the first process for the tests of [`MANAGED`].

@@ -31,6 +31,8 @@ pub(super) const WANTED: &[&str] = &[
     "ip6_tunnel",
     "wireguard",
     "nfsd",
+    "nfs",
+    "nfsv4",
     "vrf",
     "macvlan",
     "netkit",

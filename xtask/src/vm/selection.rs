@@ -58,9 +58,11 @@ const ON_TCX: &[&str] = &[
 
 /// What takes modules that the machine that builds need not have, or a kernel that is not locked down.
 const WITH_MODULES: &[&str] = &[
+    "hidden::a_connection_of_the_nfs_client_that_begins_while_portwatch_watches_is_the_kernels",
     "hidden::a_process_that_no_list_of_proc_has_is_found",
     "hidden::the_socket_of_geneve_is_the_kernels_and_hides_nothing",
     "hidden::the_socket_of_wireguard_is_the_kernels_and_has_the_name_of_its_device",
+    "hidden::the_connection_of_the_nfs_client_is_the_kernels_with_the_server_it_talks_to",
     "hidden::the_socket_that_the_nfs_server_is_given_is_the_kernels_and_hides_nothing",
     "hidden::the_socket_that_the_nfs_server_makes_is_the_kernels",
     "nat::a_port_that_is_sent_on_to_another_namespace_is_joined_to_who_serves_there",

@@ -395,6 +395,44 @@ fn a_listener_gets_only_what_came_before_it_was_closed() {
 }
 
 #[test]
+fn a_flow_is_the_kernels_by_its_servers_end_or_by_its_clients_where_no_process_serves() {
+    let own = "the kernel named the process in the system call that opened or used the socket";
+    let table = [
+        (
+            true,
+            &[(CHILD, "serves"), (CLIENT_SOCKET, "calls")][..],
+            Ownership::Kernel,
+            "serves; the client's end: calls".to_owned(),
+        ),
+        (true, &[(CHILD, "serves")][..], Ownership::Kernel, "serves".to_owned()),
+        (
+            true,
+            &[(CLIENT_SOCKET, "calls")][..],
+            Ownership::Process,
+            format!("{own}; the client's end: calls"),
+        ),
+        (false, &[(CLIENT_SOCKET, "calls")][..], Ownership::Kernel, "calls".to_owned()),
+    ];
+    for (is_served, kernels, ownership, reason) in table {
+        let mut host = Host::new();
+        host.socket(&SocketRecord { in_process: 0, ..connect(CLIENT_SOCKET) });
+        if is_served {
+            host.socket(&listen(LISTENER, ALL));
+            host.socket(&accept(CHILD));
+        }
+        for (cookie, why) in kernels {
+            host.known.sockets.is_kernels(*cookie, why);
+        }
+        host.packet(Packet { cookie: CLIENT_SOCKET, egress: true, ..TO_SERVER });
+        host.packet(TO_SERVER);
+
+        let attribution = host.of_flow(None).attribution;
+
+        assert_eq!((attribution.ownership, attribution.reason), (ownership, reason));
+    }
+}
+
+#[test]
 fn a_flow_that_nobody_owns_says_why_by_its_role() {
     let table = [
         (Some(FlowRole::Forwarded), Ownership::Forwarded),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::scene::*;
 use crate::endpoint::{Direction, Endpoint, Family, Transport};
 use crate::host::sockets::{Socket, State};
-use crate::owner::{Evidence, Ownership, Role, Side};
+use crate::owner::{Attribution, Evidence, Ownership, Role, Side};
 use crate::report::{FlowChange, FlowReport, FlowRole};
 
 #[test]
@@ -103,6 +103,38 @@ fn the_same_loopback_addresses_in_two_namespaces_are_two_connections() {
 
     let namespaces = reports.iter().filter_map(|flow| flow.netns.as_ref());
     assert!(namespaces.map(|netns| netns.inode).eq([77, netns().inode]));
+}
+
+#[test]
+fn a_connection_of_the_kernels_says_of_each_end_why() {
+    let there = within("10.0.0.2", netns().inode);
+    let own = "the process has a descriptor of the socket; who opened it was before portwatch";
+    let table = [
+        (
+            &[(2, "serves"), (3, "calls")][..],
+            Ownership::Kernel,
+            "serves; the client's end: calls".to_owned(),
+        ),
+        (&[(3, "calls")][..], Ownership::Process, format!("{own}; the client's end: calls")),
+    ];
+    for (kernels, ownership, reason) in table {
+        let mut scene = Scene::new();
+        scene.pipeline.sockets(&there, SECOND);
+        if ownership == Ownership::Process {
+            scene.pipeline.holders(&[2], &[(2, PID)], SECOND);
+        }
+        for (cookie, why) in kernels {
+            scene.pipeline.known.sockets.is_kernels(*cookie, why);
+        }
+        scene.answer(SECOND);
+
+        scene.pipeline.report_connections(&there, SECOND);
+
+        let reports = flows(&scene.pipeline.take_reports());
+        let [(_, flow)] = &reports[..] else { panic!("{reports:#?}") };
+        let Attribution { ownership: found, reason: why, .. } = &flow.attribution;
+        assert_eq!((*found, why), (ownership, &reason));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::scene::*;
 use super::*;
 use crate::host::process::GONE;
 use crate::host::shown::Task;
-use crate::owner::{Evidence, Ownership, Process, Role};
+use crate::owner::{Ancestor, Evidence, Ownership, Process, Role};
 use crate::report::{Finding, FindingKind, ListenerChange, Severity, ViewReport};
 use crate::views::{Comparison, Disagreement, Explanation, Subject};
 
@@ -22,6 +22,25 @@ fn what_goes_on_to_disagree_is_a_finding_with_the_views_and_the_listener() {
     assert_eq!(finding.views, [view()]);
     assert_eq!(finding.listener.map(|listener| listener.cookie), Some(LISTENER));
     assert!(finding.evidence.iter().any(|line| line == "executable: /usr/sbin/cardbridged"));
+}
+
+#[test]
+fn a_connection_that_a_thread_of_the_kernels_uses_may_be_the_kernels_until_that_is_known() {
+    let kthreadd = Ancestor { pid: 2, name: "kthreadd".to_owned(), ..Ancestor::default() };
+    let thread = Process { ancestors: vec![kthreadd], pid: PID, ..Process::default() };
+    let shell = Process { executable: Some("/bin/sh".into()), ..thread.clone() };
+    for (process, is_kernels) in [(thread, true), (shell, false), (cardbridged(PID), false)] {
+        let mut scene = Scene::new();
+        scene.processes.insert(PID, process);
+        let (remote, remote_port) = (mapped(CLIENT.0), CLIENT.1);
+        let connect = SocketRecord { remote, remote_port, ..socket(action::CONNECT, SECOND) };
+        scene.ingest(&connect);
+        scene.answer(SECOND);
+
+        assert_eq!(scene.pipeline.has_unexplained_socket(), is_kernels);
+        explain(&mut scene, Explanation::Kernel("NFS".to_owned()));
+        assert!(!scene.pipeline.has_unexplained_socket());
+    }
 }
 
 #[test]
