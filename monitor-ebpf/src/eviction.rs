@@ -24,8 +24,10 @@ const RST_BIT: u32 = tcp::RST.trailing_zeros();
 pub struct Room {
     /// Which way.
     pub way: usize,
-    /// A flow of it that lasts had a packet within a second: so had those of all the others.
-    pub is_dear: bool,
+    /// The flow there had a packet within a second, or within 16 if it lasts.
+    pub is_active: bool,
+    /// The other three last and had packets within seconds.
+    pub others_last: bool,
 }
 
 /// The way idle longest, where the low half of the time is `jiffies`; a free one counts as idle since
@@ -45,9 +47,15 @@ pub fn idle_longest(set: &Set, jiffies: u32) -> Room {
         (is_free << 40 | (idle * SLOWER) >> (lasting_bit(slot) * SLOWER_BITS)) << 2
             | (WAYS - 1 - way) as u64
     };
-    let highest =
-        greater(greater(rank(first, 0), rank(second, 1)), greater(rank(third, 2), rank(fourth, 3)));
-    Room { way: WAYS - 1 - (highest as usize & (WAYS - 1)), is_dear: highest >> 2 == 1 }
+    let ranks = [rank(first, 0), rank(second, 1), rank(third, 2), rank(fourth, 3)];
+    let highest = greater(greater(ranks[0], ranks[1]), greater(ranks[2], ranks[3]));
+    let others = ranks[0] + ranks[1] + ranks[2] + ranks[3] - highest;
+    Room {
+        way: WAYS - 1 - (highest as usize & (WAYS - 1)),
+        is_active: highest >> 2 <= SLOWER,
+        // One that does not last is alone as much.
+        others_last: others >> 2 < SLOWER,
+    }
 }
 
 /// 1 for a flow that lasts, otherwise 0.
@@ -112,19 +120,27 @@ mod tests {
     }
 
     #[test]
-    fn room_is_dear_where_every_flow_lasts_and_is_active() {
-        let is_dear = |ways| idle_longest(&Set { ways }, NOW).is_dear;
-        let lasting = used(LASTING, 255, tcp::ACK);
+    fn a_flow_makes_room_though_it_is_active_only_where_all_are() {
+        let is_active = |slot| idle_longest(&Set { ways: [slot; WAYS] }, NOW).is_active;
 
-        assert!(is_dear([lasting; WAYS]));
-        for other in [
-            Slot::new_zeroed(),
-            used(LASTING - 1, 0, tcp::ACK),
-            used(LASTING, 256, tcp::ACK),
-            used(LASTING, 0, tcp::FIN),
-        ] {
-            assert!(!is_dear([lasting, lasting, other, lasting]), "{other:?}");
-        }
+        assert!(is_active(used(1, 255, 0)));
+        assert!(!is_active(used(1, 256, 0)));
+        assert!(is_active(used(LASTING, 15 * 256, 0)));
+        assert!(!is_active(used(LASTING, 16 * 256, 0)));
+        assert!(!is_active(Slot::new_zeroed()));
+    }
+
+    #[test]
+    fn it_is_told_whether_the_others_last() {
+        let others_last = |ways| idle_longest(&Set { ways }, NOW).others_last;
+        let (young, lasting) = (used(1, 0, 0), used(LASTING, 255, tcp::ACK));
+
+        assert!(others_last([lasting; WAYS]));
+        assert!(others_last([lasting, lasting, young, lasting]));
+        assert!(others_last([Slot::new_zeroed(), lasting, lasting, lasting]));
+        assert!(!others_last([young, lasting, young, lasting]));
+        assert!(!others_last([used(LASTING, 14 * 256, 0), lasting, young, lasting]));
+        assert!(!others_last([used(LASTING, 0, tcp::FIN), lasting, young, lasting]));
     }
 
     proptest! {

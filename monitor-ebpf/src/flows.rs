@@ -69,14 +69,15 @@ pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
         cold_path();
         let room = idle_longest(set, jiffies as u32);
         way = room.way;
-        if room.is_dear
+        if room.is_active
+            && room.others_last
             && let Some(next) = FLOWS.get_ptr_mut(index ^ 1)
         {
             // SAFETY: as above.
             let next = unsafe { &mut *next };
             let elsewhere = find(next, packet.key, packet.words);
             let room = idle_longest(next, jiffies as u32);
-            if elsewhere < WAYS || !room.is_dear {
+            if elsewhere < WAYS || !room.is_active {
                 (index, set, found) = (index ^ 1, next, elsewhere);
                 way = if found < WAYS { found } else { room.way };
             }
