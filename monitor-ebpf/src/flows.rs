@@ -16,7 +16,7 @@ use core::hint::cold_path;
 use monitor_ebpf::eviction::idle_longest;
 use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::tcp;
-use monitor_ebpf::wire::{FlowKey, FlowRecord, Set, Slot, WAYS, kind};
+use monitor_ebpf::wire::{BESIDE, FlowKey, FlowRecord, Set, Slot, WAYS, kind};
 
 use crate::{clock, config, emit, flow_ring};
 
@@ -53,7 +53,7 @@ pub(crate) enum Accounted {
 #[inline(always)]
 pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
     let hash = key::hash(packet.key, packet.words, config::hash_multiplier);
-    let index = packet.cpu * config::sets() + (hash >> config::set_shift()) as u32;
+    let mut index = packet.cpu * config::sets() + (hash >> config::set_shift()) as u32;
     let Some(set) = FLOWS.get_ptr_mut(index) else {
         return Accounted::Overflow;
     };
@@ -61,27 +61,36 @@ pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
     let jiffies = unsafe { bpf_jiffies64() };
     // SAFETY: a live set of this CPU, which no other program writes meanwhile: TC programs run with
     // bottom halves off, so neither preemption nor a softirq can come between.
-    let set = unsafe { &mut *set };
-    let (mut index, mut set) = (index, set);
+    let mut set = unsafe { &mut *set };
     let mut found = find(set, packet.key, packet.words);
     let mut way = found;
     if found == WAYS {
         cold_path();
-        let room = idle_longest(set, jiffies as u32);
+        let mut room = idle_longest(set, jiffies as u32);
         way = room.way;
-        if room.is_active
-            && room.others_last
-            && let Some(next) = FLOWS.get_ptr_mut(index ^ 1)
-        {
-            // SAFETY: as above.
-            let next = unsafe { &mut *next };
+        let mut beside = 1;
+        while beside < BESIDE && room.is_active && room.others_last {
+            let Some(next) = FLOWS.get_ptr_mut(index ^ beside) else {
+                break;
+            };
+            // SAFETY: as above; the set lies in the same part.
+            let next = unsafe { &*next };
             let elsewhere = find(next, packet.key, packet.words);
-            let room = idle_longest(next, jiffies as u32);
+            room = idle_longest(next, jiffies as u32);
             if elsewhere < WAYS || !room.is_active {
-                (index, set, found) = (index ^ 1, next, elsewhere);
+                index ^= beside;
+                found = elsewhere;
                 way = if found < WAYS { found } else { room.way };
+                break;
             }
+            beside += 1;
         }
+        // Looked up once more, which takes less of the stack than to keep it meanwhile.
+        let Some(chosen) = FLOWS.get_ptr_mut(index) else {
+            return Accounted::Overflow;
+        };
+        // SAFETY: as above.
+        set = unsafe { &mut *chosen };
     }
     // Masked, so that the verifier sees the bound.
     let slot = &mut set.ways[way & (WAYS - 1)];

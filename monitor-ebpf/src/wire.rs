@@ -92,6 +92,10 @@ impl Slot {
 /// Slots in a set: the hash chooses the set, the four slots are searched.
 pub const WAYS: usize = 4;
 
+/// Sets that lie beside each other, a power of two: a flow that lasts finds room in any of them. A CPU has as
+/// many at least.
+pub const BESIDE: u32 = 4;
+
 /// One set of the flow table, the value type of the `pw_flows` map.
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C, align(64))]
@@ -374,7 +378,7 @@ pub struct Settings {
     /// 64 minus the binary logarithm of [`Settings::sets`]: the hash uses the upper bits, the only
     /// ones that depend on every bit of a key.
     pub set_shift: u32,
-    /// Sets per CPU in the flow table; a power of two, at least 2.
+    /// Sets per CPU in the flow table; a power of two, at least [`BESIDE`].
     pub sets: u32,
     /// Rows per CPU in the totals: two, egress behind ingress, for each watched port.
     pub total_rows: u32,

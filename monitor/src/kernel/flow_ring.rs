@@ -232,7 +232,7 @@ mod tests {
         }
         let layout = Layout {
             cpus: CPUS,
-            sets: 2,
+            sets: 4,
             total_rows: 2,
             flow_ring: CAPACITY,
             sample_ring_bytes: 4096,

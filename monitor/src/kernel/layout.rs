@@ -1,6 +1,6 @@
 //! How the hand-made per-CPU arrays are laid out: the flow table, the ring of flow records and the totals.
 
-use monitor_ebpf::wire::{self, FlowRecord, WAYS};
+use monitor_ebpf::wire::{self, BESIDE, FlowRecord, WAYS};
 
 /// How the hand-made per-CPU arrays are laid out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,8 +26,7 @@ impl Layout {
         let half = (ring_bytes / 2).max(page);
         Self {
             cpus,
-            // The hash shifts by 64 minus the logarithm: one set would be a shift by the full width.
-            sets: share(flow_table_bytes, cpus, size_of::<wire::Set>()).clamp(2, 1 << 24),
+            sets: share(flow_table_bytes, cpus, size_of::<wire::Set>()).clamp(BESIDE, 1 << 24),
             total_rows: ports * 2,
             flow_ring: share(half.into(), cpus, size_of::<FlowRecord>()),
             sample_ring_bytes: half,
@@ -61,8 +60,8 @@ mod tests {
     }
 
     #[test]
-    fn a_table_for_more_cpus_than_memory_still_has_two_sets_each() {
-        assert_eq!(Layout::new(4096, 1 << 16, 1, 1 << 20).sets, 2);
+    fn a_table_for_more_cpus_than_memory_still_has_all_sets_beside_each_other() {
+        assert_eq!(Layout::new(4096, 1 << 16, 1, 1 << 20).sets, BESIDE);
     }
 
     #[test]

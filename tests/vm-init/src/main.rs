@@ -1,7 +1,7 @@
 //! The first process of a test machine: mounts what Linux programs expect, loads modules, runs test
 //! programs one after the other and tells how they ended.
 //!
-//! Where some of them want a service manager as the first process, [that](manager) takes our place after the
+//! Where some of them want a service manager as the first process, [that](systemd) takes our place after the
 //! others, and starts this program once more for the rest.
 //!
 //! `cargo xtask vm` packs it as `/init`, with `/vm/plan` beside it (see [`plan`]), and reads the
@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-mod manager;
+mod systemd;
 mod plan;
 mod serial;
 
@@ -79,7 +79,7 @@ fn perform(serial: &mut Serial) -> Result<()> {
     let plan = fs::read_to_string("/vm/plan").context("read /vm/plan")?;
     let mut plan = Plan::parse(&plan)?;
     if is_service() {
-        let (name, value) = manager::VARIABLE;
+        let (name, value) = systemd::VARIABLE;
         plan.environment.push((name.to_owned(), value.to_owned()));
         run_all(&plan, &plan.managed, serial);
         return Ok(());
@@ -89,7 +89,7 @@ fn perform(serial: &mut Serial) -> Result<()> {
     match &plan.manager {
         Some(manager) if !plan.managed.is_empty() => {
             serial.drain()?;
-            manager::take_over(manager).map(drop)
+            systemd::take_over(manager).map(drop)
         }
         _ => Ok(()),
     }
