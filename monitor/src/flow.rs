@@ -242,7 +242,9 @@ impl FlowTable {
         };
         let mut position = self.position(record.slot, &id);
         let known = position.and_then(|position| self.flows.at(position));
-        if opens && known.is_some_and(|flow| flow.is_closed() && is_another(flow)) {
+        // That the other side has said so, too, may be in a slot that was not read yet.
+        let is_over = |flow: &Flow| flow.is_closed() || flow.tcp_flags.of(sender) & tcp::FIN != 0;
+        if opens && known.is_some_and(|flow| is_over(flow) && is_another(flow)) {
             self.retire(id);
             position = None;
         }

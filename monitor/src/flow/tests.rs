@@ -132,6 +132,22 @@ fn the_same_ports_again_are_a_flow_of_their_own() {
 }
 
 #[test]
+fn who_opens_again_after_a_fin_has_a_flow_of_its_own_whatever_is_known_of_the_other_side() {
+    let mut table = table();
+    let there = key(CLIENT, SERVER, 2, false);
+    table.announce(&record(&there, SECOND, tcp::SYN), &ports());
+    table.announce(&record(&key(SERVER, CLIENT, 2, true), SECOND, SYN_ACK), &ports());
+    table.credit(&credit(&there, 4, tcp::SYN | tcp::FIN), SECOND, &ports());
+
+    let again = FlowRecord { generation: 1, ..record(&there, SECOND + 5, tcp::SYN) };
+    table.announce(&again, &ports());
+
+    let changes = table.finish();
+    let ended = changes.iter().filter(|(change, _)| matches!(change, FlowChange::Ended(_)));
+    assert_eq!(ended.count(), 2);
+}
+
+#[test]
 fn a_full_table_ends_the_flow_idle_longest() {
     let mut table = table();
     for index in 0..5_u16 {
