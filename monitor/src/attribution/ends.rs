@@ -90,14 +90,19 @@ impl Known {
             return answer;
         }
         let port = socket.local.map_or(0, |local| local.port);
-        let owners: Vec<Owner> = self
-            .sockets
-            .listeners(socket.transport, port)
-            .filter(listens)
+        let listeners: Vec<&Socket> =
+            self.sockets.listeners(socket.transport, port).filter(listens).collect();
+        let owners: Vec<Owner> = listeners
+            .iter()
             .flat_map(|listener| self.owners(listener, Some(side), Join::Addresses))
             .collect();
-        if owners.is_empty() {
-            "no process has a descriptor of it: it is closing"
+        let kernel = listeners.iter().find_map(|listener| listener.kernel.as_deref());
+        if let Some(reason) = kernel {
+            // Whoever handed it the listener has had to do with that, not with this.
+            let reason = format!("no process has a descriptor of it; of who listens: {reason}");
+            answer.attribution = Attribution::kernel(reason, Vec::new());
+        } else if owners.is_empty() {
+            "no process has a descriptor of it: it is closing, or the kernel's"
                 .clone_into(&mut answer.attribution.reason);
         } else {
             let reason = "not accepted yet: it belongs to those who listen";

@@ -106,5 +106,22 @@ fn a_connection_that_is_closing_has_no_known_owner() {
 
     assert!(owners(&answer).is_empty());
     assert_eq!(answer.attribution.ownership, Ownership::Unknown);
-    assert_eq!(answer.attribution.reason, "no process has a descriptor of it: it is closing");
+    let reason = "no process has a descriptor of it: it is closing, or the kernel's";
+    assert_eq!(answer.attribution.reason, reason);
+}
+
+#[test]
+fn a_connection_that_no_process_has_is_the_kernels_where_the_kernel_listens() {
+    let mut host = Host::new();
+    host.socket(&listen(LISTENER, ALL));
+    host.known.sockets.is_kernels(LISTENER, "serves");
+    host.socket(&accept(CHILD));
+    let child = host.known.sockets.get(CHILD).unwrap();
+
+    let answer = host.known.of_connection(child, Side::Destination);
+
+    assert!(owners(&answer).is_empty());
+    assert_eq!(answer.attribution.ownership, Ownership::Kernel);
+    let reason = "no process has a descriptor of it; of who listens: serves";
+    assert_eq!(answer.attribution.reason, reason);
 }
