@@ -32,10 +32,10 @@ pub(crate) struct Reading {
     pub(crate) is_early: bool,
 }
 
-/// The time: now, or, after [`EXACT_PER_JIFFY`] readings, when it was last read in this jiffy. Never in
-/// the future, never a jiffy old, and never going back on one CPU.
+/// The time: now, or, after [`EXACT_PER_JIFFY`] readings and unless it `must_be_exact`, when it was last read
+/// in this jiffy. Never in the future, never a jiffy old, and never going back on one CPU.
 #[inline(always)]
-pub(crate) fn within_a_jiffy(cpu: u32, jiffies: u64) -> Reading {
+pub(crate) fn within_a_jiffy(cpu: u32, jiffies: u64, must_be_exact: bool) -> Reading {
     let Some(clock) = CLOCKS.get_ptr_mut(cpu) else {
         return Reading { ktime_ns: exact(), is_early: false };
     };
@@ -45,7 +45,7 @@ pub(crate) fn within_a_jiffy(cpu: u32, jiffies: u64) -> Reading {
         clock.jiffies = jiffies;
         clock.readings = 0;
     }
-    let is_early = clock.readings >= EXACT_PER_JIFFY;
+    let is_early = clock.readings >= EXACT_PER_JIFFY && !must_be_exact;
     if !is_early {
         clock.readings += 1;
         clock.ktime_ns = exact();

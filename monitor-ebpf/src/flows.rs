@@ -267,7 +267,9 @@ fn announce(
     let Some(reserved) = flow_ring::reserve(packet.cpu, packet.program) else {
         return false;
     };
-    let (cookie, time) = (cookie(ctx), clock::within_a_jiffy(packet.cpu, place.jiffies));
+    // Of UDP only the time tells which of two CPUs had the question and which the answer.
+    let time = clock::within_a_jiffy(packet.cpu, place.jiffies, packet.tcp_flags == 0);
+    let cookie = cookie(ctx);
     let record = reserved.as_mut_ptr();
     // SAFETY: the reserved record; every field is written.
     unsafe {
