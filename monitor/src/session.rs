@@ -68,8 +68,9 @@ pub enum Brought {
 }
 
 impl Brought {
-    const fn records(number: usize) -> Self {
-        match number {
+    /// Reads as many records as are read at once, `one` each time; false: there is none.
+    fn by(mut one: impl FnMut() -> bool) -> Self {
+        match (0..RECORDS_PER_READ).take_while(|_| one()).count() {
             0 => Self::Nothing,
             RECORDS_PER_READ.. => Self::Part,
             _ => Self::All,
@@ -127,15 +128,12 @@ impl Readers {
 
     /// Hands what is in the rings of flows and samples to the pipeline.
     pub fn read_packets(&mut self, pipeline: &mut Pipeline, now_ns: u64) -> Brought {
-        let mut number = 0;
-        while number < RECORDS_PER_READ
-            && let Some(record) = self.packets.take()
-        {
-            pipeline.apply(Input::Record { bytes: Cow::Borrowed(record), now_ns });
-            number += 1;
-        }
+        let brought = Brought::by(|| {
+            let record = self.packets.take();
+            record.is_some_and(|bytes| hand_on(bytes, pipeline, now_ns))
+        });
         self.packets.give_back();
-        Brought::records(number)
+        brought
     }
 
     /// As [`read_table`](Self::read_table), unless the last reading brought so much that this one can
@@ -247,14 +245,13 @@ pub fn read_sockets(
     pipeline: &mut Pipeline,
     now_ns: u64,
 ) -> Brought {
-    let mut number = 0;
-    while number < RECORDS_PER_READ
-        && let Some(record) = sockets.next()
-    {
-        pipeline.apply(Input::Record { bytes: Cow::Borrowed(&record), now_ns });
-        number += 1;
-    }
-    Brought::records(number)
+    Brought::by(|| sockets.next().is_some_and(|bytes| hand_on(&bytes, pipeline, now_ns)))
+}
+
+/// Hands a record to the pipeline: there was one.
+fn hand_on(bytes: &[u8], pipeline: &mut Pipeline, now_ns: u64) -> bool {
+    pipeline.apply(Input::Record { bytes: Cow::Borrowed(bytes), now_ns });
+    true
 }
 
 /// Everything that is already there: namespaces and the sockets on the watched ports in them.
