@@ -6,6 +6,7 @@
 mod conversations;
 mod due;
 mod id;
+mod reuse;
 mod role;
 mod tally;
 
@@ -26,8 +27,10 @@ use crate::report::{EndReason, FlowChange};
 
 use conversations::Conversations;
 use due::{Due, Look};
+use reuse::{opens, was_here};
 
 pub use id::{End, FlowId};
+pub use reuse::Doubt;
 pub use tally::PlaceTally;
 
 /// Changes handed out in one go; the rest waits for the next call. What outputs queue is some thousand
@@ -67,6 +70,7 @@ impl<T: Copy> OfEnds<T> {
 
 /// A conversation.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each of them is known apart from the others")]
 pub struct Flow {
     /// Its ends.
     pub id: FlowId,
@@ -97,6 +101,7 @@ pub struct Flow {
     /// Nobody listens any more: it is understood, or is not worth it.
     pub is_heard_out: bool,
     started: bool,
+    is_overtaken: bool,
     last_report_ns: u64,
 }
 
@@ -233,18 +238,11 @@ impl FlowTable {
         let late = record.circumstances & FlowRecord::LATE != 0;
         let early = record.circumstances & FlowRecord::EARLY != 0;
         let start = if early { self.within_a_jiffy_of(now_ns) } else { (now_ns, now_ns) };
-        let opens = !late && flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-        // The table may be read before the record: then this is the connection that is known already.
+        let opens = opens(record);
         let tenure = Tenure::announced_by(record);
-        let is_another = |flow: &Flow| {
-            let here = flow.known_place(&record.key, sender);
-            here.is_some_and(|place| place.tenure() != tenure)
-        };
         let mut position = self.position(record.slot, &id);
         let known = position.and_then(|position| self.flows.at(position));
-        // That the other side has said so, too, may be in a slot that was not read yet.
-        let is_over = |flow: &Flow| flow.is_closed() || flow.tcp_flags.of(sender) & tcp::FIN != 0;
-        if opens && known.is_some_and(|flow| is_over(flow) && is_another(flow)) {
+        if opens && known.is_some_and(|flow| flow.is_over(sender) && was_here(flow, record)) {
             self.retire(id);
             position = None;
         }
@@ -380,8 +378,8 @@ impl FlowTable {
     pub fn displaced(&mut self) -> Vec<(FlowChange, Flow)> {
         let mut changes = Vec::new();
         for flow in self.displaced.drain(..) {
-            let is_closed = flow.is_closed();
-            let reason = if is_closed { EndReason::EndOfFlow } else { EndReason::LackOfResources };
+            let has_ended = flow.has_ended();
+            let reason = if has_ended { EndReason::EndOfFlow } else { EndReason::LackOfResources };
             end(&mut changes, flow, reason);
         }
         changes
@@ -441,7 +439,7 @@ impl FlowTable {
         }
         let rest = self.ending.len().saturating_sub(CHANGES_PER_CALL);
         for flow in self.ending.drain(rest..).rev() {
-            let reason = if flow.is_closed() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
+            let reason = if flow.has_ended() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
             end(&mut changes, flow, reason);
         }
         changes
@@ -478,16 +476,9 @@ impl FlowTable {
             app: None,
             is_heard_out: false,
             started: false,
+            is_overtaken: false,
             last_report_ns: 0,
         })
-    }
-
-    /// The ports of a closed connection are in use again: it waits aside for its last packets.
-    fn retire(&mut self, id: FlowId) {
-        let Some(closed) = self.flows.remove(&id) else { return };
-        if let Some(older) = self.previous.replace(closed) {
-            self.displace(older);
-        }
     }
 
     fn displace(&mut self, flow: Flow) {

@@ -42,6 +42,11 @@ impl Tenure {
         Self::new(record.slot, record.generation.into())
     }
 
+    /// That of the flow that a slot holds.
+    pub fn of(slot: u32, content: &Slot) -> Self {
+        Self::new(slot, content.generation())
+    }
+
     fn new(slot: u32, generation: u64) -> Self {
         Self { slot, generation: u16::try_from(generation).unwrap_or(u16::MAX) }
     }
@@ -115,6 +120,13 @@ impl Ledger {
         self.credited.get(slot).is_some_and(|credited| credited.count == count)
     }
 
+    /// Was this flow of the slot announced by a record that was not taken yet? What a reading of the slot
+    /// shows may then be of another connection than is known by the same ports.
+    pub fn awaits_record(&self, slot: u32, content: &Slot) -> bool {
+        content.head_samples & Slot::UNANNOUNCED == 0
+            && self.credited.get(slot).is_some_and(|it| it.generation() != content.generation())
+    }
+
     /// Credits what a reading of the table shows.
     pub fn read(&mut self, slot: u32, content: &Slot) -> Option<Credit> {
         let credited = self.credited.get_mut(slot)?;
@@ -130,7 +142,7 @@ impl Ledger {
         };
         let credit = Credit {
             key: content.key,
-            tenure: Tenure::new(slot, content.generation()),
+            tenure: Tenure::of(slot, content),
             packets: content.packets().wrapping_sub(known.packets()),
             bytes: content.bytes.wrapping_sub(known.bytes),
             last_jiffies: content.last_jiffies,
@@ -139,15 +151,20 @@ impl Ledger {
         (credit.packets != 0 || credit.bytes != 0).then_some(credit)
     }
 
-    /// Credits what a slot held before the flow of this record took it.
-    pub fn evicted(&mut self, record: &FlowRecord) -> Option<Credit> {
+    /// Takes note of the flow that has the slot of this record, and credits what the slot held before.
+    pub fn taken(&mut self, record: &FlowRecord) -> Option<Credit> {
         let evicted = Credited { count: record.evicted_count, bytes: record.evicted_bytes };
+        let slot = self.credited.get_mut(record.slot)?;
+        let before = *slot;
+        // Unless a reading came first.
+        if before.count == 0 || before.generation() == evicted.generation() {
+            *slot = Credited { count: u64::from(record.generation) << Slot::PACKET_BITS, bytes: 0 };
+        }
         if evicted.count == 0 {
             return None;
         }
-        let slot = self.credited.get_mut(record.slot)?;
-        let known = if slot.generation() == evicted.generation() {
-            std::mem::take(slot)
+        let known = if before.generation() == evicted.generation() {
+            before
         } else {
             self.handed_over.remove(&(record.slot, evicted.generation())).unwrap_or_default()
         };
@@ -184,7 +201,7 @@ mod tests {
         let mut ledger = Ledger::new(4);
         ledger.read(1, &slot(1, 10));
 
-        assert_eq!(packets(ledger.evicted(&hand_over(1, 1, 15))), 5);
+        assert_eq!(packets(ledger.taken(&hand_over(1, 1, 15))), 5);
         assert_eq!(packets(ledger.read(1, &slot(2, 3))), 3);
     }
 
@@ -194,7 +211,7 @@ mod tests {
         ledger.read(1, &slot(1, 10));
         assert_eq!(packets(ledger.read(1, &slot(2, 3))), 3);
 
-        assert_eq!(packets(ledger.evicted(&hand_over(1, 1, 15))), 5);
+        assert_eq!(packets(ledger.taken(&hand_over(1, 1, 15))), 5);
         assert_eq!(packets(ledger.read(1, &slot(2, 4))), 1);
         assert!(ledger.handed_over.is_empty());
     }
@@ -203,7 +220,32 @@ mod tests {
     fn a_flow_that_came_and_went_between_two_readings_is_credited_whole() {
         let mut ledger = Ledger::new(4);
 
-        assert_eq!(packets(ledger.evicted(&hand_over(1, 1, 7))), 7);
+        assert_eq!(packets(ledger.taken(&hand_over(1, 1, 7))), 7);
+    }
+
+    #[test]
+    fn what_is_read_of_a_flow_before_its_record_waits_for_it() {
+        let mut ledger = Ledger::new(4);
+        let unannounced = Slot { head_samples: Slot::UNANNOUNCED, ..slot(1, 2) };
+
+        let before = ledger.awaits_record(1, &slot(1, 2));
+        ledger.taken(&FlowRecord { generation: 1, ..hand_over(1, 0, 0) });
+        let after = ledger.awaits_record(1, &slot(1, 2));
+
+        assert_eq!((before, after), (true, false));
+        assert_eq!(packets(ledger.read(1, &slot(1, 2))), 2);
+        assert!(ledger.awaits_record(1, &slot(2, 1)));
+        assert!(!ledger.awaits_record(2, &unannounced), "no record is on its way");
+    }
+
+    #[test]
+    fn a_record_that_comes_late_changes_nothing_of_what_was_read() {
+        let mut ledger = Ledger::new(4);
+        ledger.read(1, &slot(1, 2));
+
+        ledger.taken(&FlowRecord { generation: 1, ..hand_over(1, 0, 0) });
+
+        assert!(ledger.is_current(1, slot(1, 2).count));
     }
 
     proptest! {
@@ -228,12 +270,12 @@ mod tests {
                 }
                 if in_ring.len() > delay {
                     for record in in_ring.drain(..) {
-                        credited += packets(ledger.evicted(&record));
+                        credited += packets(ledger.taken(&record));
                     }
                 }
             }
             for record in in_ring.drain(..) {
-                credited += packets(ledger.evicted(&record));
+                credited += packets(ledger.taken(&record));
             }
             let last = u64::try_from(lives.len()).unwrap();
             credited += packets(ledger.read(0, &slot(last, counted)));

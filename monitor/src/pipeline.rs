@@ -41,7 +41,7 @@ use crate::attribution::{
 use crate::clock::Clock;
 use crate::decode::{self, Event};
 use crate::endpoint::Netns;
-use crate::flow::{FlowId, FlowTable, Limits};
+use crate::flow::{Doubt, FlowId, FlowTable, Limits};
 use crate::host;
 use crate::host::netns::Mark;
 use crate::kernel::flow_table::Reading;
@@ -233,6 +233,20 @@ impl Pipeline {
         self.ledger.is_current(slot, count)
     }
 
+    /// Is what this reading shows of a flow whose record was not taken in yet?
+    pub fn awaits_record(&self, reading: &Reading) -> bool {
+        self.ledger.awaits_record(reading.slot, &reading.content)
+    }
+
+    /// The connection that is known by the ports of this record, if the record begins one and the flow table
+    /// may tell that the known one is over: to be looked at before the record is taken in.
+    pub fn in_doubt(&self, record: &[u8]) -> Option<Doubt> {
+        match decode::decode(record) {
+            Ok(Event::Flow(flow)) => self.flows.in_doubt(&flow),
+            _ => None,
+        }
+    }
+
     /// Takes in some slots of the kernel's flow table.
     fn readings(&mut self, readings: &[Reading], now_ns: u64) {
         for reading in readings {
@@ -253,7 +267,7 @@ impl Pipeline {
 
     fn flow_record(&mut self, record: &FlowRecord, now_ns: u64) {
         // First what the slot held: its FIN or RST tells that the same ports begin a flow of their own.
-        if let Some(credit) = self.ledger.evicted(record) {
+        if let Some(credit) = self.ledger.taken(record) {
             self.counting.credit(&credit, &self.ports);
             self.flows.credit(&credit, now_ns, &self.ports);
         }

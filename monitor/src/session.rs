@@ -8,6 +8,7 @@ pub mod policy;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::clock;
 use crate::crossview::{self, Told, Wanted};
 use crate::endpoint::Family;
 use crate::explanation::{self, Standing};
+use crate::flow::{Doubt, FlowId};
 use crate::host;
 use crate::host::cgroup::{Hierarchy, Placement};
 use crate::host::netns::{self, Namespace};
@@ -32,6 +34,7 @@ use crate::kernel::programs::Programs;
 use crate::kernel::tally::Tally;
 use crate::kernel::tracepoint::{self, Tracepoints};
 use crate::kernel::{cgroup, holders};
+use crate::ledger::Tenure;
 use crate::lookup::{Answer, Lookup};
 use crate::pipeline::{Input, KernelCounts, Pipeline};
 use crate::views::Tables;
@@ -129,8 +132,11 @@ impl Readers {
     /// Hands what is in the rings of flows and samples to the pipeline.
     pub fn read_packets(&mut self, pipeline: &mut Pipeline, now_ns: u64) -> Brought {
         let brought = Brought::by(|| {
-            let record = self.packets.take();
-            record.is_some_and(|bytes| hand_on(bytes, pipeline, now_ns))
+            let Some(record) = self.packets.take() else { return false };
+            if let Some(doubt) = pipeline.in_doubt(record) {
+                settle(&doubt, &self.table, pipeline, self.knows_earlier, now_ns);
+            }
+            hand_on(record, pipeline, now_ns)
         });
         self.packets.give_back();
         brought
@@ -158,9 +164,12 @@ impl Readers {
             return;
         }
         (self.read_at, self.read_again) = (packets, stands_still);
-        let is_news = |pipeline: &Pipeline, slot, count| !pipeline.is_current(slot, count);
         let before = clock::thread_ns();
-        let news = self.read_slots(pipeline, now_ns, is_news);
+        let mut news = 0;
+        for part in self.parts() {
+            news += read_news(&self.table, part, pipeline, self.knows_earlier, now_ns);
+        }
+        pipeline.apply(Input::TableRead { now_ns });
         if news >= MUCH_NEWS {
             let took_ns = clock::thread_ns().saturating_sub(before);
             let wait_ns = took_ns.saturating_mul(READING_SHARE).min(LONGEST_WAIT_NS);
@@ -171,30 +180,16 @@ impl Readers {
     /// Hands every slot to the pipeline, news or not: the last reading, when nothing runs in the kernel
     /// any more. One that fell between the two stores of a packet saw its count without its bytes.
     pub fn read_whole_table(&self, pipeline: &mut Pipeline, now_ns: u64) {
-        self.read_slots(pipeline, now_ns, |_, _, _| true);
-    }
-
-    /// Hands the wanted slots to the pipeline; how many there were.
-    fn read_slots(
-        &self,
-        pipeline: &mut Pipeline,
-        now_ns: u64,
-        is_wanted: impl Fn(&Pipeline, u32, u64) -> bool,
-    ) -> usize {
-        let mut news = Vec::with_capacity(SLOTS_AT_ONCE);
-        let mut count = 0;
-        for start in (0..self.table.slots()).step_by(SLOTS_AT_ONCE) {
-            let is_news = |slot, count| is_wanted(pipeline, slot, count);
-            let part = start..start + SLOTS_AT_ONCE;
-            self.table.read_part(part, is_news, |reading| news.push(reading));
-            count += news.len();
-            if !news.is_empty() {
-                pipeline.apply(Input::Readings { readings: (&news).into(), now_ns });
-            }
-            news.clear();
+        for part in self.parts() {
+            let mut readings = Vec::new();
+            self.table.read_part(part, |_, _| true, |reading| readings.push(reading));
+            pipeline.apply(Input::Readings { readings: readings.into(), now_ns });
         }
         pipeline.apply(Input::TableRead { now_ns });
-        count
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        (0..self.table.slots()).step_by(SLOTS_AT_ONCE).map(|start| start..start + SLOTS_AT_ONCE)
     }
 
     /// Reads everything there is, until nothing was counted meanwhile, so that all counters are of one
@@ -236,6 +231,53 @@ impl Readers {
             fates: self.tally.fates()?,
             aside: self.tally.aside()?,
         })
+    }
+}
+
+/// Hands what is news in a part of the flow table to the pipeline; how many slots that were.
+///
+/// `has_all_records`: the flow of each slot was announced since this run began. Of one whose record is still
+/// in a ring nothing is handed on: that record tells first whether its ports begin a flow anew.
+fn read_news(
+    table: &FlowTable,
+    part: Range<usize>,
+    pipeline: &mut Pipeline,
+    has_all_records: bool,
+    now_ns: u64,
+) -> usize {
+    let mut readings = Vec::new();
+    let is_news = |slot, count| !pipeline.is_current(slot, count);
+    table.read_part(part, is_news, |reading| {
+        if !has_all_records || !pipeline.awaits_record(&reading) {
+            readings.push(reading);
+        }
+    });
+    let news = readings.len();
+    if news > 0 {
+        pipeline.apply(Input::Readings { readings: readings.into(), now_ns });
+    }
+    news
+}
+
+/// Hands to the pipeline what tells whether a connection is over before its ports come up again.
+fn settle(
+    doubt: &Doubt,
+    table: &FlowTable,
+    pipeline: &mut Pipeline,
+    has_all_records: bool,
+    now_ns: u64,
+) {
+    for part in doubt.counted.iter().flat_map(|tenure| table.beside(tenure.slot)) {
+        read_news(table, part, pipeline, has_all_records, now_ns);
+    }
+    let is_overtaken = doubt.counted.iter().any(|tenure| {
+        let content = table.get(tenure.slot);
+        content.is_some_and(|now| {
+            Tenure::of(tenure.slot, &now) != *tenure && FlowId::of(&now.key).0 == doubt.flow
+        })
+    });
+    if is_overtaken {
+        pipeline.apply(Input::Overtaken(doubt.flow));
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Due {
 impl Due {
     /// When it will be over, if no packet comes.
     fn end_ns(self, flow: &Flow) -> u64 {
-        let patience_ns = if flow.is_closed() { LINGER_NS } else { u64::MAX };
+        let patience_ns = if flow.has_ended() { LINGER_NS } else { u64::MAX };
         flow.last_ns.saturating_add(patience_ns.min(self.idle_timeout_ns))
     }
 
@@ -52,7 +52,7 @@ impl Look {
         for (position, flow) in flows.iter().enumerate() {
             let (end_ns, report_ns) = (due.end_ns(flow), due.report_ns(flow));
             if end_ns <= now_ns {
-                let is_done = flow.is_closed() && now_ns.saturating_sub(flow.last_ns) >= LINGER_NS;
+                let is_done = flow.has_ended() && now_ns.saturating_sub(flow.last_ns) >= LINGER_NS;
                 let reason = if is_done { EndReason::EndOfFlow } else { EndReason::IdleTimeout };
                 look.over.push((flow.id, reason));
             } else if report_ns <= now_ns {

@@ -132,6 +132,47 @@ fn the_same_ports_again_are_a_flow_of_their_own() {
 }
 
 #[test]
+fn a_syn_on_another_cpu_raises_the_doubt_whether_the_known_connection_is_over() {
+    let (there, back) = (key(CLIENT, SERVER, 2, false), key(SERVER, CLIENT, 2, true));
+    let elsewhere = key(CLIENT, SERVER, 3, false);
+    let taken = |key, slot, time_ns, flags| {
+        let mut record = record(key, time_ns, flags);
+        (record.slot, record.generation) = (slot, 1);
+        record
+    };
+    let again = taken(&there, 107, SECOND + 2, tcp::SYN);
+    let tenure = |slot| Tenure { slot, generation: 1 };
+    let known = || {
+        let mut table = table();
+        table.announce(&taken(&there, 7, SECOND, tcp::SYN), &ports());
+        table.announce(&taken(&back, 9, SECOND + 1, SYN_ACK), &ports());
+        table
+    };
+
+    let doubt = known().in_doubt(&again);
+    let of_new_place = known().in_doubt(&taken(&elsewhere, 107, SECOND, tcp::SYN));
+    let of_its_own = known().in_doubt(&taken(&there, 7, SECOND, tcp::SYN));
+    let of_late_ack = known().in_doubt(&taken(&there, 107, SECOND + 2, tcp::ACK));
+    let seen = |flags: u8, is_overtaken: bool| {
+        let mut table = known();
+        let credit = Credit { tenure: tenure(7), ..credit(&there, 2, flags) };
+        table.credit(&credit, SECOND, &ports());
+        if is_overtaken {
+            table.overtaken(&FlowId::of(&there).0);
+        }
+        table.announce(&again, &ports());
+        table.seen()
+    };
+
+    let (flow, counted) = (FlowId::of(&there).0, [tenure(7), tenure(9)].into());
+    assert_eq!(doubt, Some(Doubt { flow, counted }));
+    assert_eq!([of_new_place, of_its_own, of_late_ack], [None, None, None]);
+    // The same SYN once more; a FIN that the table has told; a later connection that it holds.
+    let syn_and_fin = tcp::SYN | tcp::FIN;
+    assert_eq!([seen(tcp::SYN, false), seen(syn_and_fin, false), seen(tcp::SYN, true)], [1, 2, 2]);
+}
+
+#[test]
 fn who_opens_again_after_a_fin_has_a_flow_of_its_own_whatever_is_known_of_the_other_side() {
     let mut table = table();
     let there = key(CLIENT, SERVER, 2, false);

@@ -21,7 +21,7 @@ const COUNT: usize = std::mem::offset_of!(Slot, count) / size_of::<u64>();
 #[derive(Debug)]
 pub struct FlowTable {
     mapping: Mapping,
-    slots: usize,
+    layout: Layout,
 }
 
 /// A slot as it stood at one moment.
@@ -38,12 +38,24 @@ impl FlowTable {
     pub(super) fn new(map: &MapData, layout: Layout) -> Result<Self> {
         let slots = layout.slots();
         let mapping = Mapping::new(map.fd().as_fd(), slots * WORDS).context("mapping pw_flows")?;
-        Ok(Self { mapping, slots })
+        Ok(Self { mapping, layout })
     }
 
     /// How many slots there are, over all CPUs.
     pub const fn slots(&self) -> usize {
-        self.slots
+        self.layout.slots()
+    }
+
+    /// The slots in which the flow of a slot may be counted, on each CPU.
+    pub fn beside(&self, slot: u32) -> impl Iterator<Item = Range<usize>> + use<> {
+        self.layout.beside(slot)
+    }
+
+    /// What a slot holds now.
+    pub fn get(&self, slot: u32) -> Option<Slot> {
+        let (mut content, slot) = (None, slot as usize);
+        self.read_part(slot..slot + 1, |_, _| true, |reading| content = Some(reading.content));
+        content
     }
 
     /// Hands every slot to `each` whose count `has_changed` says is news.
@@ -51,7 +63,7 @@ impl FlowTable {
     /// A slot that the kernel rewrites at this very moment is passed over: it will be news next time,
     /// and what it held before travels through the ring.
     pub fn read(&self, has_changed: impl Fn(u32, u64) -> bool, each: impl FnMut(Reading)) {
-        self.read_part(0..self.slots, has_changed, each);
+        self.read_part(0..self.slots(), has_changed, each);
     }
 
     /// As [`read`](Self::read), of a part of the slots only.
@@ -61,7 +73,8 @@ impl FlowTable {
         has_changed: impl Fn(u32, u64) -> bool,
         mut each: impl FnMut(Reading),
     ) {
-        let part = self.mapping.words().get(slots.start * WORDS..slots.end.min(self.slots) * WORDS);
+        let part =
+            self.mapping.words().get(slots.start * WORDS..slots.end.min(self.slots()) * WORDS);
         let first = u32::try_from(slots.start).unwrap_or(u32::MAX);
         for (slot, words) in (first..).zip(part.unwrap_or_default().chunks_exact(WORDS)) {
             let Some(count) = words.get(COUNT) else { continue };

@@ -1,6 +1,11 @@
 //! How the hand-made per-CPU arrays are laid out: the flow table, the ring of flow records and the totals.
 
+use std::ops::Range;
+
 use monitor_ebpf::wire::{self, BESIDE, FlowRecord, WAYS};
+
+/// Slots of sets that lie beside each other.
+const GROUP: usize = BESIDE as usize * WAYS;
 
 /// How the hand-made per-CPU arrays are laid out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,7 +40,18 @@ impl Layout {
 
     /// Slots of the flow table over all CPUs.
     pub(super) const fn slots(self) -> usize {
-        self.cpus as usize * self.sets as usize * WAYS
+        self.cpus as usize * self.slots_of_cpu()
+    }
+
+    const fn slots_of_cpu(self) -> usize {
+        self.sets as usize * WAYS
+    }
+
+    /// Where the flow of a slot may be counted: the set that its hash chooses and those beside, of each CPU.
+    pub(super) fn beside(self, slot: u32) -> impl Iterator<Item = Range<usize>> + use<> {
+        let part = self.slots_of_cpu();
+        let first = slot as usize % part / GROUP * GROUP;
+        (first..self.slots()).step_by(part).map(|first| first..first + GROUP)
     }
 }
 
@@ -62,6 +78,18 @@ mod tests {
     #[test]
     fn a_table_for_more_cpus_than_memory_still_has_all_sets_beside_each_other() {
         assert_eq!(Layout::new(4096, 1 << 16, 1, 1 << 20).sets, BESIDE);
+    }
+
+    #[test]
+    fn a_flow_may_be_counted_in_sixteen_slots_of_each_cpu() {
+        let layout = Layout::new(2, 256 * 64, 1, 1 << 20);
+        assert_eq!(layout.slots(), 256);
+
+        let of_first: Vec<_> = layout.beside(37).collect();
+        let of_second: Vec<_> = layout.beside(128 + 37).collect();
+
+        assert_eq!(of_first, [32..48, 160..176]);
+        assert_eq!(of_second, of_first);
     }
 
     #[test]

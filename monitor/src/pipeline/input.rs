@@ -150,6 +150,8 @@ pub enum Input<'a> {
         #[serde(default)]
         untold: Option<String>,
     },
+    /// A connection on the ports of this one was counted after it and where it was: it is over.
+    Overtaken(FlowId),
     /// What kind of socket it is, where that can be told.
     Recognised {
         /// Its cookie.
@@ -324,6 +326,7 @@ impl Input<'_> {
             | Self::Contained { .. }
             | Self::Exited(_)
             | Self::Behind(_)
+            | Self::Overtaken(_)
             | Self::Earlier(_) => None,
         }
     }
@@ -368,6 +371,7 @@ impl Pipeline {
             Input::Contained { key, container, untold } => {
                 self.contained(key, container.map(|it| *it), untold);
             }
+            Input::Overtaken(flow) => self.flows.overtaken(&flow),
             Input::Recognised { cookie, kind, now_ns } => self.recognised(cookie, kind, now_ns),
             Input::Translated { flow, there, now_ns } => self.translated(flow, there, now_ns),
             Input::Explained { number, explanation, now_ns } => {

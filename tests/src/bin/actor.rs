@@ -26,8 +26,9 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt};
 use rustix::fs::MemfdFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
+#[path = "actor/cpus.rs"]
+mod cpus;
 #[path = "actor/sharing.rs"]
 mod sharing;
 #[path = "actor/splicing.rs"]
@@ -118,7 +119,15 @@ impl Actor {
             ["relay", address] => sharing::relay(self.listener()?, address.parse()?),
             ["sink", count] => self.sink(count.parse()?),
             ["hear", count] => self.hear(count.parse()?),
-            ["pin"] => pin(),
+            ["pin"] => cpus::pin(0),
+            ["pin", cpu] => cpus::pin(cpu.parse()?),
+            ["dismiss", count] => cpus::dismiss(self.listener()?, count.parse()?),
+            ["revisit", address, "from", local, count] => {
+                cpus::revisit(address.parse()?, local.parse()?, count.parse()?)
+            }
+            ["ask", address, "from", local, count] => {
+                cpus::ask(address.parse()?, local.parse()?, count.parse()?)
+            }
             ["reap", count] => self.reap(count.parse()?),
             ["churn", address, count] => churn(address.parse()?, count.parse()?),
             ["mayflies", count] => self.mayflies(count.parse()?),
@@ -505,14 +514,6 @@ fn accept_and_exit() -> Result<()> {
     writeln!(io::stdout(), "{} {}", std::process::id(), stream.peer_addr()?)?;
     thread::sleep(Duration::from_millis(2));
     Ok(())
-}
-
-/// Stays on the first CPU from now on.
-fn pin() -> Result<String> {
-    let mut first = CpuSet::new();
-    first.set(0);
-    sched_setaffinity(None, &first)?;
-    Ok("pinned".to_owned())
 }
 
 fn accept(listener: &TcpListener) -> Result<TcpStream> {
