@@ -10,7 +10,7 @@ mod sockets;
 mod translation;
 mod ends;
 
-pub use ends::Known;
+pub use ends::{Known, Sender};
 pub use namespaces::Namespaces;
 pub use processes::{Captured, ProcessKey, Processes};
 pub use sockets::{OwnerKey, Socket, Sockets};

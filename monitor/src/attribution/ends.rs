@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::attribution::{
     Answer, Namespaces, OwnerKey, ProcessKey, Processes, Socket, Sockets, Translation, Translations,
 };
-use crate::endpoint::{Endpoint, Family};
+use crate::endpoint::{Endpoint, Family, Transport};
 use crate::flow::{End, Flow};
 use crate::owner::{Attribution, Evidence, Owner, Ownership, Role, Side};
 use crate::report::FlowRole;
@@ -36,6 +36,18 @@ enum Join {
     Exact,
     /// The addresses fit.
     Addresses,
+}
+
+/// What is known of the socket that sends from an end of a flow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sender {
+    /// Nothing says that there is one.
+    Unknown,
+    /// There is one.
+    Known,
+    /// There is one, of UDP, bound and not connected. Anybody may write to it, so whether it asks or answers
+    /// only the order of packets tells, as far as all were seen.
+    OpenToAll,
 }
 
 impl Known {
@@ -199,9 +211,9 @@ impl Known {
         !self.sockets_at(flow, end).is_empty()
     }
 
-    /// Is there a sign of a socket that sends from this end: its packets carry a cookie, or a socket is known
-    /// that has both ends, or listens there?
-    pub fn has_sender(&self, flow: &Flow, end: End) -> bool {
+    /// What is known of the socket that sends from this end: its packets carry a cookie, or a socket is known
+    /// that has both ends, or listens there.
+    pub fn sender(&self, flow: &Flow, end: End) -> Sender {
         let (local, during) = (flow.id.endpoint(end), flow.start_ns);
         let netns = flow.counted_at(end).map(|place| place.interface.netns());
         let netns = netns.and_then(|netns| self.observed.get(&netns).copied());
@@ -211,9 +223,19 @@ impl Known {
                 && listener.closed_ns.is_none_or(|closed_ns| closed_ns >= during)
                 && (netns.is_none() || inode.is_none() || netns == inode)
         };
-        self.cookie_at(flow, end) != 0
-            || self.has_socket(flow, end)
-            || self.sockets.listeners(flow.id.transport, local.port).any(is_there)
+        let (sockets, cookie) = (self.sockets_at(flow, end), self.cookie_at(flow, end));
+        let listens = if sockets.is_empty() && cookie == 0 {
+            self.sockets.listeners(flow.id.transport, local.port).any(is_there)
+        } else {
+            sockets.iter().any(|(socket, _)| socket.listens)
+        };
+        if listens && flow.id.transport == Transport::Udp {
+            Sender::OpenToAll
+        } else if listens || cookie != 0 || !sockets.is_empty() {
+            Sender::Known
+        } else {
+            Sender::Unknown
+        }
     }
 
     /// Cookie of the socket that sends from an end, 0 if none is known. What somebody on the way has turned

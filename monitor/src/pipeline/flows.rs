@@ -6,7 +6,7 @@ use bytes::Bytes;
 use monitor_ebpf::wire::{self, SampleRecord};
 
 use crate::app::Masked;
-use crate::attribution::{Place, Request, Translation};
+use crate::attribution::{Place, Request, Sender, Translation};
 use crate::endpoint::{Direction, Endpoint, Transport};
 use crate::flow::{End, Flow, FlowId};
 use crate::host::conntrack::{Ends, Translated, Tuple};
@@ -16,6 +16,10 @@ use crate::pipeline::{FLOW_PATIENCE_NS, Payload, Pipeline};
 use crate::report::{
     Body, FlowChange, FlowReport, FlowRole, NearEnd, PlaceCount, SampleReport, Verdict,
 };
+
+/// Why it is left open what the sender is to a flow.
+const FROM_OPEN_SOCKET: &str = "; it was heard first, from a socket on the port that anybody may write to: it \
+    may ask, or answer what was not seen";
 
 impl Pipeline {
     pub(super) fn report_started_flows(&mut self, now_ns: u64) {
@@ -122,6 +126,8 @@ impl Pipeline {
         let mut attribution = self.known.of_flow(flow, role).attribution;
         if is_guess && attribution.ownership == Ownership::Unknown {
             attribution.reason = self.why_from_nobody(flow);
+        } else if is_guess {
+            attribution.reason.push_str(FROM_OPEN_SOCKET);
         }
         let receives = |owner: &Owner| owner.side == Some(Side::Destination);
         // A datagram need not be answered to have reached its receiver.
@@ -170,10 +176,11 @@ impl Pipeline {
     }
 
     /// Does anything say that a client has the watched port that these packets come from, rather than that
-    /// they answer what was not seen? Of one on this host a socket does, of another that it is answered.
+    /// they answer what was not seen? Of one on this host a socket does that is nobody else's to write to, of
+    /// another that it is answered.
     fn is_from_a_client(&self, flow: &Flow) -> bool {
         if flow.is_local(flow.opener) {
-            return self.known.has_sender(flow, flow.opener);
+            return self.known.sender(flow, flow.opener) == Sender::Known;
         }
         flow.opening_seen || flow.sent_by(flow.opener.other()).0 > 0
     }

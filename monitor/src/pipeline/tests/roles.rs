@@ -16,12 +16,28 @@ const SENDER: u64 = 92;
 
 #[test]
 fn who_has_a_socket_that_sends_from_the_watched_port_is_a_client() {
-    let cookie = told(&[], SENDER, true);
-    let bound = told(&[udp_socket(SENDER, action::BIND)], 0, true);
+    let by_chance = udp_socket(SENDER, action::SEND);
+    let connected = udp_socket(SENDER, action::CONNECT);
 
-    for flow in [cookie, bound] {
-        assert_eq!((flow.source.port, flow.role), (PORT, Some(FlowRole::Ephemeral)));
+    for sockets in [&[][..], &[by_chance], &[udp_socket(SENDER, action::BIND), connected]] {
+        let flow = told(sockets, SENDER, true);
+
+        let role = (flow.source.port, flow.role);
+        assert_eq!(role, (PORT, Some(FlowRole::Ephemeral)), "{sockets:?}");
     }
+}
+
+#[test]
+fn who_has_a_socket_on_the_port_that_anybody_may_write_to_may_ask_or_answer() {
+    let flow = told(&[udp_socket(SENDER, action::BIND)], SENDER, true);
+
+    assert_eq!((flow.source.port, flow.role), (PORT, None));
+    assert_eq!(
+        (flow.attribution.ownership, flow.attribution.owners.len()),
+        (Ownership::Process, 1)
+    );
+    let reason = flow.attribution.reason;
+    assert!(reason.ends_with("it may ask, or answer what was not seen"), "{reason}");
 }
 
 #[test]
@@ -87,7 +103,7 @@ fn who_serves_the_port_is_not_taken_for_who_asked_itself() {
 
     let flow = told(&[bound, to_itself], SENDER, true);
 
-    assert_eq!((flow.role, flow.attribution.owners.len()), (Some(FlowRole::Ephemeral), 2));
+    assert_eq!((flow.role, flow.attribution.owners.len()), (None, 2));
 }
 
 #[test]
