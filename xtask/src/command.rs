@@ -10,6 +10,10 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result, ensure};
 
+/// Arguments of cargo that build all programs and all tests. Whoever asks cargo for less gets dependencies with fewer features,
+/// which are built once more.
+pub(crate) const EVERYTHING: [&str; 5] = ["build", "--locked", "--workspace", "--bins", "--tests"];
+
 /// The root of the workspace.
 pub(crate) fn workspace() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));

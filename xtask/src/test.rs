@@ -39,16 +39,13 @@ pub(crate) fn test(filter: Option<&str>, on_other_kernels: bool) -> Result<ExitC
 
 fn run_tests(filter: Option<&str>, failures: &mut Failures) -> Result<Tally> {
     let skipped = SkippedTests::none_yet(command::target_directory()?.join("skipped-tests"))?;
-    let mut tally = Tally::default();
-    let mut units = command::cargo(["test", "--locked", "--no-fail-fast", "--workspace"]);
-    units.arg("--exclude=portwatch-tests").arg("--").args(filter);
-    tally += run_libtest(units.env("PORTWATCH_SKIPPED", &skipped.path), failures)?;
-
-    let build = ["build", "--locked", "--package=monitor", "--bin=portwatch"];
-    match command::run(&mut command::cargo(build)) {
-        Ok(()) => tally += run_integration_tests(filter, &skipped.path, failures)?,
-        Err(error) => tally += failure(&format!("{error:#}")),
+    if let Err(error) = command::run(&mut command::cargo(command::EVERYTHING)) {
+        return Ok(failure(&format!("{error:#}")));
     }
+    let mut units = command::cargo(["test", "--locked", "--no-fail-fast", "--workspace"]);
+    units.args(["--lib", "--bins", "--"]).args(filter);
+    let mut tally = run_libtest(units.env("PORTWATCH_SKIPPED", &skipped.path), failures)?;
+    tally += run_integration_tests(filter, &skipped.path, failures)?;
     tally.reclassify_skipped(skipped.report()?);
     Ok(tally)
 }
@@ -59,8 +56,8 @@ fn run_integration_tests(
     failures: &mut Failures,
 ) -> Result<Tally> {
     let portwatch = command::development_directory()?.join("portwatch");
-    let mut tests = command::cargo(["test", "--locked", "--no-fail-fast"]);
-    tests.args(["--package=portwatch-tests", "--", "--test-threads=1"]).args(filter);
+    let mut tests = command::cargo(["test", "--locked", "--no-fail-fast", "--workspace"]);
+    tests.args(["--test=*", "--", "--test-threads=1"]).args(filter);
     tests.env("PORTWATCH_BIN", portwatch).env("PORTWATCH_SKIPPED", skipped);
     run_libtest(&mut tests, failures)
 }

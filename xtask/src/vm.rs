@@ -31,6 +31,7 @@ use crate::vm::guest::Machine;
 use crate::vm::initramfs::{Orders, Programs};
 use crate::vm::kernels::{Kernel, Kernels};
 use crate::vm::protocol::Account;
+use crate::vm::selection::Share;
 
 /// The kernels that portwatch promises to work on: Debian's long-term ones, and the newest there is.
 const REQUIRED: [&str; 4] = ["5.10", "6.1", "6.12", archive::NEWEST];
@@ -111,18 +112,27 @@ enum Accelerator {
     Kvm,
 }
 
-/// A kernel and what is to run on it.
+/// A guest: a kernel and what is to run on it.
 struct Job {
     kernel: Kernel,
+    /// Tells it from other guests with this kernel.
+    number: usize,
     /// Files of `tests/tests`; none: all of them.
     programs: Vec<String>,
     /// Arguments for each of them.
     arguments: Vec<String>,
 }
 
-/// How a kernel has done.
+impl Job {
+    /// The kernel's release, and which of its guests.
+    fn name(&self) -> String {
+        format!("{}.{}", self.kernel.release, self.number)
+    }
+}
+
+/// How a guest has done.
 struct Outcome {
-    kernel: String,
+    guest: String,
     result: Result<Account>,
     took: Duration,
 }
@@ -150,6 +160,7 @@ fn run_all(options: &Options) -> Result<Tally> {
     let (optional, mut tally) = find(&mut kernels, &words(&options.optional));
     let jobs = found.into_iter().chain(optional).map(|kernel| Job {
         kernel,
+        number: 1,
         programs: options.programs.clone(),
         arguments: options.arguments.clone(),
     });
@@ -169,12 +180,14 @@ fn run_quick(options: &Options) -> Result<Tally> {
         return Ok(skipped(&selection::kernels(), &error));
     }
     let (found, mut tally) = find(&mut kernels, &selection::kernels());
-    let jobs = found.into_iter().map(|kernel| {
-        let (programs, mut arguments) = selection::tests_on(&kernel.series);
-        arguments.push("--exact".to_owned());
-        Job { kernel, programs, arguments }
-    });
-    let jobs: Vec<Job> = jobs.collect();
+    let jobs_on = |kernel: Kernel| {
+        let numbered = (1..).zip(selection::shares_on(&kernel.series));
+        numbered.map(move |(number, Share { programs, tests: mut arguments })| {
+            arguments.push("--exact".to_owned());
+            Job { kernel: kernel.clone(), number, programs, arguments }
+        })
+    };
+    let jobs: Vec<Job> = found.into_iter().flat_map(jobs_on).collect();
     if !jobs.is_empty() {
         tally += run_jobs(options, jobs)?;
     }
@@ -190,12 +203,12 @@ fn run_jobs(options: &Options, jobs: Vec<Job>) -> Result<Tally> {
     for outcome in &outcomes {
         outcome.explain();
     }
-    println!("{:<28} {:>7} {:>7} {:>8} {:>8}", "kernel", "passed", "failed", "skipped", "seconds");
+    println!("{:<28} {:>7} {:>7} {:>8} {:>8}", "guest", "passed", "failed", "skipped", "seconds");
     let mut tally = Tally::default();
     for outcome in &outcomes {
         let Tally { passed, failed, skipped } = outcome.tally();
-        let (kernel, seconds) = (&outcome.kernel, outcome.took.as_secs());
-        println!("{kernel:<28} {passed:>7} {failed:>7} {skipped:>8} {seconds:>8}");
+        let (guest, seconds) = (&outcome.guest, outcome.took.as_secs());
+        println!("{guest:<28} {passed:>7} {failed:>7} {skipped:>8} {seconds:>8}");
         tally += outcome.tally();
     }
     if !options.keep {
@@ -295,11 +308,12 @@ impl Run<'_> {
     fn one(&self, job: &Job) -> Outcome {
         let started = Instant::now();
         let result = self.boot(job);
-        Outcome { kernel: job.kernel.release.clone(), result, took: started.elapsed() }
+        Outcome { guest: job.name(), result, took: started.elapsed() }
     }
 
-    fn boot(&self, Job { kernel, programs, arguments: named }: &Job) -> Result<Account> {
-        let logs = self.directory.join("logs").join(&kernel.release);
+    fn boot(&self, job: &Job) -> Result<Account> {
+        let Job { kernel, programs, arguments: named, .. } = job;
+        let logs = self.directory.join("logs").join(job.name());
         fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
         let initramfs = logs.join("initramfs.cpio");
         let mut arguments = vec!["--test-threads=1".to_owned()];
@@ -308,7 +322,7 @@ impl Run<'_> {
         let limit = self.options.timeout;
         let orders = Orders { programs, arguments: &arguments, limit, slowness };
         self.programs.pack_for(kernel, &orders, &self.common(), &initramfs)?;
-        let tell = |line: &str| println!("[{}] {line}", kernel.series);
+        let tell = |line: &str| println!("[{} {}] {line}", kernel.series, job.number);
         let account = guest::run(kernel, self.machine, &initramfs, &logs, &tell)?;
         if !self.options.keep {
             fs::remove_file(&initramfs).context("remove the archive of a guest")?;
@@ -333,16 +347,16 @@ impl Outcome {
         match &self.result {
             Ok(account) => {
                 for note in &account.skipped {
-                    println!("skipped: [{}] {note}", self.kernel);
+                    println!("skipped: [{}] {note}", self.guest);
                 }
                 for failure in account.failures.to_string().lines() {
-                    println!("[{}] {failure}", self.kernel);
+                    println!("[{}] {failure}", self.guest);
                 }
                 for fault in &account.faults {
-                    println!("FAILED: [{}] {fault}", self.kernel);
+                    println!("FAILED: [{}] {fault}", self.guest);
                 }
             }
-            Err(error) => println!("FAILED: [{}] {error:#}", self.kernel),
+            Err(error) => println!("FAILED: [{}] {error:#}", self.guest),
         }
     }
 }

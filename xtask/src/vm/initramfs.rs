@@ -69,8 +69,6 @@ pub(super) struct Orders<'a> {
 impl Programs {
     /// Builds everything, as `cargo xtask test` does: what that has built is not built again.
     pub(super) fn build() -> Result<Self> {
-        let portwatch = ["build", "--locked", "--package=monitor", "--bin=portwatch"];
-        command::run(&mut command::cargo(portwatch))?;
         let built = command::development_directory()?;
         Ok(Self {
             init: build_init()?,
@@ -188,7 +186,7 @@ fn build_init() -> Result<PathBuf> {
 
 /// Builds the integration tests and gives their programs.
 fn build_tests() -> Result<Vec<PathBuf>> {
-    let mut build = command::cargo(["test", "--locked", "--package=portwatch-tests", "--no-run"]);
+    let mut build = command::cargo(command::EVERYTHING);
     build.arg("--message-format=json-render-diagnostics");
     command::say(&format!("$ {}", command::line(&build)));
     let mut programs: Vec<PathBuf> =

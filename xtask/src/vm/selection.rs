@@ -3,7 +3,7 @@
 //!
 //! `cargo xtask vm` runs all tests.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::vm::archive::NEWEST;
 
@@ -83,6 +83,9 @@ const WITH_MODULES: &[&str] = &[
 const UNDER_SYSTEMD: &[&str] =
     &["units::what_systemd_opens_accepts_and_starts_has_its_unit_and_who_serves_it"];
 
+/// A guest has about so many tests: with many more the last one would run alone for long.
+const MOST_TESTS: usize = 12;
+
 /// The kernels, oldest first.
 pub(super) fn kernels() -> Vec<&'static str> {
     let mut kernels = Vec::new();
@@ -94,27 +97,60 @@ pub(super) fn kernels() -> Vec<&'static str> {
     kernels
 }
 
-/// The test programs of a kernel, and the tests in them to run.
-pub(super) fn tests_on(series: &str) -> (Vec<String>, Vec<String>) {
+/// Test programs, and the tests in them that one guest runs.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Share {
+    pub(super) programs: Vec<String>,
+    pub(super) tests: Vec<String>,
+}
+
+/// The tests of a kernel, as many guests as it takes for them.
+pub(super) fn shares_on(series: &str) -> Vec<Share> {
     let on_it = SELECTION.iter().filter(|(_, kernels)| kernels.contains(&series));
-    let tests = on_it.flat_map(|(tests, _)| *tests).filter_map(|test| test.split_once("::"));
-    let (programs, names): (BTreeSet<_>, Vec<_>) = tests.unzip();
-    let owned = |name: &str| name.to_owned();
-    (programs.into_iter().map(owned).collect(), names.into_iter().map(owned).collect())
+    let mut by_program: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (program, test) in on_it.flat_map(|(tests, _)| *tests).filter_map(|it| it.split_once("::"))
+    {
+        by_program.entry(program).or_default().push(test.to_owned());
+    }
+    let all: usize = by_program.values().map(Vec::len).sum();
+    let each = all.div_ceil(all.div_ceil(MOST_TESTS).max(1));
+    let mut shares = vec![Share::default()];
+    for (program, tests) in by_program {
+        if let Some(share) = shares.last_mut().filter(|share| share.tests.len() < each) {
+            share.programs.push(program.to_owned());
+            share.tests.extend(tests);
+        } else {
+            shares.push(Share { programs: vec![program.to_owned()], tests });
+        }
+    }
+    shares
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn each_kernel_has_the_tests_of_its_kind() {
         assert_eq!(kernels(), ["5.10", "6.1", "6.12", NEWEST]);
-        let (programs, tests) = tests_on("5.10");
-        assert!(
-            programs.contains(&"guest".to_owned()) && !programs.contains(&"pinning".to_owned())
-        );
-        assert_eq!(tests.len(), EVERYWHERE.len() + ON_CLSACT.len());
+        let shares = shares_on("5.10");
+        let is_run = |name: &str| {
+            shares.iter().flat_map(|share| &share.programs).any(|program| program == name)
+        };
+        assert!(is_run("guest") && !is_run("pinning"));
+        let tests = shares.iter().flat_map(|share| &share.tests);
+        assert_eq!(tests.count(), EVERYWHERE.len() + ON_CLSACT.len());
+    }
+
+    #[test]
+    fn a_kernel_with_many_tests_has_several_guests_for_them() {
+        let shares = shares_on(NEWEST);
+
+        assert!(shares.len() > 1 && shares.iter().all(|share| share.tests.len() < 2 * MOST_TESTS));
+        let programs: Vec<_> = shares.iter().flat_map(|share| &share.programs).collect();
+        assert_eq!(programs.iter().collect::<BTreeSet<_>>().len(), programs.len(), "{programs:?}");
     }
 
     #[test]
