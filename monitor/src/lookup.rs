@@ -148,13 +148,13 @@ pub struct OwnTables {
     pub ports: PortSet,
 }
 
-/// What the socket hooks, where they are attached, let be looked up.
+/// What is known beforehand of where to look.
 #[derive(Debug)]
-pub struct Hooks {
-    /// A port that they watch.
+pub struct Places {
+    /// A port that socket hooks watch, where they are attached.
     pub watched: Option<u16>,
-    /// The hierarchy in which they note where a process is.
-    pub cgroups: Hierarchy,
+    /// The hierarchy of cgroups, where it can be opened.
+    pub cgroups: Option<Hierarchy>,
 }
 
 /// The threads.
@@ -172,11 +172,9 @@ impl Lookup {
     pub fn start(
         host: &Identity,
         work: Work,
-        hooks: Option<Hooks>,
+        Places { watched, cgroups }: Places,
         programs: Programs,
     ) -> Result<(Self, mpsc::Receiver<Answer>)> {
-        let (watched, cgroups) =
-            hooks.map_or((None, None), |hooks| (hooks.watched, Some(hooks.cgroups)));
         let reader = Arc::new(Reader::new(host).with_cgroups(cgroups));
         let (answers, receiver) = mpsc::channel(QUEUE);
         let (identities, jobs) = sync_channel(QUEUE);

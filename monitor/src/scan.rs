@@ -23,7 +23,7 @@ use crate::kernel::cgroup;
 use crate::kernel::object::{self, Object};
 use crate::kernel::preflight::{self, Needs};
 use crate::kernel::programs::Programs;
-use crate::lookup::{Answer, Lookup};
+use crate::lookup::{Answer, Lookup, Places};
 use crate::output::{Output, Style};
 use crate::pipeline::{Input, Payload, Pipeline, Settings};
 use crate::policy::Policy;
@@ -116,7 +116,8 @@ impl Look {
         let (snapshot, standing) =
             Snapshot::take(wanted, &programs, cgroups.as_ref(), object.as_mut())?;
         let sockets = snapshot.apply(object.as_mut(), &mut pipeline, &mut degraded)?;
-        let (lookup, answers) = Lookup::start(identity, work, None, programs)?;
+        let places = Places { watched: None, cgroups };
+        let (lookup, answers) = Lookup::start(identity, work, places, programs)?;
         privilege::reduce(Thread::Main, work);
         let ports = ports.clone();
         Ok(Self { ports, pipeline, lookup, answers, sockets, standing, degraded })

@@ -33,6 +33,12 @@ impl Cgroup {
         Some(Self { path })
     }
 
+    /// Gives its slice to another user, as a service manager does who delegates it.
+    pub fn delegate(&self, user: u32) {
+        let slice = self.path.parent().expect("a cgroup in a slice");
+        std::os::unix::fs::chown(slice, Some(user), None).expect("delegate a slice");
+    }
+
     /// A command that will run in it, with the pid that its child has: to be followed by a program.
     pub fn command(&self) -> Command {
         let mut command = Command::new("sh");

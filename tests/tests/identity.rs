@@ -292,6 +292,29 @@ fn of_a_container_name_and_image_are_what_docker_says_on_its_socket() {
     assert_eq!(asked.join().expect("what docker was asked"), targets);
 }
 
+#[test]
+fn where_others_than_root_can_name_cgroups_no_runtime_is_asked_about_a_container() {
+    let Some(host) = Lab::loopback_only(ACTOR) else { return };
+    let id = "fedcba9876543210".repeat(4);
+    let scope = format!("docker-{id}.scope");
+    let Some(container) = Cgroup::make("pwt-delegated.slice", &scope) else { return };
+    container.delegate(65534);
+    let mut command = container.command();
+    command.args(["ip", "netns", "exec", host.name(), ACTOR]);
+    let mut server = Actor::start(command.args([&format!("listen tcp {}", host.v4(PORT)), "stay"]));
+    server.answer();
+
+    // Not by `ip netns exec`, which mounts a /sys without cgroups.
+    let mut scan = Command::new("nsenter");
+    scan.arg(format!("--net=/run/netns/{}", host.name())).arg(portwatch_tests::program());
+    let scan = portwatch_tests::finish(scan.args(["scan", "--format", "json"]));
+
+    let found = found(&host, &events_of(&scan));
+    let missing = missing(found.owner("holder", server.pid()));
+    let why = "container: others than root can make cgroups there, and call them so";
+    assert!(missing.contains(why), "{missing}");
+}
+
 /// Tells of one container and its image; then what it was asked.
 fn answer_as_docker(docker: &UnixListener) -> Vec<String> {
     let id = "ab".repeat(32);

@@ -100,6 +100,19 @@ pub fn container(path: &str) -> Option<Container> {
     None
 }
 
+/// The directory in which that of the container lies: who can make directories there can give one that name.
+pub fn around_container(path: &str) -> Option<&str> {
+    let (mut parent, mut length) = ("", 0);
+    for name in path.split('/') {
+        if contained(parent, name).is_some() {
+            return path.get(..length);
+        }
+        parent = name;
+        length += name.len() + 1;
+    }
+    None
+}
+
 /// The UID of the Kubernetes pod: `/kubepods/burstable/podUID/…` with the cgroupfs driver,
 /// `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podUID.slice/…` with systemd's, where
 /// `_` stands for `-`.
@@ -290,6 +303,19 @@ mod tests {
         ];
         for (path, expected) in table {
             assert_eq!(is_users_own(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_container_lies_in_the_directory_around_it() {
+        let table = [
+            (format!("/system.slice/docker-{ID}.scope"), Some("/system.slice/")),
+            (format!("/docker/{ID}/system.slice/nginx.service"), Some("/docker/")),
+            (format!("/{ID}"), Some("/")),
+            ("/system.slice/ssh.service".to_owned(), None),
+        ];
+        for (path, expected) in table {
+            assert_eq!(around_container(&path), expected, "{path}");
         }
     }
 

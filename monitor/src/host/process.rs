@@ -79,7 +79,7 @@ impl Reader {
         }
     }
 
-    /// The same, which can tell where a process was that is gone.
+    /// The same, which can tell where a process was that is gone, and who could name its cgroup.
     #[must_use]
     pub fn with_cgroups(self, cgroups: Option<Hierarchy>) -> Self {
         Self { cgroups, ..self }
@@ -197,15 +197,29 @@ impl Reader {
     /// them, and the line for [`Process::missing`] where it does not tell all; or only that line.
     pub fn container(&self, process: &Process) -> Result<(Container, Option<String>), String> {
         let described = process.container.as_ref().ok_or_else(|| "none".to_owned());
-        let is_users = process.cgroup.as_deref().is_some_and(cgroup::is_users_own);
+        let path = process.cgroup.as_deref().unwrap_or_default();
         let described = described.and_then(|container| {
-            if is_users {
-                return Err("runtimes of users other than root are not asked".to_owned());
-            }
+            self.is_named_by_root(path)?;
             self.runtimes.describe(container)
         });
         let line = |why: String| format!("container: {why}");
         described.map(|(container, untold)| (container, untold.map(line))).map_err(line)
+    }
+
+    /// Refuses, in words, where others than root can call a cgroup like a container of root's.
+    fn is_named_by_root(&self, path: &str) -> Result<(), String> {
+        if cgroup::is_users_own(path) {
+            return Err("runtimes of users other than root are not asked".to_owned());
+        }
+        let around = cgroup::around_container(path).zip(self.cgroups.as_ref());
+        match around.map(|(around, cgroups)| cgroups.is_roots_alone(around)) {
+            Some(Ok(Some(false))) => {
+                Err("others than root can make cgroups there, and call them so".to_owned())
+            }
+            Some(Err(error)) => Err(format!("its cgroup: {}", proc::words(&error))),
+            // Of a hierarchy of the first version only the path is looked at.
+            None | Some(Ok(None | Some(true))) => Ok(()),
+        }
     }
 
     /// Remembers of a process what reading this executable of it gave.

@@ -62,13 +62,24 @@ pub(super) fn of_process(process: &Process) -> Vec<String> {
     {
         steps.extend(match container.runtime.as_deref() {
             Some(runtime @ ("docker" | "podman")) => Some(format!("{runtime} inspect {id}")),
-            Some("containerd" | "cri-o") => Some(format!("crictl inspect {id}")),
+            Some("cri-o") => Some(format!("crictl inspect {id}")),
+            Some("containerd") if container.pod_uid.is_some() => {
+                Some(format!("crictl inspect {id}"))
+            }
+            // Which of its namespaces it is in does not show.
+            Some("containerd") => Some(format!(
+                "ctr namespaces list -q | xargs -I{{}} ctr -n {{}} containers info {id}"
+            )),
             Some("systemd-nspawn") => Some(format!("machinectl status {id}")),
             Some("lxc") => Some(format!("lxc-info -n {id}")),
             _ => None,
         });
-    } else if let Some(unit) = process.unit.as_deref().and_then(quoted) {
-        steps.push(format!("systemctl status -- {unit}"));
+    } else if let Some(unit) = process.unit.as_deref() {
+        steps.push(match quoted(unit) {
+            Some(unit) => format!("systemctl status -- {unit}"),
+            // Of the unit in which that process is.
+            None => format!("systemctl status {pid}"),
+        });
     }
     steps
 }
@@ -149,6 +160,45 @@ fn quoted(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::Container;
+
+    #[test]
+    fn a_container_is_shown_by_the_tool_of_whoever_runs_it() {
+        let (id, pod) = ("0123", Some("0f2a".to_owned()));
+        let table = [
+            (Some("docker"), None, Some("docker inspect 0123")),
+            (Some("containerd"), pod.clone(), Some("crictl inspect 0123")),
+            (
+                Some("containerd"),
+                None,
+                Some("ctr namespaces list -q | xargs -I{} ctr -n {} containers info 0123"),
+            ),
+            (Some("cri-o"), pod, Some("crictl inspect 0123")),
+            (None, None, None),
+        ];
+        for (runtime, pod_uid, expected) in table {
+            let runtime = runtime.map(Into::into);
+            let container =
+                Container { id: id.to_owned(), runtime, pod_uid, ..Container::default() };
+            let process = Process { container: Some(container), ..Process::default() };
+
+            let steps = of_process(&process);
+
+            assert_eq!(steps.get(1).map(String::as_str), expected, "{process:?}");
+        }
+    }
+
+    #[test]
+    fn a_unit_whose_name_cannot_be_shown_as_it_is_is_asked_for_by_a_process_in_it() {
+        for (unit, expected) in [
+            ("card.service", "systemctl status -- card.service"),
+            ("card\\x2dbridge.service", "systemctl status 7"),
+        ] {
+            let process = Process { pid: 7, unit: Some(unit.to_owned()), ..Process::default() };
+
+            assert_eq!(of_process(&process).last().map(String::as_str), Some(expected));
+        }
+    }
 
     #[test]
     fn what_others_chose_is_one_word_of_a_shell_or_left_out() {

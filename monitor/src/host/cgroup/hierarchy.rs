@@ -5,15 +5,16 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::{fmt, io};
 
 use lru::LruCache;
-use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::time::{ClockId, Timespec};
 
 /// The cgroup v2 hierarchy of this host.
@@ -55,6 +56,27 @@ impl Hierarchy {
         let took_ns = now_ns().saturating_sub(began_ns);
         known.rest_until_ns = now_ns().saturating_add(took_ns.saturating_mul(REST));
         known.paths.get(&id).cloned().ok_or("gone")
+    }
+}
+
+impl Hierarchy {
+    /// Whether root alone can make cgroups in the one with this path, as `/proc/PID/cgroup` has it; `None` if
+    /// the path is not of this hierarchy.
+    pub fn is_roots_alone(&self, path: &str) -> io::Result<Option<bool>> {
+        let inside = path.trim_matches('/');
+        let outermost = inside.split('/').next().unwrap_or_default();
+        if inside.split('/').any(|name| name == "..") {
+            return Ok(None);
+        }
+        let about = |path: &str| {
+            let path = if path.is_empty() { "." } else { path };
+            rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        match about(inside) {
+            Ok(about) => Ok(Some(about.st_uid == 0 && about.st_mode & 0o022 == 0)),
+            Err(Errno::NOENT) if about(outermost).is_err() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -103,7 +125,7 @@ const REST: i64 = 9;
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
-    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 
@@ -120,6 +142,26 @@ mod tests {
 
         assert_eq!(found, Ok("/system.slice/ssh.service".into()));
         assert_eq!(hierarchy.path_of(id), found);
+    }
+
+    #[test]
+    fn who_can_make_cgroups_is_told_by_owner_and_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = |name: &str, mode: u32| {
+            let path = directory.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        made("system.slice/own.service", 0o755);
+        made("system.slice/open.service", 0o777);
+        let hierarchy = Hierarchy::new(File::open(directory.path()).unwrap().into());
+        let told = |path| hierarchy.is_roots_alone(path).map_err(|error| error.kind());
+
+        let is_root = fs::metadata(directory.path()).unwrap().uid() == 0;
+        assert_eq!(told("/system.slice/own.service/"), Ok(Some(is_root)));
+        assert_eq!(told("/system.slice/open.service/"), Ok(Some(false)));
+        assert_eq!(told("/system.slice/gone.service/"), Err(io::ErrorKind::NotFound));
+        assert_eq!([told("/of/another/"), told("/../system.slice/")], [Ok(None), Ok(None)]);
     }
 
     #[test]
