@@ -166,10 +166,12 @@ pub(crate) unsafe fn write_key(to: *mut FlowKey, key: Key) {
     }
 }
 
-/// The same ports again after the connection ended: a flow of its own.
+/// The same ports again after the connection ended: a flow of its own. Whoever opens a connection has not
+/// acknowledged anything of it, so an ACK is of one before, whose FIN another CPU may have counted.
 #[inline(always)]
 const fn starts_again(slot: &Slot, packet: Packet) -> bool {
-    packet.tcp_flags & tcp::SYN != 0 && slot.tcp_flags & (tcp::FIN | tcp::RST) != 0
+    let of_one_before = tcp::FIN | tcp::RST | !packet.tcp_flags & tcp::ACK;
+    packet.tcp_flags & tcp::SYN != 0 && slot.tcp_flags & of_one_before != 0
 }
 
 /// Counts a packet of a known flow.
