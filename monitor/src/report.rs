@@ -188,7 +188,7 @@ impl EndReason {
 /// What this host is to a flow.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum FlowRole {
-    /// A local socket listens on the watched port.
+    /// This host answers on the watched port, by a socket that listens there unless a finding says otherwise.
     Server,
     /// A local process talks to a watched port elsewhere.
     Client,
