@@ -5,11 +5,13 @@
 //! panics. What libFuzzer finds it leaves in `fuzz/artifacts`.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::command;
 use crate::setup;
@@ -39,20 +41,35 @@ pub(crate) fn fuzz(filter: Option<&str>, duration: Duration) -> Result<Tally> {
     command::run(&mut build)?;
     let programs = root.join("target").join(host()?).join("release");
     let mut tally = Tally::default();
-    for target in &targets {
-        match run(&programs, &root, target, duration) {
-            Ok(inputs) => {
-                println!("fuzz {target} ... ok, {inputs} inputs");
-                tally += Tally { passed: 1, ..Tally::default() };
-            }
-            Err(error) => {
-                println!("fuzz {target} ... FAILED\nFAILED: fuzz {target}: {error:#}");
-                tally += Tally { failed: 1, ..Tally::default() };
-            }
+    // A target keeps one CPU busy.
+    let at_once = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    for some in targets.chunks(at_once) {
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let (programs, root) = (&programs, &root);
+            let start = |target| scope.spawn(move || run(programs, root, target, duration));
+            let running: Vec<_> = some.iter().map(String::as_str).map(start).collect();
+            running.into_iter().map(ScopedJoinHandle::join).collect()
+        });
+        for (target, outcome) in some.iter().zip(outcomes) {
+            tally += report(target, outcome.unwrap_or_else(|_| Err(anyhow!("it panicked"))));
         }
     }
     println!("{tally}");
     Ok(tally)
+}
+
+/// Says how a target did, and counts it.
+fn report(target: &str, outcome: Result<u64>) -> Tally {
+    match outcome {
+        Ok(inputs) => {
+            println!("fuzz {target} ... ok, {inputs} inputs");
+            Tally { passed: 1, ..Tally::default() }
+        }
+        Err(error) => {
+            println!("fuzz {target} ... FAILED\nFAILED: fuzz {target}: {error:#}");
+            Tally { failed: 1, ..Tally::default() }
+        }
+    }
 }
 
 /// Runs a target; the number of inputs that it survived.
