@@ -88,8 +88,8 @@ pub struct Readers {
     tally: Tally,
     /// Packets in the totals when the flow table was last read.
     read_at: u64,
-    /// It was read once more since then. A packet counts in the totals a moment before it counts in
-    /// its flow, so that one reading is not enough.
+    /// It was read since then without news. A packet counts in the totals a moment before it counts in its
+    /// flow, and that in its slot may wait for a record, so that one reading is not enough.
     read_again: bool,
     /// What a portwatch before this one has taken over is known, or there was none.
     knows_earlier: bool,
@@ -163,13 +163,13 @@ impl Readers {
             pipeline.apply(Input::TableRead { now_ns });
             return;
         }
-        (self.read_at, self.read_again) = (packets, stands_still);
         let before = clock::thread_ns();
         let mut news = 0;
         for part in self.parts() {
             news += read_news(&self.table, part, pipeline, self.knows_earlier, now_ns);
         }
         pipeline.apply(Input::TableRead { now_ns });
+        (self.read_at, self.read_again) = (packets, stands_still && news == 0);
         if news >= MUCH_NEWS {
             let took_ns = clock::thread_ns().saturating_sub(before);
             let wait_ns = took_ns.saturating_mul(READING_SHARE).min(LONGEST_WAIT_NS);
@@ -183,7 +183,9 @@ impl Readers {
         for part in self.parts() {
             let mut readings = Vec::new();
             self.table.read_part(part, |_, _| true, |reading| readings.push(reading));
-            pipeline.apply(Input::Readings { readings: readings.into(), now_ns });
+            if !readings.is_empty() {
+                pipeline.apply(Input::Readings { readings: readings.into(), now_ns });
+            }
         }
         pipeline.apply(Input::TableRead { now_ns });
     }
@@ -234,10 +236,10 @@ impl Readers {
     }
 }
 
-/// Hands what is news in a part of the flow table to the pipeline; how many slots that were.
+/// Hands what is news in a part of the flow table to the pipeline; how many slots have any.
 ///
 /// `has_all_records`: the flow of each slot was announced since this run began. Of one whose record is still
-/// in a ring nothing is handed on: that record tells first whether its ports begin a flow anew.
+/// in a ring nothing is handed on yet: that record tells first whether its ports begin a flow anew.
 fn read_news(
     table: &FlowTable,
     part: Range<usize>,
@@ -245,15 +247,15 @@ fn read_news(
     has_all_records: bool,
     now_ns: u64,
 ) -> usize {
-    let mut readings = Vec::new();
+    let (mut readings, mut news) = (Vec::new(), 0);
     let is_news = |slot, count| !pipeline.is_current(slot, count);
     table.read_part(part, is_news, |reading| {
+        news += 1;
         if !has_all_records || !pipeline.awaits_record(&reading) {
             readings.push(reading);
         }
     });
-    let news = readings.len();
-    if news > 0 {
+    if !readings.is_empty() {
         pipeline.apply(Input::Readings { readings: readings.into(), now_ns });
     }
     news
