@@ -269,6 +269,9 @@ fn machine(options: &Options) -> Machine {
 }
 
 /// A run over several kernels.
+///
+/// QEMU's own processor sometimes executes code that another virtual CPU is just exchanging: one kernel in some dozens
+/// dies before it starts a process. Such a guest is started once more.
 struct Run<'a> {
     options: &'a Options,
     machine: Machine,
@@ -323,7 +326,15 @@ impl Run<'_> {
         let orders = Orders { programs, arguments: &arguments, limit, slowness };
         self.programs.pack_for(kernel, &orders, &self.common(), &initramfs)?;
         let tell = |line: &str| println!("[{} {}] {line}", kernel.series, job.number);
-        let account = guest::run(kernel, self.machine, &initramfs, &logs, &tell)?;
+        let run = || guest::run(kernel, self.machine, &initramfs, &logs, &tell);
+        let mut account = run()?;
+        if account.release.is_none() && !self.machine.is_accelerated {
+            for fault in &account.faults {
+                tell(fault);
+            }
+            tell("it did not come up, by no fault of what is tested: once more");
+            account = run()?;
+        }
         if !self.options.keep {
             fs::remove_file(&initramfs).context("remove the archive of a guest")?;
         }
