@@ -27,7 +27,8 @@ impl Measure {
         let total: u32 = counts.iter().sum();
         let share = |count: u32| f64::from(count) / f64::from(total.max(1));
         let shares = counts.iter().filter(|count| **count > 0).map(|count| share(*count));
-        let entropy: f64 = shares.map(|share| -share * share.log2()).sum();
+        // Of bytes that are all the same the sum is -0, which would be shown.
+        let entropy = shares.map(|share| -share * share.log2()).sum::<f64>() + 0.0;
         let is_printable =
             |byte: &u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
         let printable = u32::try_from(bytes().filter(is_printable).count()).unwrap_or(u32::MAX);
@@ -65,6 +66,8 @@ mod tests {
             Measure { bytes: 6, entropy: 2.25, printable: 1.0 }
         );
         assert_eq!(Measure::of(&[&[7; 100]]), Measure { bytes: 100, entropy: 0.0, printable: 0.0 });
+        let text = Measure::of(&[b"x"]).to_string();
+        assert_eq!(text, "1 B, entropy 0.00 bits a byte, 100 % printable");
         assert_eq!(
             Measure::of(&[&all]).to_string(),
             "256 B, entropy 8.00 bits a byte, 38 % printable"

@@ -224,10 +224,12 @@ impl Known {
                 && (netns.is_none() || inode.is_none() || netns == inode)
         };
         let (sockets, cookie) = (self.sockets_at(flow, end), self.cookie_at(flow, end));
+        // Bound and not connected, which it also was that is closed by now.
+        let is_open = |socket: &Socket| socket.local.is_some() && socket.remote.is_none();
         let listens = if sockets.is_empty() && cookie == 0 {
             self.sockets.listeners(flow.id.transport, local.port).any(is_there)
         } else {
-            sockets.iter().any(|(socket, _)| socket.listens)
+            sockets.iter().any(|(socket, _)| is_open(socket))
         };
         if listens && flow.id.transport == Transport::Udp {
             Sender::OpenToAll

@@ -29,15 +29,24 @@ fn who_has_a_socket_that_sends_from_the_watched_port_is_a_client() {
 
 #[test]
 fn who_has_a_socket_on_the_port_that_anybody_may_write_to_may_ask_or_answer() {
-    let flow = told(&[udp_socket(SENDER, action::BIND)], SENDER, true);
+    let bound = udp_socket(SENDER, action::BIND);
+    let closed = SocketRecord { action: action::RELEASE, ..bound };
 
-    assert_eq!((flow.source.port, flow.role), (PORT, None));
-    assert_eq!(
-        (flow.attribution.ownership, flow.attribution.owners.len()),
-        (Ownership::Process, 1)
-    );
-    let reason = flow.attribution.reason;
-    assert!(reason.ends_with("it may ask, or answer what was not seen"), "{reason}");
+    for is_gone in [false, true] {
+        let mut scene = Scene::new();
+        scene.ingest(&bound);
+        if is_gone {
+            scene.ingest(&closed);
+            scene.pipeline.known.sockets.no_longer_listens(SENDER);
+        }
+
+        let flow = answer_of(&mut scene, SENDER, true);
+
+        assert_eq!((flow.source.port, flow.role), (PORT, None), "{is_gone}");
+        assert_eq!(flow.attribution.ownership, Ownership::Process);
+        let reason = flow.attribution.reason;
+        assert!(reason.ends_with("it may ask, or answer what was not seen"), "{reason}");
+    }
 }
 
 #[test]
