@@ -133,6 +133,13 @@ impl Frame {
         self
     }
 
+    /// The same with these TCP flags, of an Ethernet frame with IPv4.
+    #[must_use]
+    pub fn flagged(mut self, flags: u8) -> Self {
+        *self.bytes.get_mut(47).expect("a frame with TCP") = flags;
+        self
+    }
+
     /// Behind a VLAN tag: 0x8100, or 0x88a8 for an outer one.
     #[must_use]
     pub fn tag(self, kind: u16) -> Self {

@@ -5,6 +5,7 @@
 
 use std::thread::available_parallelism;
 
+use monitor_ebpf::packet::tcp::{ACK, FIN, SYN};
 use portwatch_tests::{Frame, Lab, frames_file, skip};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
@@ -39,12 +40,11 @@ fn connections_on_the_same_ports_are_told_apart_whichever_cpu_sees_them() {
 
 #[test]
 fn a_connection_whose_end_another_cpu_saw_is_not_continued_by_the_next() {
-    const FIN: u8 = 0x01;
-    const SYN: u8 = 0x02;
-    const ACK: u8 = 0x10;
     let Some(lab) = on_two_cpus() else { return };
     let sent_on = |cpu: usize, flags: &[u8]| {
-        let segments: Vec<_> = flags.iter().map(|flags| segment(*flags)).collect();
+        // From and to where nobody is.
+        let segment = |flags: &u8| Frame::tcp(4000, PORT, b"").ipv4().ethernet().flagged(*flags);
+        let segments: Vec<_> = flags.iter().map(segment).collect();
         let file = frames_file(&segments);
         let inject = format!("inject {} {}", Lab::DEVICE, file.path().display());
         lab.left.perform(&[&format!("pin {cpu}"), &inject]);
@@ -61,13 +61,6 @@ fn a_connection_whose_end_another_cpu_saw_is_not_continued_by_the_next() {
     let ended = run.of("flow-ended").map(|event| event.number("source.packets"));
     assert_eq!(ended.sum::<u64>(), 9);
     assert_eq!(run.of("flow-ended").count(), 3);
-}
-
-/// A segment with these flags, from and to where nobody is.
-fn segment(flags: u8) -> Frame {
-    let mut segment = Frame::tcp(4000, PORT, b"").ipv4().ethernet();
-    segment.bytes[47] = flags;
-    segment
 }
 
 #[test]

@@ -268,10 +268,7 @@ fn of_a_container_name_and_image_are_what_docker_says_on_its_socket() {
     let socket = directory.path().join("docker.sock");
     let docker = UnixListener::bind(&socket).expect("listen as docker");
     let asked = thread::spawn(move || answer_as_docker(&docker));
-    let mut command = container.command();
-    command.args(["ip", "netns", "exec", host.name(), ACTOR]);
-    let mut server = Actor::start(command.args([&format!("listen tcp {}", host.v4(PORT)), "stay"]));
-    server.answer();
+    let server = listener_in(&container, &host);
 
     // Once it looks, portwatch has next to no rights left, and system calls are denied to it.
     let mut portwatch = host.command("unshare");
@@ -299,10 +296,7 @@ fn where_others_than_root_can_name_cgroups_no_runtime_is_asked_about_a_container
     let scope = format!("docker-{id}.scope");
     let Some(container) = Cgroup::make("pwt-delegated.slice", &scope) else { return };
     container.delegate(65534);
-    let mut command = container.command();
-    command.args(["ip", "netns", "exec", host.name(), ACTOR]);
-    let mut server = Actor::start(command.args([&format!("listen tcp {}", host.v4(PORT)), "stay"]));
-    server.answer();
+    let server = listener_in(&container, &host);
 
     // Not by `ip netns exec`, which mounts a /sys without cgroups.
     let mut scan = Command::new("nsenter");
@@ -313,6 +307,15 @@ fn where_others_than_root_can_name_cgroups_no_runtime_is_asked_about_a_container
     let missing = missing(found.owner("holder", server.pid()));
     let why = "container: others than root can make cgroups there, and call them so";
     assert!(missing.contains(why), "{missing}");
+}
+
+/// Somebody in a cgroup who listens on the port.
+fn listener_in(cgroup: &Cgroup, host: &Host) -> Actor {
+    let mut command = cgroup.command();
+    command.args(["ip", "netns", "exec", host.name(), ACTOR]);
+    let mut server = Actor::start(command.args([&format!("listen tcp {}", host.v4(PORT)), "stay"]));
+    server.answer();
+    server
 }
 
 /// Tells of one container and its image; then what it was asked.

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use monitor_ebpf::packet::tcp::{RST, SYN};
 use portwatch_tests::{Count, Frame, Host, Lab, Run, finish, frames_file, skip};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
@@ -114,14 +115,8 @@ fn what_is_cut_short_or_broken_is_counted_by_its_reason() {
 
 #[test]
 fn ports_in_use_again_right_after_a_reset_are_another_flow() {
-    const SYN: u8 = 0x02;
-    const RST: u8 = 0x04;
     let Some(lab) = Lab::two_hosts(ACTOR) else { return };
-    let segment = |flags| {
-        let mut segment = Frame::tcp(FIRST, PORT, b"").ipv4().ethernet();
-        segment.bytes[47] = flags;
-        segment
-    };
+    let segment = |flags| Frame::tcp(FIRST, PORT, b"").ipv4().ethernet().flagged(flags);
 
     let run = watch(&lab, &lab.right, &[SYN, RST, SYN, RST, SYN, RST].map(segment));
 

@@ -62,14 +62,11 @@ pub(super) fn of_process(process: &Process) -> Vec<String> {
     {
         steps.extend(match container.runtime.as_deref() {
             Some(runtime @ ("docker" | "podman")) => Some(format!("{runtime} inspect {id}")),
-            Some("cri-o") => Some(format!("crictl inspect {id}")),
-            Some("containerd") if container.pod_uid.is_some() => {
-                Some(format!("crictl inspect {id}"))
-            }
             // Which of its namespaces it is in does not show.
-            Some("containerd") => Some(format!(
+            Some("containerd") if container.pod_uid.is_none() => Some(format!(
                 "ctr namespaces list -q | xargs -I{{}} ctr -n {{}} containers info {id}"
             )),
+            Some("containerd" | "cri-o") => Some(format!("crictl inspect {id}")),
             Some("systemd-nspawn") => Some(format!("machinectl status {id}")),
             Some("lxc") => Some(format!("lxc-info -n {id}")),
             _ => None,
