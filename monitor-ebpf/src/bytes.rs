@@ -109,6 +109,38 @@ pub fn pin(address: usize) -> usize {
     address
 }
 
+/// The highest bit of a number, 0 or 1. Pinned on both sides: of what LLVM knows to be a comparison it makes
+/// a branch, which processors guess wrong and which doubles the ways that the verifier follows.
+#[inline(always)]
+#[must_use]
+pub fn highest_bit(number: u64) -> u64 {
+    in_order(in_order(number) >> 63)
+}
+
+/// As [`pin`], and what is written before it is done before: LLVM would read everything first, and there is
+/// too little stack to keep it.
+#[inline(always)]
+#[must_use]
+#[cfg_attr(not(target_arch = "bpf"), expect(clippy::missing_const_for_fn, reason = "asm on BPF"))]
+pub fn in_order(number: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let pinned;
+        // SAFETY: moves one register to another.
+        unsafe {
+            core::arch::asm!(
+                "{pinned} = {number}",
+                pinned = lateout(reg) pinned,
+                number = in(reg) number,
+                options(nostack),
+            );
+        }
+        pinned
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    number
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,9 +88,10 @@ pub(crate) fn is_watched(port: u16) -> bool {
 #[inline(always)]
 pub(crate) fn watched(source: u16, destination: u16) -> Option<u16> {
     // A constant to the verifier, which drops the way that is not taken.
-    let only = only_port() as u16;
+    let only = only_port();
     if only != 0 {
-        return (source == only || destination == only).then_some(only);
+        let is_watched = u32::from(source) == only || u32::from(destination) == only;
+        return is_watched.then_some(only as u16);
     }
     match (is_in_set(source), is_in_set(destination)) {
         (false, false) => None,

@@ -5,7 +5,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "BPF and the hosts it is for have 64 bits")]
 
-use crate::bytes::pin;
+use crate::bytes::{highest_bit, in_order};
 use crate::packet::tcp;
 use crate::wire::{Set, Slot, WAYS};
 
@@ -41,7 +41,7 @@ pub struct Room {
 pub fn idle_longest(set: &Set, jiffies: u32) -> Room {
     let [first, second, third, fourth] = &set.ways;
     let rank = |slot: &Slot, way: usize| {
-        let is_free = (slot.count.wrapping_sub(1) & !slot.count) >> 63;
+        let is_free = highest_bit(slot.count.wrapping_sub(1) & !slot.count);
         let idle = (u64::from(jiffies.wrapping_sub(slot.last_jiffies)) >> ACTIVE_BITS) + 1;
         // Of several that are alike, the first.
         (is_free << 40 | (idle * SLOWER) >> (lasting_bit(slot) * SLOWER_BITS)) << 2
@@ -60,18 +60,19 @@ pub fn idle_longest(set: &Set, jiffies: u32) -> Room {
 
 /// 1 for a flow that lasts, otherwise 0.
 #[inline(always)]
-const fn lasting_bit(slot: &Slot) -> u64 {
-    let has_many = (LASTING - 1).wrapping_sub(slot.packets()) >> 63;
-    let has_ended = (slot.tcp_flags >> FIN_BIT | slot.tcp_flags >> RST_BIT) as u64 & 1;
+fn lasting_bit(slot: &Slot) -> u64 {
+    let has_many = highest_bit((LASTING - 1).wrapping_sub(slot.packets()));
+    // In order, as in `highest_bit`.
+    let has_ended = in_order(u64::from(slot.tcp_flags >> FIN_BIT | slot.tcp_flags >> RST_BIT)) & 1;
     has_many & !has_ended
 }
 
-/// The greater one of two numbers below 2^63, without a branch.
+/// The greater one of two numbers below 2^63.
 #[inline(always)]
 fn greater(a: u64, b: u64) -> u64 {
     let difference = a.wrapping_sub(b);
-    // All ones where `b` is greater. Pinned, or LLVM would make a branch of it.
-    let mask = pin((difference.cast_signed() >> 63).cast_unsigned() as usize) as u64;
+    // All ones where `b` is greater.
+    let mask = highest_bit(difference).wrapping_neg();
     a.wrapping_sub(difference & mask)
 }
 

@@ -16,6 +16,7 @@ use core::hint::cold_path;
 use monitor_ebpf::eviction::idle_longest;
 use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::tcp;
+use monitor_ebpf::search::{find, find_beside, key_of};
 use monitor_ebpf::wire::{BESIDE, FlowKey, FlowRecord, Set, Slot, WAYS, kind};
 
 use crate::{clock, config, emit, flow_ring};
@@ -75,7 +76,7 @@ pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
             };
             // SAFETY: as above; the set lies in the same part.
             let next = unsafe { &*next };
-            let elsewhere = find(next, packet.key, packet.words);
+            let elsewhere = find_beside(next, packet.key, packet.words);
             room = idle_longest(next, jiffies as u32);
             if elsewhere < WAYS || !room.is_active {
                 index ^= beside;
@@ -108,43 +109,6 @@ pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
 struct Place {
     slot: u32,
     jiffies: u64,
-}
-
-/// The way that holds `key`, or [`WAYS`]. Written out: the verifier then knows every offset.
-#[inline(always)]
-fn find(set: &Set, key: Key, words: Words) -> usize {
-    if holds(&set.ways[0], key, words) {
-        0
-    } else if holds(&set.ways[1], key, words) {
-        1
-    } else if holds(&set.ways[2], key, words) {
-        2
-    } else if holds(&set.ways[3], key, words) {
-        3
-    } else {
-        WAYS
-    }
-}
-
-/// Is this slot the packet's? Compares the most telling words first. The last word tells the family:
-/// where it is that of an IPv4 packet, the three in between are zero on both sides.
-#[inline(always)]
-fn holds(slot: &Slot, key: Key, words: Words) -> bool {
-    let held = key_of(slot);
-    held[4] == key[4]
-        && held[0] == key[0]
-        && match words {
-            Words::Ipv4 => true,
-            Words::All => held[1] == key[1] && held[3] == key[3] && held[2] == key[2],
-        }
-}
-
-/// The five words of a slot's key.
-#[inline(always)]
-const fn key_of(slot: &Slot) -> Key {
-    let words = (&raw const slot.key).cast::<u64>();
-    // SAFETY: `FlowKey` is five words at offset 0 of a slot, which is aligned to 64.
-    unsafe { [*words, *words.add(1), *words.add(2), *words.add(3), *words.add(4)] }
 }
 
 /// Writes a key word by word. Volatile: LLVM would make one `memmove` or `memset` of it, which BPF

@@ -12,4 +12,5 @@ pub mod wire;
 pub mod view;
 pub mod bytes;
 pub mod packet;
+pub mod search;
 pub mod eviction;

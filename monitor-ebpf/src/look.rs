@@ -12,7 +12,7 @@ use aya_ebpf::programs::TcContext;
 
 use monitor_ebpf::bytes::pin;
 use monitor_ebpf::key::{self, Words};
-use monitor_ebpf::packet::{self, Kind, Parsed, Part, Source, View};
+use monitor_ebpf::packet::{self, Headers, Kind, Parsed, Part, Source, View};
 use monitor_ebpf::wire::aside;
 
 use crate::fragments::{self, Datagram, Ports};
@@ -32,6 +32,8 @@ struct Scratch {
     filled: usize,
     /// See [`Source::blur`].
     blurred: usize,
+    /// See [`Head::blur_headers`].
+    headers: Headers,
 }
 
 /// One for each CPU; sized by the loader.
@@ -87,7 +89,7 @@ pub(crate) fn look(ctx: &TcContext, hook: Hook) {
     if parsed.tunnelled {
         totals::set_aside(aside::TUNNELLED);
     }
-    let headers = parsed.headers;
+    let headers = head.blur_headers(parsed.headers);
     count(ctx, hook, headers, Words::All, || {
         let addresses = head.addresses(headers.network, headers.ipv6)?;
         Some(Ends { addresses, ports: key::ports(headers.source_port, headers.destination_port) })
@@ -204,6 +206,17 @@ impl Source for Head<'_> {
 }
 
 impl Head<'_> {
+    /// As [`Source::blur`], so that what follows is verified once for all shapes of packets.
+    #[inline(always)]
+    fn blur_headers(&mut self, headers: Headers) -> Headers {
+        // SAFETY: this CPU's live scratch.
+        unsafe {
+            let blurred = &raw mut (*self.scratch).headers;
+            blurred.write_volatile(headers);
+            blurred.read_volatile()
+        }
+    }
+
     #[inline(always)]
     fn filled(&self) -> usize {
         // SAFETY: this CPU's live scratch.

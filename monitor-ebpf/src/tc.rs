@@ -12,7 +12,7 @@ use aya_ebpf::programs::TcContext;
 
 use monitor_ebpf::bytes::Bytes;
 use monitor_ebpf::key::{self, Key, Words};
-use monitor_ebpf::packet::{self, Headers, Link, Packet};
+use monitor_ebpf::packet::{self, Follow, Glance, Headers, Link};
 use monitor_ebpf::wire::{InterfaceId, Place, aside, program};
 
 use crate::config;
@@ -25,6 +25,7 @@ use crate::{netns, sample, totals};
 macro_rules! classifiers {
     ($($name:ident: $program:ident, egress: $egress:literal, $link:ident, elsewhere: $elsewhere:literal;)*) => {$(
         #[classifier]
+        #[inline(always)]
         fn $name(ctx: TcContext) -> i32 {
             let (program, link) = (program::$program, Link::$link);
             observe(&ctx, Hook { program, egress: $egress, link, elsewhere: $elsewhere })
@@ -62,22 +63,12 @@ pub(crate) struct Hook {
 #[inline(always)]
 fn observe(ctx: &TcContext, hook: Hook) -> i32 {
     let glanced = match hook.link {
-        Link::Ethernet => packet::glance(bytes(ctx), config::watched),
-        Link::Bare => None,
+        Link::Ethernet => packet::glance(bytes(ctx), config::watched, Observed { ctx, hook }),
+        Link::Bare => Glance::Unclear,
     };
-    match glanced {
-        // Written out, so that each family gets code of its own with its offsets as constants.
-        Some(Packet::Flow(headers)) if headers.ipv6 => {
-            flow(ctx, hook, Headers { ipv6: true, ..headers }, Words::All);
-        }
-        Some(Packet::Flow(headers)) => {
-            flow(ctx, hook, Headers { ipv6: false, ..headers }, Words::Ipv4);
-        }
-        Some(_) => {}
-        None => {
-            cold_path();
-            look(ctx, hook);
-        }
+    if let Glance::Unclear = glanced {
+        cold_path();
+        look(ctx, hook);
     }
     TC_ACT_UNSPEC
 }
@@ -88,16 +79,28 @@ pub(crate) fn bytes(ctx: &TcContext) -> Bytes {
     unsafe { Bytes::new(ctx.data(), ctx.data_end()) }
 }
 
-/// Counts a TCP or UDP packet of a watched port that took a glance.
-#[inline(always)]
-fn flow(ctx: &TcContext, hook: Hook, headers: Headers, words: Words) {
-    let available = ctx.len() - headers.network as u32;
-    if headers.length > available {
-        cold_path();
-        totals::set_aside(aside::BAD_IP_HEADER);
-        return;
+/// A packet, where it was seen.
+#[derive(Clone, Copy)]
+struct Observed<'a> {
+    ctx: &'a TcContext,
+    hook: Hook,
+}
+
+impl Follow for Observed<'_> {
+    type Followed = ();
+
+    #[inline(always)]
+    fn follow(self, headers: Headers) {
+        let Self { ctx, hook } = self;
+        let available = ctx.len() as usize - headers.network;
+        if headers.length as usize > available {
+            cold_path();
+            totals::set_aside(aside::BAD_IP_HEADER);
+            return;
+        }
+        let words = if headers.ipv6 { Words::All } else { Words::Ipv4 };
+        count(ctx, hook, headers, words, || ends(ctx, headers));
     }
-    count(ctx, hook, headers, words, || ends(ctx, headers));
 }
 
 /// Both addresses and both ports of a packet as they lie in it; an IPv4 packet's addresses are one word.

@@ -11,7 +11,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::{Headers, Link, Packet, Parsed, Part, glance, parse};
+use super::{Glance, Headers, Link, Packet, Parsed, Part, glance, parse};
 use crate::bytes::Bytes;
 use crate::wire::aside;
 use frames::*;
@@ -38,7 +38,7 @@ fn a_packet_without_a_watched_port_is_none_of_ours() {
         let bytes = unsafe { Bytes::new(start, start + packet.len()) };
 
         assert_eq!(parse(&mut &packet[..], Link::Ethernet, |_, _| None).packet(), Packet::Other);
-        assert_eq!(glance(bytes, |_, _| None), Some(Packet::Other));
+        assert_eq!(glance(bytes, |_, _| None, |headers| headers), Glance::Other);
     }
 }
 
@@ -382,7 +382,7 @@ fn all_of_on(link: Link, packet: &[u8]) -> Parsed {
         let start = packet.as_ptr().expose_provenance();
         // SAFETY: `packet` is borrowed until the parser returns.
         let bytes = unsafe { Bytes::new(start, start + packet.len()) };
-        let glanced = glance(bytes, watched);
+        let glanced = glance(bytes, watched, |headers| headers).packet();
         assert!(glanced.is_none_or(|packet| packet == seen.packet()), "{glanced:?}, {seen:?}");
         assert!(glanced.is_none() || (seen.part == Part::Whole && !seen.tunnelled));
     }
