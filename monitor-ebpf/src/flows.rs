@@ -13,6 +13,7 @@ use aya_ebpf::programs::TcContext;
 
 use core::hint::cold_path;
 
+use monitor_ebpf::bytes::pin;
 use monitor_ebpf::eviction::idle_longest;
 use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::tcp;
@@ -93,8 +94,8 @@ pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
         // SAFETY: as above.
         set = unsafe { &mut *chosen };
     }
-    // Masked, so that the verifier sees the bound.
-    let slot = &mut set.ways[way & (WAYS - 1)];
+    // Masked, so that the verifier sees the bound, and pinned, so that LLVM keeps the mask.
+    let slot = &mut set.ways[pin(way) & (WAYS - 1)];
     let place = Place { slot: index * WAYS as u32 + way as u32, jiffies };
     if found < WAYS && !starts_again(slot, packet) {
         hit(ctx, packet, slot, place)

@@ -37,13 +37,28 @@ pub fn find(tuple: Tuple) -> Place {
         if !seen.insert(netns) || !has_address(&process, tuple.ends.destination.ip) {
             continue;
         }
-        let sockets = sockets(&process, tuple);
-        let held = holders::find(&sockets).map(|holders| holders.found).unwrap_or_default();
-        let mut pids: Vec<u32> = held.into_iter().map(|holding| holding.pid).collect();
-        pids.dedup();
-        return Place::Here { netns, pids };
+        return Place::Here { netns, pids: first_held(sockets(&process, tuple), pids) };
     }
     Place::Elsewhere
+}
+
+/// Who holds the first of these sockets that somebody holds: a connection may be closed after the table was
+/// read, and who listens there still does.
+fn first_held(sockets: [BTreeSet<u64>; 2], held: impl Fn(&BTreeSet<u64>) -> Vec<u32>) -> Vec<u32> {
+    let [connected, listening] = sockets;
+    let holders = held(&connected);
+    if holders.is_empty() { held(&listening) } else { holders }
+}
+
+/// The processes that hold one of these sockets.
+fn pids(sockets: &BTreeSet<u64>) -> Vec<u32> {
+    if sockets.is_empty() {
+        return Vec::new();
+    }
+    let held = holders::find(sockets).map(|holders| holders.found).unwrap_or_default();
+    let mut pids: Vec<u32> = held.into_iter().map(|holding| holding.pid).collect();
+    pids.dedup();
+    pids
 }
 
 /// Does a process, given by pid and start, have a connection to there?
@@ -86,9 +101,9 @@ fn has_address(process: &Directory, ip: IpAddr) -> bool {
     }
 }
 
-/// Inodes of the sockets that have both ends of the connection; if there is none, of those that get what is sent
-/// to its destination.
-fn sockets(process: &Directory, tuple: Tuple) -> BTreeSet<u64> {
+/// Inodes of the sockets that have both ends of the connection, and of those that get what else is sent to its
+/// destination.
+fn sockets(process: &Directory, tuple: Tuple) -> [BTreeSet<u64>; 2] {
     let mut connected = BTreeSet::new();
     let mut listening = BTreeSet::new();
     for Line { local, remote, inode, .. } in lines(process, tuple.transport) {
@@ -103,7 +118,7 @@ fn sockets(process: &Directory, tuple: Tuple) -> BTreeSet<u64> {
             listening.insert(inode);
         }
     }
-    if connected.is_empty() { listening } else { connected }
+    [connected, listening]
 }
 
 /// The sockets of a transport in the namespace of a process.
@@ -206,10 +221,28 @@ mod tests {
         ];
 
         let inode = |fd: std::os::fd::BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_ino;
-        let expected = [accepted.as_fd(), listener.as_fd(), datagrams.as_fd()]
-            .map(|fd| BTreeSet::from([inode(fd)]));
-        assert_eq!(found, expected);
+        let [accepted, listener, datagrams] =
+            [accepted.as_fd(), listener.as_fd(), datagrams.as_fd()]
+                .map(|fd| BTreeSet::from([inode(fd)]));
+        let none = BTreeSet::new;
+        assert_eq!(found, [[accepted, listener.clone()], [none(), listener], [none(), datagrams]]);
         drop(client);
+    }
+
+    #[test]
+    fn of_a_connection_that_is_closed_meanwhile_whoever_listens_is_told() {
+        let [connected, listening] = [1, 2].map(|inode| BTreeSet::from([inode]));
+        let held = |by: &'static [(u64, u32)]| {
+            move |sockets: &BTreeSet<u64>| {
+                let held = by.iter().filter(|(inode, _)| sockets.contains(inode));
+                held.map(|(_, pid)| *pid).collect()
+            }
+        };
+        let found = |by| first_held([connected.clone(), listening.clone()], held(by));
+
+        assert_eq!(found(&[(1, 10), (2, 20)]), [10]);
+        assert_eq!(found(&[(2, 20)]), [20]);
+        assert_eq!(found(&[]), Vec::<u32>::new());
     }
 
     #[test]
