@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::frames::{self, Frame};
 use crate::programs::{EMPTY, OURS, Programs, default_settings, nanoseconds_each};
+use crate::quiet;
 use crate::report::Row;
 use crate::spread::Spread;
 use crate::{Effort, stay_on_one_cpu};
@@ -39,10 +40,14 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
         for round in 0..effort.rounds {
             for Case { frame, costs, .. } in &mut cases {
                 let ours_first = round % 2 == 1;
-                costs.push(programs.difference(&frame.bytes, effort.packets, ours_first)?);
-                programs.drain();
+                costs.push(quiet::measure(|| {
+                    let cost = programs.difference(&frame.bytes, effort.packets, ours_first);
+                    programs.drain();
+                    cost
+                })?);
             }
-            let empty = programs.run(EMPTY, &frames::arp().bytes, effort.packets)?;
+            let arp = frames::arp();
+            let empty = quiet::measure(|| programs.run(EMPTY, &arp.bytes, effort.packets))?;
             floor.push(nanoseconds_each(empty, effort.packets));
         }
     }

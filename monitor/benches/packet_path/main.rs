@@ -12,6 +12,7 @@
 )]
 
 mod clock;
+mod quiet;
 mod spread;
 mod report;
 mod frames;
@@ -108,7 +109,11 @@ fn measure(arguments: &Arguments) -> Result<()> {
     for group in groups() {
         eprintln!("measuring: {}", group.name);
         // A thread of its own: it moves to one CPU, and what it starts would inherit that.
-        let measured = thread::spawn(move || (group.measure)(effort)).join();
+        let measured = thread::spawn(move || {
+            quiet::listen();
+            (group.measure)(effort)
+        });
+        let measured = measured.join();
         report.add(measured.map_err(|_panic| anyhow!("measuring {} panicked", group.name))??);
     }
     report.end()?;

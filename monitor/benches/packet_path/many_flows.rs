@@ -14,6 +14,7 @@ use crate::frames;
 use crate::known_flow::over_empty;
 use crate::process::one_apart;
 use crate::programs::{EMPTY, OURS, Programs, default_settings};
+use crate::quiet;
 use crate::report::Row;
 use crate::rewriter::Rewriter;
 use crate::spread::Spread;
@@ -144,7 +145,8 @@ fn in_turn(name: &str, flows: u32, table_bytes: u64, effort: Effort) -> Result<R
     pair.fill(&mut packet, u64::from(flows))?;
     let mut costs = Vec::new();
     for _ in 0..effort.loads * effort.rounds {
-        costs.push(pair.difference_in_batches(&mut packet, effort.packets.max(flows))?);
+        let packets = effort.packets.max(flows);
+        costs.push(quiet::measure(|| pair.difference_in_batches(&mut packet, packets))?);
     }
     Ok(Row::new(what, "ns", Spread::of(costs)))
 }
@@ -161,10 +163,15 @@ fn fill_and_read(effort: Effort) -> Result<Vec<Row>> {
     pair.fill(&mut packet, 4 * table.slots() as u64)?;
     let (mut costs, mut sets, mut records) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..effort.loads * effort.rounds {
-        costs.push(pair.difference(&mut packet, pair.batch)?);
-        for (floor, costs) in floors.iter().zip([&mut sets, &mut records]) {
-            costs.push(pair.difference_of(floor, &mut packet, pair.batch)?);
-        }
+        let (ours, [set, record]) = quiet::measure(|| {
+            let ours = pair.difference(&mut packet, pair.batch)?;
+            let [set, record] = &floors;
+            let mut of = |floor| pair.difference_of(floor, &mut packet, pair.batch);
+            Ok((ours, [of(set)?, of(record)?]))
+        })?;
+        costs.push(ours);
+        sets.push(set);
+        records.push(record);
     }
     let row = |what: &str, costs| Row::new(over_empty(what), "ns", Spread::of(costs));
     Ok(vec![
@@ -201,8 +208,11 @@ fn restarts(effort: Effort) -> Result<Row> {
     let packet = frames::syn_fin();
     let mut costs = Vec::new();
     for round in 0..effort.loads * effort.rounds {
-        costs.push(programs.difference(&packet, batch, round % 2 == 1)?);
-        programs.drain();
+        costs.push(quiet::measure(|| {
+            let cost = programs.difference(&packet, batch, round % 2 == 1);
+            programs.drain();
+            cost
+        })?);
     }
     Ok(Row::new(over_empty("flow started again by each packet"), "ns", Spread::of(costs)))
 }

@@ -6,6 +6,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use crate::quiet::{self, Told};
 use crate::spread::Spread;
 
 /// Everything that was measured, and where.
@@ -21,6 +22,7 @@ pub(crate) struct Report {
     /// other work, which disturbs.
     load_before: f64,
     load_after: f64,
+    quiet: Told,
     rows: Vec<Row>,
 }
 
@@ -75,6 +77,7 @@ impl Report {
             quick,
             load_before: load()?,
             load_after: 0.0,
+            quiet: quiet::told(),
             rows: Vec::new(),
         })
     }
@@ -84,18 +87,24 @@ impl Report {
         self.rows.extend(rows);
     }
 
-    /// Notes how busy the host was meanwhile.
+    /// Notes how busy and how quiet the host was meanwhile.
     pub(crate) fn end(&mut self) -> Result<()> {
         self.load_after = load()?;
+        self.quiet = quiet::told();
         Ok(())
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kernel, processor, cpus, load_before, load_after, .. } = self;
+        let Self { kernel, processor, cpus, load_before, load_after, quiet, .. } = self;
         writeln!(f, "Linux {kernel}, {cpus} CPUs, {processor}")?;
         writeln!(f, "load average {load_before} before, {load_after} after")?;
+        let Told { taken, again, loud } = quiet;
+        writeln!(
+            f,
+            "of {taken} measurements that ask for quiet, {again} were taken again, {loud} had none"
+        )?;
         if self.quick {
             writeln!(f, "--quick: too few measurements to quote")?;
         }

@@ -17,6 +17,7 @@ use crate::generator::Generator;
 use crate::observer::{Observer, empty_program};
 use crate::process::{one_apart, stay_on};
 use crate::programs::nanoseconds_each;
+use crate::quiet;
 use crate::report::Row;
 use crate::spread::Spread;
 
@@ -75,7 +76,9 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
         let mut round = Round::new();
         for turn in turns {
             if turn.observer().missing().is_none() {
-                round.insert(turn, road.observed(turn.observer(), &mut object)?);
+                // Not in between, when an observer may be at work.
+                let cost = quiet::measure(|| road.observed(turn.observer(), &mut object))?;
+                round.insert(turn, cost);
             }
         }
         rounds.push(round);
