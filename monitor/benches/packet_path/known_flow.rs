@@ -40,11 +40,8 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
         for round in 0..effort.rounds {
             for Case { frame, costs, .. } in &mut cases {
                 let ours_first = round % 2 == 1;
-                costs.push(quiet::measure(|| {
-                    let cost = programs.difference(&frame.bytes, effort.packets, ours_first);
-                    programs.drain();
-                    cost
-                })?);
+                let packets = effort.packets;
+                costs.push(programs.difference_in_quiet(&frame.bytes, packets, ours_first)?);
             }
             let arp = frames::arp();
             let empty = quiet::measure(|| programs.run(EMPTY, &arp.bytes, effort.packets))?;

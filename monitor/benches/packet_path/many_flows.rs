@@ -208,11 +208,7 @@ fn restarts(effort: Effort) -> Result<Row> {
     let packet = frames::syn_fin();
     let mut costs = Vec::new();
     for round in 0..effort.loads * effort.rounds {
-        costs.push(quiet::measure(|| {
-            let cost = programs.difference(&packet, batch, round % 2 == 1);
-            programs.drain();
-            cost
-        })?);
+        costs.push(programs.difference_in_quiet(&packet, batch, round % 2 == 1)?);
     }
     Ok(Row::new(over_empty("flow started again by each packet"), "ns", Spread::of(costs)))
 }

@@ -14,6 +14,7 @@ use monitor::kernel::object::{Object, Settings};
 use monitor::kernel::packet_rings::PacketRings;
 
 use crate::clock::Stopwatch;
+use crate::quiet;
 
 /// What is measured. Egress runs the same code.
 pub(crate) const OURS: &str = "pw_ingress";
@@ -79,6 +80,20 @@ impl Programs {
             (self.run(OURS, packet, repeat)?, empty)
         };
         Ok(nanoseconds_each(ours, repeat) - nanoseconds_each(empty, repeat))
+    }
+
+    /// The same while the machine is quiet; what that leaves in the rings is thrown away.
+    pub(crate) fn difference_in_quiet(
+        &mut self,
+        packet: &[u8],
+        repeat: u32,
+        ours_first: bool,
+    ) -> Result<f64> {
+        quiet::measure(|| {
+            let cost = self.difference(packet, repeat, ours_first);
+            self.drain();
+            cost
+        })
     }
 
     /// Throws away what is in the rings: the number of records. A full ring would be another cost.

@@ -31,8 +31,8 @@ const WHOLE: usize = SAMPLES as usize;
 /// seconds, so that what is measured there is how long the machine takes to fetch memory.
 const WARM_RING: u32 = 32 << 10;
 
-/// Between two of them it is asked whether the machine is quiet.
-const TURNS_A_SECOND: u64 = 10;
+/// How long batches run until it is asked again whether the machine is quiet.
+const TURN: Duration = Duration::from_millis(100);
 
 /// What a tick brings along is done by then, and the next one is not due.
 const AFTER_TICK: Duration = Duration::from_millis(1);
@@ -71,10 +71,12 @@ fn run(settings: &Settings, effort: Effort) -> Result<Costs> {
     programs.run(OURS, &frame.bytes, 4 + packets)?;
     programs.drain();
     let mut costs = Costs::default();
-    for _ in 0..effort.seconds.saturating_mul(TURNS_A_SECOND) {
+    let mut measured = Duration::ZERO;
+    while measured < Duration::from_secs(effort.seconds) {
         let turn = quiet::measure(|| batches(&mut programs, &frame.bytes, packets))?;
         costs.within.extend(turn.within);
         costs.beyond.extend(turn.beyond);
+        measured += TURN;
     }
     Ok(costs)
 }
@@ -84,7 +86,7 @@ fn batches(programs: &mut Programs, packet: &[u8], packets: u32) -> Result<Costs
     let mut costs = Costs::default();
     let passed = Stopwatch::of_everybody();
     let mut before = 0;
-    while passed.elapsed() * u32::try_from(TURNS_A_SECOND)? < Duration::from_secs(1) {
+    while passed.elapsed() < TURN {
         let cost = programs.difference(packet, packets, false)?;
         let taken = programs.drain();
         match (before, taken) {
