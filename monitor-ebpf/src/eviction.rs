@@ -5,7 +5,9 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "BPF and the hosts it is for have 64 bits")]
 
-use crate::bytes::{highest_bit, in_order};
+use core::convert;
+
+use crate::bytes::{in_order, pin};
 use crate::packet::tcp;
 use crate::wire::{Set, Slot, WAYS};
 
@@ -39,13 +41,35 @@ pub struct Room {
 #[inline(always)]
 #[must_use]
 pub fn idle_longest(set: &Set, jiffies: u32) -> Room {
+    choose(set, jiffies, convert::identity)
+}
+
+/// As [`idle_longest`], in small steps one after the other, which takes longer and less of the stack.
+#[inline(always)]
+#[must_use]
+pub fn idle_longest_beside(set: &Set, jiffies: u32) -> Room {
+    choose(set, jiffies, in_order)
+}
+
+/// Takes every `step` in between, which gives back the number it is given.
+#[inline(always)]
+fn choose(set: &Set, jiffies: u32, step: impl Fn(u64) -> u64 + Copy) -> Room {
     let [first, second, third, fourth] = &set.ways;
+    let highest_bit = |number| step(step(number) >> 63);
     let rank = |slot: &Slot, way: usize| {
         let is_free = highest_bit(slot.count.wrapping_sub(1) & !slot.count);
+        let has_many = highest_bit((LASTING - 1).wrapping_sub(slot.packets()));
+        let has_ended = step(u64::from(slot.tcp_flags >> FIN_BIT | slot.tcp_flags >> RST_BIT)) & 1;
+        let lasts = has_many & !has_ended;
         let idle = (u64::from(jiffies.wrapping_sub(slot.last_jiffies)) >> ACTIVE_BITS) + 1;
         // Of several that are alike, the first.
-        (is_free << 40 | (idle * SLOWER) >> (lasting_bit(slot) * SLOWER_BITS)) << 2
-            | (WAYS - 1 - way) as u64
+        (is_free << 40 | (idle * SLOWER) >> (lasts * SLOWER_BITS)) << 2 | (WAYS - 1 - way) as u64
+    };
+    let greater = |a: u64, b: u64| {
+        let difference = a.wrapping_sub(b);
+        // All ones where `b` is greater. Pinned, or LLVM would make a branch of it.
+        let mask = pin((step(difference).cast_signed() >> 63).cast_unsigned() as usize) as u64;
+        a.wrapping_sub(difference & mask)
     };
     let ranks = [rank(first, 0), rank(second, 1), rank(third, 2), rank(fourth, 3)];
     let highest = greater(greater(ranks[0], ranks[1]), greater(ranks[2], ranks[3]));
@@ -56,24 +80,6 @@ pub fn idle_longest(set: &Set, jiffies: u32) -> Room {
         // One that does not last is alone as much.
         others_last: others >> 2 < SLOWER,
     }
-}
-
-/// 1 for a flow that lasts, otherwise 0.
-#[inline(always)]
-fn lasting_bit(slot: &Slot) -> u64 {
-    let has_many = highest_bit((LASTING - 1).wrapping_sub(slot.packets()));
-    // In order, as in `highest_bit`.
-    let has_ended = in_order(u64::from(slot.tcp_flags >> FIN_BIT | slot.tcp_flags >> RST_BIT)) & 1;
-    has_many & !has_ended
-}
-
-/// The greater one of two numbers below 2^63.
-#[inline(always)]
-fn greater(a: u64, b: u64) -> u64 {
-    let difference = a.wrapping_sub(b);
-    // All ones where `b` is greater.
-    let mask = highest_bit(difference).wrapping_neg();
-    a.wrapping_sub(difference & mask)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use aya_ebpf::programs::TcContext;
 use core::hint::cold_path;
 
 use monitor_ebpf::bytes::pin;
-use monitor_ebpf::eviction::idle_longest;
+use monitor_ebpf::eviction::{idle_longest, idle_longest_beside};
 use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::tcp;
 use monitor_ebpf::search::{find, find_beside, key_of};
@@ -78,7 +78,7 @@ pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
             // SAFETY: as above; the set lies in the same part.
             let next = unsafe { &*next };
             let elsewhere = find_beside(next, packet.key, packet.words);
-            room = idle_longest(next, jiffies as u32);
+            room = idle_longest_beside(next, jiffies as u32);
             if elsewhere < WAYS || !room.is_active {
                 index ^= beside;
                 found = elsewhere;
