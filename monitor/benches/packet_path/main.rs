@@ -29,6 +29,7 @@ mod generator;
 mod cable;
 mod observer;
 mod veth;
+mod witness;
 mod beside;
 mod scene;
 mod following;

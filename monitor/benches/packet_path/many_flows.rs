@@ -18,6 +18,7 @@ use crate::quiet;
 use crate::report::Row;
 use crate::rewriter::Rewriter;
 use crate::spread::Spread;
+use crate::witness::{Take, Takes};
 use crate::{Effort, stay_on_one_cpu};
 
 /// The most that a new flow, and a packet of one of a million flows, may cost, in nanoseconds, and
@@ -99,7 +100,7 @@ impl Pair {
 
     /// What does only what a new flow cannot do without: with a set of the flow table, and with that and
     /// the ring.
-    fn floors(&mut self) -> Result<[Rewriter; 2]> {
+    fn floors(&mut self, flows: u64) -> Result<[Rewriter; 2]> {
         let mut map = |name| self.programs.map(OURS, name);
         let (table, records, ends) = (map("pw_flows")?, map("pw_flow_ring")?, map("pw_flow_ends")?);
         let [table_fd, records_fd, ends_fd] = [table.fd()?, records.fd()?, ends.fd()?];
@@ -118,7 +119,7 @@ impl Pair {
         let behind = |ring| -> Result<Rewriter> {
             let program =
                 floor::load(table, ring).context("loading a program of few instructions")?;
-            Ok(Rewriter::new(program.as_fd(), ENDLESS)?)
+            Ok(Rewriter::new(program.as_fd(), flows)?)
         };
         Ok([behind(None)?, behind(Some(ring))?])
     }
@@ -141,46 +142,62 @@ fn in_turn(name: &str, flows: u32, table_bytes: u64, effort: Effort) -> Result<R
     }
     let settings = Settings { flow_table_bytes: table_bytes, ..default_settings()? };
     let mut pair = Pair::load(&settings, u64::from(flows))?;
+    let [set, _record] = pair.floors(u64::from(flows))?;
     let mut packet = frames::bare_ack();
     pair.fill(&mut packet, u64::from(flows))?;
-    let mut costs = Vec::new();
-    for _ in 0..effort.loads * effort.rounds {
-        let packets = effort.packets.max(flows);
-        costs.push(quiet::measure(|| pair.difference_in_batches(&mut packet, packets))?);
-    }
-    Ok(Row::new(what, "ns", Spread::of(costs)))
+    let packets = effort.packets.max(flows);
+    let takes = Takes::collect(effort.loads * effort.rounds, || {
+        quiet::measure(|| {
+            let measured = pair.difference_in_batches(&mut packet, packets)?;
+            let witness = pair.difference_of(&set, &mut packet, packets)?;
+            Ok(Take { measured, witness })
+        })
+    })?;
+    Ok(Row::new(what, "ns", Spread::of(takes.quiet().map(|take| take.measured).collect())))
 }
 
 /// Packets that each start a flow, in the default table when it is full, so that each hands over what
 /// it replaces; and reading that table, free and full.
 fn fill_and_read(effort: Effort) -> Result<Vec<Row>> {
     let mut pair = Pair::load(&default_settings()?, ENDLESS)?;
-    let floors = pair.floors()?;
+    let floors = pair.floors(ENDLESS)?;
     let table = pair.programs.flow_table()?;
     let free = read(&table, effort);
 
     let mut packet = frames::syn();
     pair.fill(&mut packet, 4 * table.slots() as u64)?;
-    let (mut costs, mut sets, mut records) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..effort.loads * effort.rounds {
-        let (ours, [set, record]) = quiet::measure(|| {
+    let takes = Takes::collect(effort.loads * effort.rounds, || {
+        quiet::measure(|| {
             let ours = pair.difference(&mut packet, pair.batch)?;
             let [set, record] = &floors;
             let mut of = |floor| pair.difference_of(floor, &mut packet, pair.batch);
-            Ok((ours, [of(set)?, of(record)?]))
-        })?;
-        costs.push(ours);
-        sets.push(set);
-        records.push(record);
-    }
+            let (set, witness) = (of(set)?, of(record)?);
+            Ok(Take { measured: NewFlow { ours, set }, witness })
+        })
+    })?;
     let row = |what: &str, costs| Row::new(over_empty(what), "ns", Spread::of(costs));
+    let quiet = |cost: fn(&Take<NewFlow>) -> f64| takes.quiet().map(cost).collect();
+    let all = |cost: fn(&Take<NewFlow>) -> f64| takes.all().map(cost).collect();
+    let new = "new flow in a full table, IPv4 TCP SYN";
+    let [set, record] =
+        ["bare: another set of that table each time", "bare: that, and a record in the ring"];
     Ok(vec![
-        row("new flow in a full table, IPv4 TCP SYN", costs).at_most(NEW_BAR),
-        row("bare: another set of that table each time", sets),
-        row("bare: that, and a record in the ring", records),
+        row(new, quiet(|take| take.measured.ours)).at_most(NEW_BAR),
+        row(set, quiet(|take| take.measured.set)),
+        row(record, quiet(|take| take.witness)),
+        row(&format!("{new}, however slow memory was"), all(|take| take.measured.ours)),
+        row(&format!("{record}, however slow memory was"), all(|take| take.witness)),
         free,
         read(&table, effort),
     ])
+}
+
+/// What a packet that starts a flow takes.
+#[derive(Clone, Copy)]
+struct NewFlow {
+    ours: f64,
+    /// The least: to touch a set.
+    set: f64,
 }
 
 /// Reads every slot.

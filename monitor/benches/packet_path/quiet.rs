@@ -48,6 +48,14 @@ pub(crate) fn told() -> Told {
     Told { taken, again, loud }
 }
 
+/// Notes that of the measurements so many were the same one taken again, and that so many count although it
+/// was loud.
+pub(crate) fn note(again: usize, loud: usize) {
+    TAKEN.fetch_sub(again as u64, Ordering::Relaxed);
+    AGAIN.fetch_add(again as u64, Ordering::Relaxed);
+    LOUD.fetch_add(loud as u64, Ordering::Relaxed);
+}
+
 /// Learns how long the work takes, as far as it is quiet by now.
 pub(crate) fn listen() {
     for _ in 0..LOOKS {
