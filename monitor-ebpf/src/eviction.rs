@@ -65,6 +65,7 @@ fn choose(set: &Set, jiffies: u32, step: impl Fn(u64) -> u64 + Copy) -> Room {
         // Of several that are alike, the first.
         (is_free << 40 | (idle * SLOWER) >> (lasts * SLOWER_BITS)) << 2 | (WAYS - 1 - way) as u64
     };
+    // Of two numbers below 2^63.
     let greater = |a: u64, b: u64| {
         let difference = a.wrapping_sub(b);
         // All ones where `b` is greater. Pinned, or LLVM would make a branch of it.

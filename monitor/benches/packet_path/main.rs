@@ -13,6 +13,7 @@
 
 mod clock;
 mod quiet;
+mod witness;
 mod spread;
 mod report;
 mod frames;
@@ -29,7 +30,6 @@ mod generator;
 mod cable;
 mod observer;
 mod veth;
-mod witness;
 mod beside;
 mod scene;
 mod following;

@@ -11,8 +11,10 @@ use anyhow::Result;
 use crate::clock::Stopwatch;
 use crate::quiet;
 
-/// How long the witness may take beside what counts, in proportion to the least it ever took.
-const MOST: f64 = 1.5;
+/// How much longer than it ever did the witness may take beside what counts, in proportion to that, or
+/// nanoseconds where that is more: a witness in the caches takes hardly any.
+const LONGER: f64 = 0.5;
+const LONGER_NS: f64 = 2.0;
 
 /// How long takes are repeated at least, to learn how little the witness takes.
 const LISTENED: Duration = Duration::from_secs(3);
@@ -31,6 +33,7 @@ pub(crate) struct Takes<T> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Take<T> {
     pub(crate) measured: T,
+    /// In nanoseconds over the empty program.
     pub(crate) witness: f64,
 }
 
@@ -69,7 +72,8 @@ impl<T> Takes<T> {
 
     /// How many of those that count had a witness that took too long.
     fn loud(&self) -> usize {
-        let most = self.sorted.first().map_or(f64::INFINITY, |first| first.witness * MOST);
+        let least = self.sorted.first().map_or(f64::INFINITY, |first| first.witness);
+        let most = least + (least * LONGER).max(LONGER_NS);
         self.quiet().filter(|take| take.witness > most).count()
     }
 }
