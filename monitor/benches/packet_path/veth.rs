@@ -76,9 +76,7 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
         let mut round = Round::new();
         for turn in turns {
             if turn.observer().missing().is_none() {
-                // Not in between, when an observer may be at work.
-                let cost = quiet::measure(|| road.observed(turn.observer(), &mut object))?;
-                round.insert(turn, cost);
+                round.insert(turn, road.observed(turn.observer(), &mut object)?);
             }
         }
         rounds.push(round);
@@ -126,14 +124,15 @@ impl Road {
         stay_on(&self.others)?;
         let observing = observer.start(object)?;
         stay_on(&[self.cpu])?;
+        // The first bursts warm up.
+        for generator in [&self.off, &self.on] {
+            receive(generator)?;
+        }
         let (mut off, mut on) = (Vec::new(), Vec::new());
-        // The first burst warms up.
-        for burst in 0..=BURSTS {
-            let costs = (receive(&self.off)?, receive(&self.on)?);
-            if burst > 0 {
-                off.push(costs.0);
-                on.push(costs.1);
-            }
+        for _ in 0..BURSTS {
+            // What an observer does on other CPUs meanwhile counts: only this one has to be quiet.
+            off.push(quiet::measure(|| receive(&self.off))?);
+            on.push(quiet::measure(|| receive(&self.on))?);
         }
         observing.stop()?;
         let median = |values| Spread::of(values).map_or(f64::NAN, |spread| spread.median);
