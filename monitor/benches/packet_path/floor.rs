@@ -36,7 +36,7 @@ pub(crate) struct Ring<'a> {
     pub(crate) records: Part<'a>,
 }
 
-/// Loads a program that reads the set that a packet's source address chooses, and writes to it; with a
+/// Loads a program that reads the set that a packet's source address chooses, and writes it back; with a
 /// `ring`, it then leaves a record there.
 pub(crate) fn load(table: Part<'_>, ring: Option<Ring<'_>>) -> io::Result<OwnedFd> {
     let mut instructions = visit_a_set(table);
@@ -70,7 +70,8 @@ fn visit_a_set(part: Part<'_>) -> Vec<Instruction> {
     for slot in words::<Set>(size_of::<Slot>()) {
         instructions.extend([op(LOAD_64, 9, 0, slot, 0), op(ADD_REGISTER, 8, 9, 0, 0)]);
     }
-    instructions.push(op(STORE_64, 0, 8, 0, 0));
+    // As it was: known flows are to stay known.
+    instructions.extend([op(LOAD_64, 9, 0, 0, 0), op(STORE_64, 0, 9, 0, 0)]);
     instructions
 }
 

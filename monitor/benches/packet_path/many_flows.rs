@@ -145,11 +145,10 @@ fn in_turn(name: &str, flows: u32, table_bytes: u64, effort: Effort) -> Result<R
     let [set, _record] = pair.floors(u64::from(flows))?;
     let mut packet = frames::bare_ack();
     pair.fill(&mut packet, u64::from(flows))?;
-    let packets = effort.packets.max(flows);
     let takes = Takes::collect(effort.loads * effort.rounds, || {
         quiet::measure(|| {
-            let measured = pair.difference_in_batches(&mut packet, packets)?;
-            let witness = pair.difference_of(&set, &mut packet, packets)?;
+            let measured = pair.difference_in_batches(&mut packet, effort.packets)?;
+            let witness = pair.difference_of(&set, &mut packet, effort.packets)?;
             Ok(Take { measured, witness })
         })
     })?;
