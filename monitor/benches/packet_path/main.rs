@@ -25,10 +25,12 @@ mod rewriter;
 mod floor;
 mod process;
 mod many_flows;
+mod new_flows;
 mod commands;
 mod generator;
 mod cable;
 mod observer;
+mod pair;
 mod veth;
 mod beside;
 mod scene;
@@ -138,8 +140,8 @@ const GROUPS: [Group; 15] = [
     Group { name: "scan", measure: commands::scan },
     Group { name: "known-flow", measure: known_flow::measure },
     Group { name: "sampled", measure: sampled::measure },
-    Group { name: "many-flows", measure: many_flows::known_flows },
-    Group { name: "new-flow", measure: many_flows::new_flows },
+    Group { name: "many-flows", measure: many_flows::measure },
+    Group { name: "new-flow", measure: new_flows::measure },
     Group { name: "veth", measure: veth::measure },
     Group { name: "end-to-end", measure: beside::measure },
     Group { name: "flow-table", measure: following::measure },

@@ -2,7 +2,8 @@
 //!
 //! How long memory takes depends on who else reads it, beside a virtual machine as well, and changes within
 //! seconds, by more than what is measured. So each take has a witness: work that always is the same and
-//! needs the same memory. The takes count beside which it took least. What was measured has no say in that.
+//! needs the same memory. The takes count beside which it took hardly longer than where all of that is in the
+//! caches. What was measured has no say in that.
 
 use std::time::Duration;
 
@@ -11,16 +12,11 @@ use anyhow::Result;
 use crate::clock::Stopwatch;
 use crate::quiet;
 
-/// How much longer than it ever did the witness may take beside what counts, in proportion to that, or
-/// nanoseconds where that is more: a witness in the caches takes hardly any.
-const LONGER: f64 = 0.5;
-const LONGER_NS: f64 = 2.0;
+/// How many times as long as in the caches the witness may take beside what counts.
+const LONGER: f64 = 2.5;
 
-/// How long takes are repeated at least, to learn how little the witness takes.
-const LISTENED: Duration = Duration::from_secs(3);
-
-/// How long takes are repeated until enough of them count.
-const PATIENCE: Duration = Duration::from_secs(75);
+/// How long takes are repeated until enough of them count. Those count then beside which it took least.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// All takes of one measurement, those first beside which the witness took least.
 #[derive(Debug)]
@@ -38,20 +34,19 @@ pub(crate) struct Take<T> {
 }
 
 impl<T> Takes<T> {
-    /// Repeats `take` until `wanted` takes count, or as long as patience lasts.
+    /// Repeats `take` until `wanted` takes count, or as long as patience lasts. In the caches, the witness
+    /// takes `cached` nanoseconds.
     pub(crate) fn collect(
         wanted: usize,
+        cached: f64,
         mut take: impl FnMut() -> Result<Take<T>>,
     ) -> Result<Self> {
         let passed = Stopwatch::of_everybody();
         let mut takes = Self { sorted: Vec::new(), wanted };
-        while takes.sorted.len() < wanted
-            || passed.elapsed() < LISTENED
-            || takes.loud() > 0 && passed.elapsed() < PATIENCE
-        {
+        while takes.sorted.len() < wanted || takes.loud(cached) > 0 && passed.elapsed() < PATIENCE {
             takes.add(take()?);
         }
-        quiet::note(takes.sorted.len().saturating_sub(wanted), takes.loud());
+        quiet::note(takes.sorted.len().saturating_sub(wanted), takes.loud(cached));
         Ok(takes)
     }
 
@@ -71,9 +66,7 @@ impl<T> Takes<T> {
     }
 
     /// How many of those that count had a witness that took too long.
-    fn loud(&self) -> usize {
-        let least = self.sorted.first().map_or(f64::INFINITY, |first| first.witness);
-        let most = least + (least * LONGER).max(LONGER_NS);
-        self.quiet().filter(|take| take.witness > most).count()
+    fn loud(&self, cached: f64) -> usize {
+        self.quiet().filter(|take| take.witness > cached * LONGER).count()
     }
 }
