@@ -80,7 +80,10 @@ pub(super) fn ports(key: &str, value: &Value<'_>) -> Result<PortSet, Problem> {
                 Some(Ok(port)) if port != 0 => Ok(PortSet::from(port)),
                 _ => Err(Problem::at(
                     item,
-                    format!("`{key}`: {integer} is not a port, which is a number from 1 to 65535"),
+                    format!(
+                        "`{key}`: {} is not a port, which is a number from 1 to 65535",
+                        number(integer)
+                    ),
                 )),
             },
             DeValue::String(list) => {
@@ -116,7 +119,7 @@ pub(super) fn version(value: &Value<'_>) -> Result<(), Problem> {
         DeValue::Integer(integer) if integer_value(integer) == Some(1) => Ok(()),
         DeValue::Integer(integer) => Err(Problem::at(
             value,
-            format!("version {integer} is not supported, this portwatch reads version 1"),
+            format!("version {} is not supported, this portwatch reads version 1", number(integer)),
         )),
         _ => Err(wrong_type("version", "the number 1", value)),
     }
@@ -222,6 +225,11 @@ fn items<'v, 't>(
     }
     let single = list.is_none().then_some(value);
     Ok(list.into_iter().flatten().chain(single))
+}
+
+/// A number as it was written: the library takes some for one that hold other characters as well.
+fn number(integer: &DeInteger<'_>) -> String {
+    quoted(&integer.to_string())
 }
 
 fn integer_value(integer: &DeInteger<'_>) -> Option<i64> {

@@ -96,6 +96,10 @@ fn a_bad_document_is_refused_with_its_place() {
             "version = 2\nfoo = 1",
             "p:1:11: version 2 is not supported, this portwatch reads version 1",
         ),
+        (
+            "version = 1_5\u{e}",
+            "p:1:11: version 15\\x0e is not supported, this portwatch reads version 1",
+        ),
         ("version = '1'", "p:1:11: `version` must be the number 1, found string"),
         ("version = 1\nversion = 1", "p:2:1: duplicate key"),
         (
@@ -171,6 +175,10 @@ fn a_bad_value_is_refused_with_its_place() {
         (
             "expires = 10:00:00",
             "p:4:11: `expires` must be a date without quotes such as 2027-06-30, without a time",
+        ),
+        (
+            "port = 1_5\u{e}",
+            "p:4:8: `port`: 15\\x0e is not a port, which is a number from 1 to 65535",
         ),
         ("port = 0", "p:4:8: `port`: 0 is not a port, which is a number from 1 to 65535"),
         (
