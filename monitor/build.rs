@@ -128,9 +128,9 @@ fn bpf_target() -> Result<&'static str> {
 /// Where the nested cargo builds: one place for all profiles and for clippy, since the object is the
 /// same for all of them.
 fn nested_target_directory(output_directory: &Path) -> PathBuf {
-    // Cargo marks its target directory for backup programs.
+    // Cargo marks its target directory for backup programs. The fuzz targets have one within the workspace's.
     let is_target_directory = |directory: &&Path| directory.join("CACHEDIR.TAG").exists();
-    let target_directory = output_directory.ancestors().find(is_target_directory);
+    let target_directory = output_directory.ancestors().filter(is_target_directory).last();
     target_directory.unwrap_or(output_directory).join("kernel-object")
 }
 

@@ -35,11 +35,14 @@ pub(crate) fn fuzz(filter: Option<&str>, duration: Duration) -> Result<Tally> {
     ensure!(!targets.is_empty(), "no fuzz target has such a name");
     let mut build = command::cargo(["build", "--release", "--locked"]);
     build.current_dir(&root).env("RUSTFLAGS", INSTRUMENTED);
+    // Within the workspace's, whose kernel object is carried here as well.
+    let target_directory = command::target_directory()?.join("fuzz");
+    build.arg("--target-dir").arg(&target_directory);
     // Named, so that the flags do not reach build scripts.
     build.arg(format!("--target={}", host()?));
     build.args(targets.iter().map(|target| format!("--bin={target}")));
     command::run(&mut build)?;
-    let programs = root.join("target").join(host()?).join("release");
+    let programs = target_directory.join(host()?).join("release");
     let mut tally = Tally::default();
     // A target keeps one CPU busy.
     let at_once = thread::available_parallelism().map_or(1, NonZeroUsize::get);
