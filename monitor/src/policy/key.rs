@@ -227,7 +227,7 @@ fn items<'v, 't>(
     Ok(list.into_iter().flatten().chain(single))
 }
 
-/// A number as it was written: the library takes some for one that hold other characters as well.
+/// A number, for the middle of a one-line message: the library takes text for one that has control characters.
 fn number(integer: &DeInteger<'_>) -> String {
     quoted(&integer.to_string())
 }
