@@ -39,10 +39,11 @@ pub(crate) fn fuzz(filter: Option<&str>, duration: Duration) -> Result<Tally> {
     let target_directory = command::target_directory()?.join("fuzz");
     build.arg("--target-dir").arg(&target_directory);
     // Named, so that the flags do not reach build scripts.
-    build.arg(format!("--target={}", host()?));
+    let host = host()?;
+    build.arg(format!("--target={host}"));
     build.args(targets.iter().map(|target| format!("--bin={target}")));
     command::run(&mut build)?;
-    let programs = target_directory.join(host()?).join("release");
+    let programs = target_directory.join(host).join("release");
     let mut tally = Tally::default();
     // A target keeps one CPU busy.
     let at_once = thread::available_parallelism().map_or(1, NonZeroUsize::get);
