@@ -4,8 +4,9 @@
 //! takes for it: most of it goes by as memory is waited for.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
+use anyhow::{Context as _, Result};
 use monitor_ebpf::wire::{FlowRecord, Set, Slot};
 
 use crate::bpf::{
@@ -15,30 +16,57 @@ use crate::bpf::{
     SUBTRACT_REGISTER, op,
 };
 use crate::frames::IPV4_SOURCE;
+use crate::process::{one_apart, possible_cpus};
+use crate::programs::{OURS, Programs};
+use crate::rewriter::Rewriter;
+
+/// What a packet of `flows` flows in turn needs of the maps of `programs` to start a flow, behind a rewriter
+/// each: a set of the flow table, and that and a record in the ring.
+pub(crate) fn load(programs: &mut Programs, flows: u64) -> Result<[Rewriter; 2]> {
+    let mut map = |name| programs.map(OURS, name);
+    let (table, records, ends) = (map("pw_flows")?, map("pw_flow_ring")?, map("pw_flow_ends")?);
+    let [table_fd, records_fd, ends_fd] = [table.fd()?, records.fd()?, ends.fd()?];
+    let (cpu, _others) = one_apart()?;
+    let (cpus, cpu) = (u32::try_from(possible_cpus()?)?, u32::try_from(cpu)?);
+    let part = |map, entries: u32| {
+        let length = entries / cpus;
+        Part { map, first: cpu * length, length }
+    };
+    let table = part(table_fd.as_fd(), table.max_entries());
+    let ring = Ring {
+        ends: part(ends_fd.as_fd(), ends.max_entries()),
+        records: part(records_fd.as_fd(), records.max_entries()),
+    };
+    let behind = |ring| -> Result<Rewriter> {
+        let program = visitor(table, ring).context("loading a program of few instructions")?;
+        Ok(Rewriter::new(program.as_fd(), flows)?)
+    };
+    Ok([behind(None)?, behind(Some(ring))?])
+}
 
 /// What one CPU has of a map that is laid out by hand.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Part<'a> {
+struct Part<'a> {
     /// The map.
-    pub(crate) map: BorrowedFd<'a>,
+    map: BorrowedFd<'a>,
     /// The first entry.
-    pub(crate) first: u32,
+    first: u32,
     /// How many there are; a power of two.
-    pub(crate) length: u32,
+    length: u32,
 }
 
 /// The ring of flow records of one CPU.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ring<'a> {
+struct Ring<'a> {
     /// How far it is written and read: an entry.
-    pub(crate) ends: Part<'a>,
+    ends: Part<'a>,
     /// The records.
-    pub(crate) records: Part<'a>,
+    records: Part<'a>,
 }
 
 /// Loads a program that reads the set that a packet's source address chooses, and writes it back; with a
 /// `ring`, it then leaves a record there.
-pub(crate) fn load(table: Part<'_>, ring: Option<Ring<'_>>) -> io::Result<OwnedFd> {
+fn visitor(table: Part<'_>, ring: Option<Ring<'_>>) -> io::Result<OwnedFd> {
     let mut instructions = visit_a_set(table);
     instructions.extend(ring.into_iter().flat_map(leave_a_record));
     instructions.extend([op(MOV_64, 0, 0, 0, -1), op(EXIT, 0, 0, 0, 0)]);

@@ -7,7 +7,7 @@ use crate::commands::time_scan;
 use crate::descriptors::Holders;
 use crate::following::Followed;
 use crate::report::Row;
-use crate::spread::Spread;
+use crate::spread::{Spread, median};
 use crate::userspace;
 
 /// Linear, and what caches and the noise of one measurement add.
@@ -54,8 +54,4 @@ fn descriptors(rounds: usize) -> Result<Vec<f64>> {
         ratios.push(time_scan()? / once);
     }
     Ok(ratios)
-}
-
-fn median(values: Vec<f64>) -> f64 {
-    Spread::of(values).map_or(f64::NAN, |spread| spread.median)
 }

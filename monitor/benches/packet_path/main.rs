@@ -13,7 +13,6 @@
 
 mod clock;
 mod quiet;
-mod witness;
 mod spread;
 mod report;
 mod frames;
@@ -22,15 +21,16 @@ mod known_flow;
 mod sampled;
 mod bpf;
 mod rewriter;
-mod floor;
 mod process;
+mod floor;
+mod pair;
+mod witness;
 mod many_flows;
 mod new_flows;
 mod commands;
 mod generator;
 mod cable;
 mod observer;
-mod pair;
 mod veth;
 mod beside;
 mod scene;

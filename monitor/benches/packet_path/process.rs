@@ -159,3 +159,8 @@ pub(crate) fn one_apart() -> Result<(usize, Vec<usize>)> {
     }
     Ok((one, others))
 }
+
+/// How many CPUs there may be: maps that are laid out by hand have a part for each.
+pub(crate) fn possible_cpus() -> Result<usize> {
+    aya::util::nr_cpus().map_err(|(_path, error)| error).context("counting CPUs")
+}

@@ -26,3 +26,8 @@ impl Spread {
         })
     }
 }
+
+/// The middle one of some measurements; not a number without any.
+pub(crate) fn median(values: Vec<f64>) -> f64 {
+    Spread::of(values).map_or(f64::NAN, |spread| spread.median)
+}

@@ -19,7 +19,7 @@ use crate::process::{one_apart, stay_on};
 use crate::programs::nanoseconds_each;
 use crate::quiet;
 use crate::report::Row;
-use crate::spread::Spread;
+use crate::spread::{Spread, median};
 
 /// The most that portwatch may cost on the port, in per cent of what tcpdump costs.
 const TCPDUMP_BAR: f64 = 20.0;
@@ -68,14 +68,14 @@ type Round = BTreeMap<Turn, Cost>;
 pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
     let road = Road::open()?;
     let mut object = empty_program()?;
-    let missing: Vec<&str> =
-        Turn::ALL.iter().filter_map(|turn| turn.observer().missing()).collect();
+    let missing = |turn: Turn| Some((turn, turn.observer().missing()?));
+    let missing: BTreeMap<Turn, &str> = Turn::ALL.into_iter().filter_map(missing).collect();
     let mut turns = Turn::ALL;
     let mut rounds = Vec::new();
     for _ in 0..effort.turns {
         let mut round = Round::new();
         for turn in turns {
-            if turn.observer().missing().is_none() {
+            if !missing.contains_key(&turn) {
                 round.insert(turn, road.observed(turn.observer(), &mut object)?);
             }
         }
@@ -135,7 +135,6 @@ impl Road {
             on.push(quiet::measure(|| receive(&self.on))?);
         }
         observing.stop()?;
-        let median = |values| Spread::of(values).map_or(f64::NAN, |spread| spread.median);
         Ok(Cost { off: median(off), on: median(on) })
     }
 }
@@ -150,7 +149,7 @@ fn receive(generator: &Generator) -> Result<f64> {
 /// Takes one of the two costs.
 type Port = (&'static str, fn(&Cost) -> f64);
 
-fn rows(rounds: &[Round], missing: &[&str]) -> Vec<Row> {
+fn rows(rounds: &[Round], missing: &BTreeMap<Turn, &str>) -> Vec<Row> {
     const OFF: Port = ("off", |cost| cost.off);
     const ON: Port = ("on", |cost| cost.on);
     // One row: what `number` makes of every round that has it.
@@ -184,7 +183,7 @@ fn rows(rounds: &[Round], missing: &[&str]) -> Vec<Row> {
         });
         rows.push(if port.0 == "on" { row.at_most(TCPDUMP_BAR) } else { row });
     }
-    rows.extend(missing.iter().map(|why| Row::new(format!("not compared: {why}"), "", None)));
+    rows.extend(missing.values().map(|why| Row::new(format!("not compared: {why}"), "", None)));
     rows
 }
 
