@@ -127,7 +127,9 @@ impl Tap for Recorder {
     fn note(&mut self, input: &Input<'_>) {
         let is_end = matches!(input, Input::Ended { .. });
         if self.state.is_broken() {
-            self.state.lose(1);
+            // What waits to be handed on can follow nothing that is missing.
+            self.chunk.clear();
+            self.state.lose(std::mem::take(&mut self.inputs).saturating_add(1));
         } else {
             self.add(input, is_end);
         }

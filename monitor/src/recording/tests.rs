@@ -163,6 +163,26 @@ fn a_disk_that_is_full_ends_the_recording_and_not_the_run() {
 }
 
 #[test]
+fn what_waited_to_be_handed_on_when_the_disk_failed_is_lost_once_the_run_has_ended() {
+    let (reading, writing) = std::io::pipe().unwrap();
+    let (mut recorder, recording) =
+        Recorder::start(std::os::fd::OwnedFd::from(writing).into(), &header(Payload::Full))
+            .unwrap();
+    // More than a pipe takes, so that the thread that writes is still at it.
+    recorder.note(&Input::Record { bytes: vec![0; 1 << 20].into(), now_ns: 1 });
+    recorder.note(&Input::Record { bytes: vec![0; 1].into(), now_ns: 1 });
+
+    drop(reading);
+    while !recording.is_broken() {
+        std::thread::yield_now();
+    }
+    recorder.note(&ended());
+    recording.close();
+
+    assert_eq!((recording.count().delivered, recording.count().lost), (0, 3));
+}
+
+#[test]
 fn a_disk_that_is_too_slow_ends_the_recording_which_says_so() {
     let (mut reading, writing) = std::io::pipe().unwrap();
     let (mut recorder, recording) =
