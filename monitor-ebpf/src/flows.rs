@@ -51,9 +51,14 @@ pub(crate) enum Accounted {
     Overflow,
 }
 
-/// Counts the packet in its flow, which may be new.
+/// Counts the packet in its flow, which may be new. `sequence` reads its sequence number, as it lies in the
+/// packet; it is asked only where a SYN starts a flow.
 #[inline(always)]
-pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
+pub(crate) fn account(
+    ctx: &TcContext,
+    packet: Packet,
+    sequence: impl FnOnce() -> u32,
+) -> Accounted {
     let hash = key::hash(packet.key, packet.words, config::hash_multiplier);
     let mut index = packet.cpu * config::sets() + (hash >> config::set_shift()) as u32;
     let Some(set) = FLOWS.get_ptr_mut(index) else {
@@ -101,7 +106,7 @@ pub(crate) fn account(ctx: &TcContext, packet: Packet) -> Accounted {
         hit(ctx, packet, slot, place)
     } else {
         cold_path();
-        start(ctx, packet, slot, place)
+        start(ctx, packet, slot, place, sequence)
     }
 }
 
@@ -152,7 +157,7 @@ fn hit(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Accoun
     if slot.head_samples != 0 {
         cold_path();
         if slot.head_samples & Slot::UNANNOUNCED != 0
-            && announce(ctx, packet, None, place, slot.generation() as u32)
+            && announce(ctx, packet, None, place, slot.generation() as u32, || 0)
         {
             slot.head_samples &= !Slot::UNANNOUNCED;
         }
@@ -174,9 +179,15 @@ fn hit(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Accoun
 
 /// Gives a slot to a new flow, handing its old content over first.
 #[inline(always)]
-fn start(ctx: &TcContext, packet: Packet, slot: &mut Slot, place: Place) -> Accounted {
+fn start(
+    ctx: &TcContext,
+    packet: Packet,
+    slot: &mut Slot,
+    place: Place,
+    sequence: impl FnOnce() -> u32,
+) -> Accounted {
     let generation = next_generation(slot);
-    let announced = announce(ctx, packet, Some(slot), place, generation);
+    let announced = announce(ctx, packet, Some(slot), place, generation, sequence);
     if !announced && slot.count != 0 {
         return Accounted::Overflow;
     }
@@ -230,6 +241,7 @@ fn announce(
     evicted: Option<&Slot>,
     place: Place,
     generation: u32,
+    sequence: impl FnOnce() -> u32,
 ) -> bool {
     let Some(reserved) = flow_ring::reserve(packet.cpu, packet.program) else {
         return false;
@@ -237,6 +249,8 @@ fn announce(
     // Of UDP only the time tells which of two CPUs had the question and which the answer.
     let time = clock::within_a_jiffy(packet.cpu, place.jiffies, packet.tcp_flags == 0);
     let cookie = cookie(ctx);
+    let opens = packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    let sequence = if opens { sequence() } else { 0 };
     let record = reserved.as_mut_ptr();
     // SAFETY: the reserved record; every field is written.
     unsafe {
@@ -249,7 +263,7 @@ fn announce(
         let late = if evicted.is_none() { FlowRecord::LATE } else { 0 };
         let early = if time.is_early { FlowRecord::EARLY } else { 0 };
         (*record).circumstances = late | early;
-        (*record).reserved = 0;
+        (*record).sequence = sequence;
         (*record).jiffies = place.jiffies as u32;
         let evicted_key = &raw mut (*record).evicted_key;
         if let Some(slot) = evicted {

@@ -32,6 +32,8 @@ struct Scratch {
     filled: usize,
     /// See [`Source::blur`].
     blurred: usize,
+    /// See [`Source::note_sequence`].
+    sequence: u32,
     /// See [`Head::blur_headers`].
     headers: Headers,
 }
@@ -90,10 +92,13 @@ pub(crate) fn look(ctx: &TcContext, hook: Hook) {
         totals::set_aside(aside::TUNNELLED);
     }
     let headers = head.blur_headers(parsed.headers);
-    count(ctx, hook, headers, Words::All, || {
+    let ends = || {
         let addresses = head.addresses(headers.network, headers.ipv6)?;
         Some(Ends { addresses, ports: key::ports(headers.source_port, headers.destination_port) })
-    });
+    };
+    // SAFETY: this CPU's live scratch.
+    let sequence = || unsafe { (*scratch).sequence };
+    count(ctx, hook, headers, Words::All, ends, sequence);
 }
 
 /// Is the packet as long as it says? One too large for its length field gets its length here.
@@ -202,6 +207,12 @@ impl Source for Head<'_> {
             blurred.write_volatile(number);
             blurred.read_volatile()
         }
+    }
+
+    #[inline(always)]
+    fn note_sequence(&mut self, sequence: u32) {
+        // SAFETY: this CPU's live scratch.
+        unsafe { (*self.scratch).sequence = sequence };
     }
 }
 

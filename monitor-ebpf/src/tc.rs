@@ -10,7 +10,7 @@ use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use monitor_ebpf::bytes::Bytes;
+use monitor_ebpf::bytes::{Bytes, Window};
 use monitor_ebpf::key::{self, Key, Words};
 use monitor_ebpf::packet::{self, Follow, Glance, Headers, Link};
 use monitor_ebpf::wire::{InterfaceId, Place, aside, program};
@@ -99,7 +99,7 @@ impl Follow for Observed<'_> {
             return;
         }
         let words = if headers.ipv6 { Words::All } else { Words::Ipv4 };
-        count(ctx, hook, headers, words, || ends(ctx, headers));
+        count(ctx, hook, headers, words, || ends(ctx, headers), || sequence(ctx, headers));
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct Ends {
 }
 
 /// Counts a packet: in the totals, and in the flow between these ends. `words`, a constant, tells what
-/// is known of its key.
+/// is known of its key; `sequence` is asked for the sequence number of a SYN.
 #[inline(always)]
 pub(crate) fn count(
     ctx: &TcContext,
@@ -119,6 +119,7 @@ pub(crate) fn count(
     headers: Headers,
     words: Words,
     ends: impl FnOnce() -> Option<Ends>,
+    sequence: impl FnOnce() -> u32,
 ) {
     // SAFETY: reads the number of the CPU, which stays the same while the program runs.
     let cpu = unsafe { bpf_get_smp_processor_id() };
@@ -142,7 +143,7 @@ pub(crate) fn count(
                 has_payload: length > header,
                 program: hook.program,
             };
-            let accounted = flows::account(ctx, packet);
+            let accounted = flows::account(ctx, packet, sequence);
             let represents = match accounted {
                 Accounted::Sample(represents) => represents,
                 Accounted::Head if length > config::snaplen() => {
@@ -203,4 +204,11 @@ fn ends(ctx: &TcContext, headers: Headers) -> Option<Ends> {
         let ends = bytes.window::<12>(headers.network + 12)?;
         Some(Ends { addresses: [ends.raw64::<0>(), 0, 0, 0], ports: ends.raw32::<8>() })
     }
+}
+
+/// The sequence number of a TCP packet that took a glance, as it lies there.
+#[inline(always)]
+fn sequence(ctx: &TcContext, headers: Headers) -> u32 {
+    let transport = headers.network + if headers.ipv6 { 40 } else { 20 };
+    bytes(ctx).window::<8>(transport).map_or(0, Window::raw32::<4>)
 }

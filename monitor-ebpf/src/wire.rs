@@ -10,7 +10,7 @@ pub use crate::key::{FlowKey, InterfaceId, Place};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this module. User space refuses records of another version.
-pub const WIRE_VERSION: u16 = 5;
+pub const WIRE_VERSION: u16 = 6;
 
 /// `TASK_COMM_LEN` of `include/linux/sched.h`.
 pub const COMM_LEN: usize = 16;
@@ -126,10 +126,11 @@ pub struct FlowRecord {
     pub tcp_flags: u8,
     /// [`Slot::tcp_flags`] of the flow that had to make room.
     pub evicted_tcp_flags: u8,
-    /// Zero.
-    pub reserved: u16,
     /// Bits that say how the record came about: [`FlowRecord::LATE`], [`FlowRecord::EARLY`].
-    pub circumstances: u32,
+    pub circumstances: u16,
+    /// Sequence number of a SYN without ACK, in network byte order; 0 for any other packet. A SYN that is sent
+    /// again has the same, whoever opens another connection on the same ports has not (RFC 6528).
+    pub sequence: u32,
     /// Key of the flow that had to make room; zero when `evicted_count` is 0.
     pub evicted_key: FlowKey,
     /// Its [`Slot::count`]; 0 when the slot was free.
@@ -146,10 +147,10 @@ pub struct FlowRecord {
 impl FlowRecord {
     /// In [`FlowRecord::circumstances`]: it was sent for a packet after the first, since the ring was
     /// full then.
-    pub const LATE: u32 = 1;
+    pub const LATE: u16 = 1;
     /// In [`FlowRecord::circumstances`]: many flows started at once. The record has the time of one
     /// before it in the same jiffy.
-    pub const EARLY: u32 = 1 << 1;
+    pub const EARLY: u16 = 1 << 1;
 }
 
 /// How far the ring of flow records of one CPU is written and read, the value type of `pw_flow_ends`.

@@ -27,7 +27,7 @@ use crate::report::{EndReason, FlowChange};
 
 use conversations::Conversations;
 use due::{Due, Look};
-use reuse::{opens, was_here};
+use reuse::opens;
 
 pub use id::{End, FlowId};
 pub use reuse::Doubt;
@@ -80,6 +80,8 @@ pub struct Flow {
     pub opener: End,
     /// The first packet was seen and told who opened it.
     pub opening_seen: bool,
+    /// The sequence number of the SYN that opened it, if that was seen.
+    pub opening_sequence: Option<u32>,
     /// All TCP flags that an end has sent, or-ed.
     pub tcp_flags: OfEnds<u8>,
     /// Cookie of the socket that an end sent from, where a packet told; 0 otherwise.
@@ -242,7 +244,7 @@ impl FlowTable {
         let tenure = Tenure::announced_by(record);
         let mut position = self.position(record.slot, &id);
         let known = position.and_then(|position| self.flows.at(position));
-        if opens && known.is_some_and(|flow| flow.is_over(sender) && was_here(flow, record)) {
+        if opens && known.is_some_and(|flow| flow.is_followed_by(record, sender)) {
             self.retire(id);
             position = None;
         }
@@ -263,6 +265,7 @@ impl FlowTable {
         }
         if opens {
             (flow.opener, flow.opening_seen) = (sender, true);
+            flow.opening_sequence = Some(record.sequence);
         } else if flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
             (flow.opener, flow.opening_seen) = (sender.other(), true);
         }
@@ -465,6 +468,7 @@ impl FlowTable {
             port: watched_port(key, ports),
             opener: likely_opener(id, sender, ports),
             opening_seen: false,
+            opening_sequence: None,
             tcp_flags: OfEnds::default(),
             cookies: OfEnds::default(),
             places: SmallVec::new(),

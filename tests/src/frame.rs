@@ -1,5 +1,5 @@
 //! Frames put together by hand, for what no socket sends: innermost header first,
-//! `Frame::udp(40000, 3516, b"hello").ipv4().vlan().ethernet()`.
+//! `Frame::udp(40000, 3516, b"hello").ipv4().vxlan().ethernet()`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -41,6 +41,13 @@ impl Frame {
         let ports = [source, destination].map(u16::to_be_bytes).concat();
         let rest = [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0x20, 0, 0, 0, 0, 0];
         Self { bytes: [&ports, &rest[..], payload].concat(), kind: TCP }
+    }
+
+    /// A TCP segment without payload, with this sequence number and these flags.
+    pub fn segment(source: u16, destination: u16, sequence: u32, flags: u8) -> Self {
+        let ports = [source, destination].map(u16::to_be_bytes).concat();
+        let rest = [0, 0, 0, 1, 0x50, flags, 0x20, 0, 0, 0, 0, 0];
+        Self { bytes: [&ports, &sequence.to_be_bytes()[..], &rest].concat(), kind: TCP }
     }
 
     /// Anything, as this protocol or ethertype.

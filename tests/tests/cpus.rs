@@ -6,10 +6,17 @@
 use std::thread::available_parallelism;
 
 use monitor_ebpf::packet::tcp::{ACK, FIN, SYN};
-use portwatch_tests::{Frame, Lab, frames_file, skip};
+use portwatch_tests::{Frame, Lab, Run, frames_file, skip};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const PORT: u16 = 3516;
+
+/// Around a segment, as the kernel side tells them apart: what takes a glance, and what takes a second look.
+const FRAMINGS: [fn(Frame) -> Frame; 3] = [
+    |segment| segment.ipv4().ethernet(),
+    |segment| segment.ipv6().ethernet(),
+    |segment| segment.ipv4_with(0, 0, &[1; 4]).ethernet(),
+];
 
 #[test]
 fn connections_on_the_same_ports_are_told_apart_whichever_cpu_sees_them() {
@@ -41,26 +48,55 @@ fn connections_on_the_same_ports_are_told_apart_whichever_cpu_sees_them() {
 #[test]
 fn a_connection_whose_end_another_cpu_saw_is_not_continued_by_the_next() {
     let Some(lab) = on_two_cpus() else { return };
-    let sent_on = |cpu: usize, flags: &[u8]| {
-        // From and to where nobody is.
-        let segment = |flags: &u8| Frame::tcp(4000, PORT, b"").ipv4().ethernet().flagged(*flags);
-        let segments: Vec<_> = flags.iter().map(segment).collect();
-        let file = frames_file(&segments);
-        let inject = format!("inject {} {}", Lab::DEVICE, file.path().display());
-        lab.left.perform(&[&format!("pin {cpu}"), &inject]);
-    };
     let portwatch = lab.right.portwatch(&["watch"]);
 
-    for _ in 0..3 {
-        sent_on(0, &[SYN, ACK]);
-        sent_on(1, &[FIN | ACK]);
+    for sequence in 0..3 {
+        send_on(&lab, 0, &[(sequence, SYN), (sequence + 1, ACK)], FRAMINGS[0]);
+        send_on(&lab, 1, &[(sequence + 1, FIN | ACK)], FRAMINGS[0]);
     }
     let run = portwatch.stop();
 
     run.assert_sound();
-    let ended = run.of("flow-ended").map(|event| event.number("source.packets"));
-    assert_eq!(ended.sum::<u64>(), 9);
-    assert_eq!(run.of("flow-ended").count(), 3);
+    // The slot of the other CPU counts on: whose FIN it was is not told, how many connections there were is.
+    assert_eq!((packets(&run).len(), packets(&run).iter().sum()), (3, 9));
+}
+
+#[test]
+fn a_syn_that_another_cpu_sees_begins_another_connection_unless_it_was_sent_again() {
+    let Some(lab) = on_two_cpus() else { return };
+    for framed in FRAMINGS {
+        let told_of = |segments: &[(usize, u32, u8)]| {
+            let portwatch = lab.right.portwatch(&["watch"]);
+            // Everything is over when portwatch hears of any of it.
+            portwatch.pause();
+            for (cpu, sequence, flags) in segments {
+                send_on(&lab, *cpu, &[(*sequence, *flags)], framed);
+            }
+            portwatch.resume();
+            let run = portwatch.stop();
+            run.assert_sound();
+            packets(&run)
+        };
+
+        let again = told_of(&[(0, 7, SYN), (1, 7, SYN), (0, 8, ACK), (0, 8, FIN | ACK)]);
+        let another = told_of(&[(0, 7, SYN), (0, 8, ACK), (0, 8, FIN | ACK), (1, 9, SYN)]);
+
+        assert_eq!((again, another), (vec![4], vec![3, 1]));
+    }
+}
+
+/// Packets of the client of each connection that has ended.
+fn packets(run: &Run) -> Vec<u64> {
+    run.of("flow-ended").map(|event| event.number("source.packets")).collect()
+}
+
+/// Lets a CPU see segments from and to where nobody is, of which these are the sequence numbers and flags.
+fn send_on(lab: &Lab, cpu: usize, segments: &[(u32, u8)], framed: fn(Frame) -> Frame) {
+    let segment = |(sequence, flags): &(u32, u8)| Frame::segment(4000, PORT, *sequence, *flags);
+    let frames: Vec<Frame> = segments.iter().map(segment).map(framed).collect();
+    let file = frames_file(&frames);
+    let inject = format!("inject {} {}", Lab::DEVICE, file.path().display());
+    lab.left.perform(&[&format!("pin {cpu}"), &inject]);
 }
 
 #[test]

@@ -8,6 +8,10 @@ pub trait Source {
     /// The same number. In the kernel the verifier no longer knows anything about it: paths that
     /// differ only in such a number are then verified once, not one by one.
     fn blur(&mut self, number: usize) -> usize;
+
+    /// Takes the sequence number of a TCP packet, as it lies there. Hardly anybody asks for it, and what
+    /// is passed on takes room on a stack that is full.
+    fn note_sequence(&mut self, _sequence: u32) {}
 }
 
 impl Source for &[u8] {
@@ -49,6 +53,15 @@ impl<const LEN: usize> View<'_, LEN> {
         const { assert!(OFFSET + 4 <= LEN) }
         let bytes = self.0;
         u32::from_be_bytes([bytes[OFFSET], bytes[OFFSET + 1], bytes[OFFSET + 2], bytes[OFFSET + 3]])
+    }
+
+    /// Four bytes at `OFFSET` as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub const fn raw32<const OFFSET: usize>(self) -> u32 {
+        const { assert!(OFFSET + 4 <= LEN) }
+        let bytes = self.0;
+        u32::from_ne_bytes([bytes[OFFSET], bytes[OFFSET + 1], bytes[OFFSET + 2], bytes[OFFSET + 3]])
     }
 
     /// Eight bytes at `OFFSET` as they lie in memory.

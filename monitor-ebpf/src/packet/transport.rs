@@ -65,6 +65,7 @@ fn tcp<S: Source>(
     };
     let (source_port, destination_port) = (header.u16::<0>(), header.u16::<2>());
     let (words, flags) = (header.u8::<12>() >> 4, header.u8::<13>());
+    let sequence = header.raw32::<4>();
     let Some(port) = watched(source_port, destination_port) else {
         return walk.other();
     };
@@ -78,6 +79,7 @@ fn tcp<S: Source>(
     (headers.port, headers.tcp_flags) = (port, flags);
     (headers.payload, headers.udp) = (payload, false);
     walk.parsed.kind = Kind::Flow;
+    source.note_sequence(sequence);
     Next::Stop
 }
 

@@ -24,8 +24,24 @@ impl Flow {
 
     /// Does a SYN of this end begin another connection? That the other side has closed this one, too, may
     /// be in a slot that was not read yet.
-    pub(super) const fn is_over(&self, sender: End) -> bool {
+    const fn is_over(&self, sender: End) -> bool {
         self.has_ended() || self.tcp_flags.of(sender) & tcp::FIN != 0
+    }
+
+    /// Does this record of a SYN begin another connection on the ports of this one, which is over?
+    pub(super) fn is_followed_by(&self, record: &FlowRecord, sender: End) -> bool {
+        self.may_be_followed_by(record, sender) && self.is_over(sender)
+    }
+
+    /// Is this record of a SYN one that may begin another connection? It is from a place where packets of this
+    /// one were counted before; and not of the same SYN, which was sent again and seen by another CPU.
+    fn may_be_followed_by(&self, record: &FlowRecord, sender: End) -> bool {
+        // The kernel starts a flow again in its own slot only behind what ends it.
+        let is_elsewhere = record.evicted_count == 0 || record.evicted_key != record.key;
+        let is_same = is_elsewhere
+            && self.opener == sender
+            && self.opening_sequence == Some(record.sequence);
+        !is_same && was_here(self, record)
     }
 }
 
@@ -38,7 +54,7 @@ impl FlowTable {
         }
         let (id, sender) = FlowId::of(&record.key);
         let known = self.flows.get(&id)?;
-        let is_doubtful = !known.is_over(sender) && was_here(known, record);
+        let is_doubtful = known.may_be_followed_by(record, sender) && !known.is_over(sender);
         let counted = || known.places.iter().map(PlaceTally::tenure).collect();
         is_doubtful.then(|| Doubt { flow: id, counted: counted() })
     }
@@ -68,7 +84,7 @@ pub(super) const fn opens(record: &FlowRecord) -> bool {
 
 /// Were packets of this flow counted where this record is from, and before it? A reading of the table may
 /// have come before the record.
-pub(super) fn was_here(flow: &Flow, record: &FlowRecord) -> bool {
+fn was_here(flow: &Flow, record: &FlowRecord) -> bool {
     let (_, sender) = FlowId::of(&record.key);
     let here = flow.known_place(&record.key, sender);
     here.is_some_and(|place| place.tenure() != Tenure::announced_by(record))

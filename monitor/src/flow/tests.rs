@@ -62,6 +62,7 @@ fn connections_on_the_same_ports_one_after_the_other_have_each_its_own_packets()
         }
         let mut record = record(&there, SECOND + u64::from(generation), tcp::SYN);
         (record.slot, record.generation) = (7, u32::from(generation));
+        record.sequence = u32::from(generation);
         table.announce(&record, &ports());
     }
     table.credit(&Credit { tenure: tenure(3), ..credit(&there, 2, both) }, SECOND, &ports());
@@ -110,7 +111,8 @@ fn the_same_ports_again_are_a_flow_of_their_own() {
     table.credit(&credit(&there, 4, tcp::SYN | tcp::FIN), SECOND, &ports());
     table.credit(&credit(&back, 3, SYN_ACK | tcp::FIN), SECOND, &ports());
 
-    let again = FlowRecord { generation: 1, ..record(&there, SECOND + 5, tcp::SYN) };
+    let again =
+        FlowRecord { generation: 1, sequence: 1, ..record(&there, SECOND + 5, tcp::SYN) };
     table.announce(&again, &ports());
     table.credit(&credit(&there, 1, tcp::SYN | tcp::FIN), SECOND + 5, &ports());
     let tenure = Tenure::announced_by(&again);
@@ -140,7 +142,8 @@ fn a_syn_on_another_cpu_raises_the_doubt_whether_the_known_connection_is_over() 
         (record.slot, record.generation) = (slot, 1);
         record
     };
-    let again = taken(&there, 107, SECOND + 2, tcp::SYN);
+    let same = taken(&there, 107, SECOND + 2, tcp::SYN);
+    let again = FlowRecord { sequence: 1, ..same };
     let tenure = |slot| Tenure { slot, generation: 1 };
     let known = || {
         let mut table = table();
@@ -153,23 +156,26 @@ fn a_syn_on_another_cpu_raises_the_doubt_whether_the_known_connection_is_over() 
     let of_new_place = known().in_doubt(&taken(&elsewhere, 107, SECOND, tcp::SYN));
     let of_its_own = known().in_doubt(&taken(&there, 7, SECOND, tcp::SYN));
     let of_late_ack = known().in_doubt(&taken(&there, 107, SECOND + 2, tcp::ACK));
-    let seen = |flags: u8, is_overtaken: bool| {
+    let of_same = known().in_doubt(&same);
+    let seen = |record: &FlowRecord, flags: u8, is_overtaken: bool| {
         let mut table = known();
         let credit = Credit { tenure: tenure(7), ..credit(&there, 2, flags) };
         table.credit(&credit, SECOND, &ports());
         if is_overtaken {
             table.overtaken(&FlowId::of(&there).0);
         }
-        table.announce(&again, &ports());
+        table.announce(record, &ports());
         table.seen()
     };
 
     let (flow, counted) = (FlowId::of(&there).0, [tenure(7), tenure(9)].into());
     assert_eq!(doubt, Some(Doubt { flow, counted }));
-    assert_eq!([of_new_place, of_its_own, of_late_ack], [None, None, None]);
-    // The same SYN once more; a FIN that the table has told; a later connection that it holds.
+    assert_eq!([of_new_place, of_its_own, of_late_ack, of_same], [None, None, None, None]);
+    // Nothing says that it is over; a FIN that the table has told; a later connection that it holds.
     let syn_and_fin = tcp::SYN | tcp::FIN;
-    assert_eq!([seen(tcp::SYN, false), seen(syn_and_fin, false), seen(tcp::SYN, true)], [1, 2, 2]);
+    let told = [(tcp::SYN, false), (syn_and_fin, false), (tcp::SYN, true)];
+    assert_eq!(told.map(|(flags, is_overtaken)| seen(&again, flags, is_overtaken)), [1, 2, 2]);
+    assert_eq!(seen(&same, syn_and_fin, false), 1);
 }
 
 #[test]
@@ -180,7 +186,8 @@ fn who_opens_again_after_a_fin_has_a_flow_of_its_own_whatever_is_known_of_the_ot
     table.announce(&record(&key(SERVER, CLIENT, 2, true), SECOND, SYN_ACK), &ports());
     table.credit(&credit(&there, 4, tcp::SYN | tcp::FIN), SECOND, &ports());
 
-    let again = FlowRecord { generation: 1, ..record(&there, SECOND + 5, tcp::SYN) };
+    let again =
+        FlowRecord { generation: 1, sequence: 1, ..record(&there, SECOND + 5, tcp::SYN) };
     table.announce(&again, &ports());
 
     let changes = table.finish();

@@ -46,7 +46,7 @@ fn the_same_ports_again_are_listened_to_anew() {
     let closed = [there(3, SECOND), back(3, SECOND)]
         .map(|(index, slot)| (index, Slot { tcp_flags: tcp::FIN, ..slot }));
     scene.read_table(&closed, SECOND);
-    let again = FlowRecord { generation: 2, ..opening(2 * SECOND) };
+    let again = FlowRecord { generation: 2, sequence: 1, ..opening(2 * SECOND) };
     scene.ingest(&again);
     say(&mut scene, SERVER, 1, b"SSH-2.0-OpenSSH_9.2\r\n");
 

@@ -55,7 +55,7 @@ pub(super) struct Packet {
     pub(super) cookie: u64,
     pub(super) flags: u8,
     /// [`FlowRecord::circumstances`].
-    pub(super) circumstances: u32,
+    pub(super) circumstances: u16,
 }
 
 pub(super) struct Host {
