@@ -269,8 +269,12 @@ impl Known {
         if let Some(socket) = self.sockets.get(cookie).filter(|_| cookie != 0) {
             found.push((socket, Join::Exact));
         } else {
+            // One that was found was there before anything was seen, however late it was found.
+            let was_there = |socket: &Socket| {
+                socket.found || socket.since_ns <= flow.last_ns.saturating_add(JIFFY_NS)
+            };
             let during = |socket: &&Socket| {
-                socket.since_ns <= flow.last_ns.saturating_add(JIFFY_NS)
+                was_there(socket)
                     && socket.closed_ns.is_none_or(|closed_ns| closed_ns >= flow.start_ns)
             };
             let inside = flow.stays_inside().and_then(|netns| self.observed.get(&netns));
