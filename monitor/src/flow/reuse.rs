@@ -38,9 +38,8 @@ impl Flow {
     fn may_be_followed_by(&self, record: &FlowRecord, sender: End) -> bool {
         // The kernel starts a flow again in its own slot only behind what ends it.
         let is_elsewhere = record.evicted_count == 0 || record.evicted_key != record.key;
-        let is_same = is_elsewhere
-            && self.opener == sender
-            && self.opening_sequence == Some(record.sequence);
+        let is_same =
+            is_elsewhere && self.opener == sender && self.opening_sequence == Some(record.sequence);
         !is_same && was_here(self, record)
     }
 }

@@ -111,8 +111,7 @@ fn the_same_ports_again_are_a_flow_of_their_own() {
     table.credit(&credit(&there, 4, tcp::SYN | tcp::FIN), SECOND, &ports());
     table.credit(&credit(&back, 3, SYN_ACK | tcp::FIN), SECOND, &ports());
 
-    let again =
-        FlowRecord { generation: 1, sequence: 1, ..record(&there, SECOND + 5, tcp::SYN) };
+    let again = FlowRecord { generation: 1, sequence: 1, ..record(&there, SECOND + 5, tcp::SYN) };
     table.announce(&again, &ports());
     table.credit(&credit(&there, 1, tcp::SYN | tcp::FIN), SECOND + 5, &ports());
     let tenure = Tenure::announced_by(&again);
@@ -186,8 +185,7 @@ fn who_opens_again_after_a_fin_has_a_flow_of_its_own_whatever_is_known_of_the_ot
     table.announce(&record(&key(SERVER, CLIENT, 2, true), SECOND, SYN_ACK), &ports());
     table.credit(&credit(&there, 4, tcp::SYN | tcp::FIN), SECOND, &ports());
 
-    let again =
-        FlowRecord { generation: 1, sequence: 1, ..record(&there, SECOND + 5, tcp::SYN) };
+    let again = FlowRecord { generation: 1, sequence: 1, ..record(&there, SECOND + 5, tcp::SYN) };
     table.announce(&again, &ports());
 
     let changes = table.finish();
