@@ -255,6 +255,7 @@ impl FlowTable {
         };
         flow.start_ns = flow.start_ns.min(start.0);
         flow.start_by_ns = flow.start_by_ns.min(start.1);
+        flow.last_ns = flow.last_ns.max(now_ns);
         if is_new && !late && id.transport == Transport::Udp {
             // Whoever is heard first asks; UDP has no other sign.
             flow.opener = sender;

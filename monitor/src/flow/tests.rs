@@ -104,6 +104,24 @@ fn a_syn_answered_by_a_reset_is_refused_and_over_after_a_second() {
 }
 
 #[test]
+fn a_connection_whose_end_is_announced_before_it_is_counted_is_not_over_yet() {
+    let mut table = table();
+    let (there, back) = (key(CLIENT, SERVER, 2, false), key(SERVER, CLIENT, 2, true));
+    table.announce(&record(&there, SECOND, tcp::SYN), &ports());
+    // Answered after it was sent again, and ended at once, on another CPU.
+    for (key, flags) in [(there, tcp::FIN | tcp::ACK), (back, tcp::FIN | tcp::ACK)] {
+        let record = FlowRecord { slot: 107, ..record(&key, 3 * SECOND, flags) };
+        table.announce(&record, &ports());
+    }
+
+    let ended = |changes: Vec<(FlowChange, Flow)>| {
+        changes.iter().filter(|(change, _)| matches!(change, FlowChange::Ended(_))).count()
+    };
+    assert_eq!(ended(table.sweep(3 * SECOND + 1)), 0);
+    assert_eq!(ended(table.sweep(4 * SECOND)), 1);
+}
+
+#[test]
 fn the_same_ports_again_are_a_flow_of_their_own() {
     let mut table = table();
     let (there, back) = (key(CLIENT, SERVER, 2, false), key(SERVER, CLIENT, 2, true));
