@@ -1,7 +1,7 @@
-//! The time of a record that a flood of packets can ask for: exact, but only so often.
+//! What a flood of new flows can ask for is done only so often in a jiffy.
 //!
 //! Reading the clock costs 40 ns, a third of what a new flow costs. The first few of a jiffy get it;
-//! for those after them it stands still until the next jiffy.
+//! for those after them it stands still until the next jiffy. To seek room beside a set costs twice as much.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
@@ -15,6 +15,10 @@ static CLOCKS: Array<Clock> = Array::with_max_entries(1, 0);
 
 /// Exact readings of a CPU in one jiffy: thousands a second, more than most hosts have new flows.
 const EXACT_PER_JIFFY: u64 = 16;
+
+/// Searches in vain of a CPU in one jiffy. Flows that go on for long fill the table only here and there, and then
+/// some hundred a second find no room; in a flood that has filled it no packet does.
+const SEARCHES_PER_JIFFY: u64 = 16;
 
 /// Boot time now, in nanoseconds.
 #[inline(always)]
@@ -32,23 +36,45 @@ pub(crate) struct Reading {
     pub(crate) is_early: bool,
 }
 
-/// The time: now, or, after [`EXACT_PER_JIFFY`] readings and unless it `must_be_exact`, when it was last read
-/// in this jiffy. Never in the future, never a jiffy old, and never going back on one CPU.
+/// The clock of this CPU, in this jiffy.
 #[inline(always)]
-pub(crate) fn within_a_jiffy(cpu: u32, jiffies: u64, must_be_exact: bool) -> Reading {
-    let Some(clock) = CLOCKS.get_ptr_mut(cpu) else {
-        return Reading { ktime_ns: exact(), is_early: false };
-    };
+fn clock_of(cpu: u32, jiffies: u64) -> Option<&'static mut Clock> {
+    let clock = CLOCKS.get_ptr_mut(cpu)?;
     // SAFETY: this CPU's live clock, and only one TC program runs on a CPU at a time.
     let clock = unsafe { &mut *clock };
     if clock.jiffies != jiffies {
         clock.jiffies = jiffies;
         clock.readings = 0;
+        clock.searches = 0;
     }
+    Some(clock)
+}
+
+/// The time: now, or, after [`EXACT_PER_JIFFY`] readings and unless it `must_be_exact`, when it was last read
+/// in this jiffy. Never in the future, never a jiffy old, and never going back on one CPU.
+#[inline(always)]
+pub(crate) fn within_a_jiffy(cpu: u32, jiffies: u64, must_be_exact: bool) -> Reading {
+    let Some(clock) = clock_of(cpu, jiffies) else {
+        return Reading { ktime_ns: exact(), is_early: false };
+    };
     let is_early = clock.readings >= EXACT_PER_JIFFY && !must_be_exact;
     if !is_early {
         clock.readings += 1;
         clock.ktime_ns = exact();
     }
     Reading { ktime_ns: clock.ktime_ns, is_early }
+}
+
+/// May room be sought beside a set?
+#[inline(always)]
+pub(crate) fn may_search(cpu: u32, jiffies: u64) -> bool {
+    clock_of(cpu, jiffies).is_none_or(|clock| clock.searches < SEARCHES_PER_JIFFY)
+}
+
+/// There was none.
+#[inline(always)]
+pub(crate) fn searched_in_vain(cpu: u32, jiffies: u64) {
+    if let Some(clock) = clock_of(cpu, jiffies) {
+        clock.searches += 1;
+    }
 }

@@ -76,7 +76,10 @@ pub(crate) fn account(
         let mut room = idle_longest(set, jiffies as u32);
         way = room.way;
         let mut beside = 1;
-        while beside < BESIDE && room.is_active && room.others_last {
+        let mut is_full = room.is_active
+            && room.others_last
+            && clock::may_search(packet.cpu, jiffies);
+        while beside < BESIDE && is_full {
             let Some(next) = FLOWS.get_ptr_mut(index ^ beside) else {
                 break;
             };
@@ -90,7 +93,11 @@ pub(crate) fn account(
                 way = if found < WAYS { found } else { room.way };
                 break;
             }
+            is_full = room.others_last;
             beside += 1;
+        }
+        if beside == BESIDE {
+            clock::searched_in_vain(packet.cpu, jiffies);
         }
         // Looked up once more, which takes less of the stack than to keep it meanwhile.
         let Some(chosen) = FLOWS.get_ptr_mut(index) else {

@@ -366,8 +366,10 @@ pub struct Clock {
     pub ktime_ns: u64,
     /// How often it was read in that jiffy.
     pub readings: u64,
+    /// How often room for a flow was sought in vain beside its set in that jiffy.
+    pub searches: u64,
     /// Zero; fills the cache line, which is then no other CPU's.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 
 /// What the loader writes into the read-only globals before the programs are verified.
