@@ -16,6 +16,9 @@ static CLOCKS: Array<Clock> = Array::with_max_entries(1, 0);
 /// Exact readings of a CPU in one jiffy: thousands a second, more than most hosts have new flows.
 const EXACT_PER_JIFFY: u64 = 16;
 
+/// As many where nothing but the time tells who began: more than a CPU has conversations, other than in a flood.
+const EXACT_PER_JIFFY_OF_UDP: u64 = 1024;
+
 /// Searches in vain of a CPU in one jiffy. Flows that go on for long fill the table only here and there, and then
 /// some hundred a second find no room; in a flood that has filled it no packet does.
 const SEARCHES_PER_JIFFY: u64 = 16;
@@ -50,14 +53,15 @@ fn clock_of(cpu: u32, jiffies: u64) -> Option<&'static mut Clock> {
     Some(clock)
 }
 
-/// The time: now, or, after [`EXACT_PER_JIFFY`] readings and unless it `must_be_exact`, when it was last read
-/// in this jiffy. Never in the future, never a jiffy old, and never going back on one CPU.
+/// The time: now, or, after as many readings as there are in a jiffy, when it was last read in this jiffy. Never
+/// in the future, never a jiffy old, and never going back on one CPU.
 #[inline(always)]
-pub(crate) fn within_a_jiffy(cpu: u32, jiffies: u64, must_be_exact: bool) -> Reading {
+pub(crate) fn within_a_jiffy(cpu: u32, jiffies: u64, is_udp: bool) -> Reading {
     let Some(clock) = clock_of(cpu, jiffies) else {
         return Reading { ktime_ns: exact(), is_early: false };
     };
-    let is_early = clock.readings >= EXACT_PER_JIFFY && !must_be_exact;
+    let readings = if is_udp { EXACT_PER_JIFFY_OF_UDP } else { EXACT_PER_JIFFY };
+    let is_early = clock.readings >= readings;
     if !is_early {
         clock.readings += 1;
         clock.ktime_ns = exact();

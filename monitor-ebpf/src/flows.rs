@@ -76,9 +76,8 @@ pub(crate) fn account(
         let mut room = idle_longest(set, jiffies as u32);
         way = room.way;
         let mut beside = 1;
-        let mut is_full = room.is_active
-            && room.others_last
-            && clock::may_search(packet.cpu, jiffies);
+        let mut is_full =
+            room.is_active && room.others_last && clock::may_search(packet.cpu, jiffies);
         while beside < BESIDE && is_full {
             let Some(next) = FLOWS.get_ptr_mut(index ^ beside) else {
                 break;

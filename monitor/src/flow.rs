@@ -80,6 +80,8 @@ pub struct Flow {
     pub opener: End,
     /// The first packet was seen and told who opened it.
     pub opening_seen: bool,
+    /// Both ends may have been heard first: of UDP, whose packets say nothing about that, in a flood.
+    pub is_order_open: bool,
     /// The sequence number of the SYN that opened it, if that was seen.
     pub opening_sequence: Option<u32>,
     /// All TCP flags that an end has sent, or-ed.
@@ -253,6 +255,10 @@ impl FlowTable {
             Some(flow) => flow,
             None => self.open((id, sender), &record.key, record.slot, start, ports),
         };
+        let is_heard_first = flow.places_of(sender).next().is_none();
+        if id.transport == Transport::Udp && !is_new && is_heard_first {
+            flow.is_order_open |= start.0 < flow.start_by_ns;
+        }
         flow.start_ns = flow.start_ns.min(start.0);
         flow.start_by_ns = flow.start_by_ns.min(start.1);
         flow.last_ns = flow.last_ns.max(now_ns);
@@ -469,6 +475,7 @@ impl FlowTable {
             port: watched_port(key, ports),
             opener: likely_opener(id, sender, ports),
             opening_seen: false,
+            is_order_open: false,
             opening_sequence: None,
             tcp_flags: OfEnds::default(),
             cookies: OfEnds::default(),

@@ -27,6 +27,7 @@ const ENDLESS: u64 = 1 << 32;
 pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
     stay_on_one_cpu()?;
     let mut rows = fill_and_read(effort)?;
+    rows.push(datagrams(effort)?);
     rows.push(restarts(effort)?);
     Ok(rows)
 }
@@ -53,6 +54,16 @@ fn fill_and_read(effort: Effort) -> Result<Vec<Row>> {
         free,
         read(&table, effort),
     ])
+}
+
+/// The same of UDP, where the time of more records is read.
+fn datagrams(effort: Effort) -> Result<Row> {
+    let mut pair = Pair::load(&default_settings()?, ENDLESS)?;
+    let slots = pair.programs.flow_table()?.slots() as u64;
+    let mut packet = frames::datagram(true);
+    pair.fill(&mut packet, 4 * slots)?;
+    let takes = Takes::collect(&mut pair, &mut packet, ENDLESS, effort)?;
+    Ok(takes.quiet("new flow in a full table, IPv4 UDP", |take| take.ours).at_most(NEW_BAR))
 }
 
 /// Reads every slot.

@@ -20,6 +20,9 @@ impl Flow {
         if self.is_refused() {
             return Some(FlowRole::Refused);
         }
+        if self.is_order_open {
+            return None;
+        }
         if !ports.contains(self.id.endpoint(destination).port) {
             return Some(FlowRole::Ephemeral);
         }

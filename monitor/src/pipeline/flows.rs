@@ -21,6 +21,10 @@ use crate::report::{
 const FROM_OPEN_SOCKET: &str = "; it was heard first, from a socket on the port that anybody may write to: it \
     may ask, or answer what was not seen";
 
+/// The same of one whose ends may both have been heard first.
+const FROM_EITHER_END: &str = "; which end asked is not known: both were heard within one tick of the kernel's clock, \
+    which is not read for every packet of a flood";
+
 impl Pipeline {
     pub(super) fn report_started_flows(&mut self, now_ns: u64) {
         let known = &self.known;
@@ -128,6 +132,8 @@ impl Pipeline {
             attribution.reason = self.why_from_nobody(flow);
         } else if is_guess {
             attribution.reason.push_str(FROM_OPEN_SOCKET);
+        } else if flow.is_order_open {
+            attribution.reason.push_str(FROM_EITHER_END);
         }
         let receives = |owner: &Owner| owner.side == Some(Side::Destination);
         // A datagram need not be answered to have reached its receiver.

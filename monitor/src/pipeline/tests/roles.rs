@@ -14,6 +14,9 @@ use crate::report::{FlowChange, FlowReport, FlowRole};
 const ASKER: u64 = 91;
 const SENDER: u64 = 92;
 
+/// Nanoseconds.
+const JIFFY: u64 = 4_000_000;
+
 #[test]
 fn who_has_a_socket_that_sends_from_the_watched_port_is_a_client() {
     let by_chance = udp_socket(SENDER, action::SEND);
@@ -118,21 +121,42 @@ fn who_serves_the_port_is_not_taken_for_who_asked_itself() {
 #[test]
 fn another_host_has_the_watched_port_as_its_own_if_it_is_answered() {
     let unanswered = told(&[], 0, false);
+    let answered = answered(0, 0);
+
+    assert_eq!((unanswered.role, answered.role), (None, Some(FlowRole::Ephemeral)));
+    let reason = unanswered.attribution.reason;
+    assert!(reason.starts_with("packets come from the port of another host, "), "{reason}");
+}
+
+#[test]
+fn which_end_asked_is_left_open_where_the_time_does_not_tell() {
+    let table = [
+        (0, 1, Some(FlowRole::Ephemeral)),
+        (FlowRecord::EARLY, JIFFY - 1, None),
+        (FlowRecord::EARLY, JIFFY, Some(FlowRole::Ephemeral)),
+    ];
+    for (circumstances, later_ns, role) in table {
+        let flow = answered(circumstances, later_ns);
+
+        assert_eq!(flow.role, role, "{later_ns} ns after {circumstances}");
+        let reason = flow.attribution.reason;
+        assert_eq!(reason.contains("which end asked is not known"), role.is_none(), "{reason}");
+    }
+}
+
+/// What is told of a datagram that comes from the watched port of another host, and one back so much later.
+fn answered(circumstances: u16, later_ns: u64) -> FlowReport {
     let mut scene = Scene::new();
-    scene.ingest(&datagram(0, false));
-    let answer = FlowRecord { slot: BACK, ..announce(udp(CLIENT, SERVER, true), 1, SECOND) };
-    scene.ingest(&FlowRecord { tcp_flags: 0, ..answer });
-    let now_ns = SECOND + 1;
+    scene.ingest(&FlowRecord { circumstances, ..datagram(0, false) });
+    let back = announce(udp(CLIENT, SERVER, true), 1, SECOND + later_ns);
+    scene.ingest(&FlowRecord { slot: BACK, tcp_flags: 0, ..back });
+    let now_ns = SECOND + later_ns + 1;
     let counted = [(THERE, SERVER, CLIENT, false), (BACK, CLIENT, SERVER, true)];
     let counted = counted.map(|(slot_of, from, to, egress)| {
         (slot_of, Slot { tcp_flags: 0, ..slot(udp(from, to, egress), 1, 1, now_ns) })
     });
     scene.read_table(&counted, now_ns);
-    let answered = end_of(&mut scene);
-
-    assert_eq!((unanswered.role, answered.role), (None, Some(FlowRole::Ephemeral)));
-    let reason = unanswered.attribution.reason;
-    assert!(reason.starts_with("packets come from the port of another host, "), "{reason}");
+    end_of(&mut scene)
 }
 
 /// What is told of a datagram from the watched port, to another, given what was heard of sockets.
