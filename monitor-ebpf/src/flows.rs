@@ -255,8 +255,7 @@ fn announce(
     // Of UDP only the time tells which of two CPUs had the question and which the answer.
     let time = clock::within_a_jiffy(packet.cpu, place.jiffies, packet.tcp_flags == 0);
     let cookie = cookie(ctx);
-    let opens = packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-    let sequence = if opens { sequence() } else { 0 };
+    let sequence = if tcp::opens(packet.tcp_flags) { sequence() } else { 0 };
     let record = reserved.as_mut_ptr();
     // SAFETY: the reserved record; every field is written.
     unsafe {

@@ -158,6 +158,13 @@ pub mod tcp {
     pub const RST: u8 = 0x04;
     /// The acknowledgement number counts.
     pub const ACK: u8 = 0x10;
+
+    /// Are these the flags of the first packet of a connection?
+    #[inline(always)]
+    #[must_use]
+    pub const fn opens(flags: u8) -> bool {
+        flags & (SYN | ACK) == SYN
+    }
 }
 
 const ETHERNET_LEN: usize = 14;

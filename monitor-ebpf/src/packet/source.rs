@@ -50,9 +50,7 @@ impl<const LEN: usize> View<'_, LEN> {
     #[inline(always)]
     #[must_use]
     pub const fn u32<const OFFSET: usize>(self) -> u32 {
-        const { assert!(OFFSET + 4 <= LEN) }
-        let bytes = self.0;
-        u32::from_be_bytes([bytes[OFFSET], bytes[OFFSET + 1], bytes[OFFSET + 2], bytes[OFFSET + 3]])
+        u32::from_be(self.raw32::<OFFSET>())
     }
 
     /// Four bytes at `OFFSET` as they lie in memory.

@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
+use monitor_ebpf::packet::tcp::{ACK, SYN, opens};
+
 const HEADER: usize = 20;
 const TCP: u8 = 6;
 
@@ -29,7 +29,7 @@ impl Syn {
         let tcp = packet.get(words.checked_mul(4)?..)?;
         let port = |at: usize| Some(u16::from_be_bytes(*tcp.get(at..)?.first_chunk()?));
         let sequence = u32::from_be_bytes(*tcp.get(4..)?.first_chunk()?);
-        (tcp.get(13)? & (SYN | ACK) == SYN).then_some(())?;
+        opens(*tcp.get(13)?).then_some(())?;
         Some(Self {
             source: SocketAddrV4::new(address(12)?, port(0)?),
             destination: SocketAddrV4::new(address(16)?, port(2)?),

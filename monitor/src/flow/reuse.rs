@@ -78,7 +78,7 @@ impl FlowTable {
 /// Does this record tell of the first packet of a TCP connection?
 pub(super) const fn opens(record: &FlowRecord) -> bool {
     let is_late = record.circumstances & FlowRecord::LATE != 0;
-    !is_late && record.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    !is_late && tcp::opens(record.tcp_flags)
 }
 
 /// Were packets of this flow counted where this record is from, and before it? A reading of the table may
